@@ -1,0 +1,184 @@
+"""Every setting, read once from configuration.yaml and the documented environment variables, checked and frozen."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from models.catalogue import CATALOGUE, ModelName
+
+SERVICE_NAME: Final = "ai-enrichment-light"
+DEFAULT_FILE: Final = Path(__file__).with_name("configuration.yaml")
+
+Assignment = Literal["light", "heavy"]
+EngineChoice = Literal["auto", "openvino", "torch"]
+Precision = Literal["auto", "f32", "bf16", "f16"]
+Fraction = Field(ge=0.0, le=1.0)
+
+
+class SettingsError(ValueError):
+    """A setting is unknown or has a value that is not allowed; the text names each, its value and what is allowed."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Server(_Section):
+    host: IPv4Address | IPv6Address
+    port: int = Field(ge=1, le=65535)
+
+
+class Device(_Section):
+    gpu: int = Field(ge=0)
+
+
+class Limits(_Section):
+    max_image_mib: float = Field(gt=0)
+    max_megapixels: float = Field(gt=0)
+    max_in_flight: int = Field(ge=1)
+    request_timeout_s: float = Field(gt=0)
+    decode_threads: int = Field(ge=1)
+
+    @property
+    def max_image_bytes(self) -> int:
+        return int(self.max_image_mib * 2**20)
+
+    @property
+    def max_pixels(self) -> int:
+        return int(self.max_megapixels * 1_000_000)
+
+
+class ModelSettings(_Section):
+    assignment: Assignment
+    max_batch_size: int = Field(ge=2, le=64)  # BentoML refuses a batchable method with less than two
+
+
+class DetectorSettings(ModelSettings):
+    min_confidence: float = Fraction
+    iou_threshold: float = Fraction
+
+
+class PetSettings(ModelSettings):
+    min_confidence: float = Fraction
+    person_veto: float = Fraction
+
+
+class DepthSettings(ModelSettings):
+    input_size: int = Field(ge=14, le=1036, multiple_of=14)
+
+
+class Models(_Section):
+    pose_estimator: DetectorSettings
+    threat_detector: DetectorSettings
+    person_reid: ModelSettings
+    pet_classifier: PetSettings
+    depth_estimator: DepthSettings
+
+    def __getitem__(self, name: ModelName) -> ModelSettings:
+        settings: ModelSettings = getattr(self, name)
+        return settings
+
+
+class Settings(_Section):
+    """The whole of `services.ai-enrichment-light.enrichment` in configuration.yaml, environment applied."""
+
+    server: Server
+    preload: tuple[ModelName, ...]
+    placement: Literal["shared", "isolated"]
+    engine: EngineChoice
+    precision: Precision
+    cpu_threads: int = Field(ge=0)
+    device: Device
+    limits: Limits
+    models: Models
+    # Set by `make run` alone: the trial may serve untrained stand-ins for the weights that it can't have.
+    allow_untrained: bool = False
+
+    @field_validator("preload", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return [name.strip() for name in value.split(",") if name.strip()]
+        return value
+
+    def assigned(self) -> tuple[ModelName, ...]:
+        """The models that this service is to serve, in the catalogue's order."""
+        return tuple(name for name in CATALOGUE if self.models[name].assignment == "light")
+
+
+# Variable → place in the tree. Where two variables set the same place, the later row wins.
+ENVIRONMENT: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
+    ("HOST", ("server", "host")),
+    ("PORT", ("server", "port")),
+    ("ENRICHMENT_PRELOAD_MODELS", ("preload",)),
+    ("ENRICHMENT_LIGHT_PRELOAD_MODELS", ("preload",)),
+    ("ENRICHMENT_ENGINE", ("engine",)),
+    ("ENRICHMENT_PRECISION", ("precision",)),
+    ("ENRICHMENT_PLACEMENT", ("placement",)),
+    ("ENRICHMENT_ALLOW_UNTRAINED", ("allow_untrained",)),
+    *((spec.assignment_variable, ("models", name, "assignment")) for name, spec in CATALOGUE.items()),
+)
+
+
+def load(file: Path, environment: Mapping[str, str]) -> Settings:
+    """Read and check the settings.
+
+    Raises SettingsError for an unreadable file, an unknown key, or a value that is not allowed; the text says whether
+    the value came from the file or from which environment variable.
+    """
+    tree = _read(file)
+    variables: dict[tuple[str, ...], str] = {}
+    for variable, place in ENVIRONMENT:
+        if variable in environment:
+            _put(tree, place, environment[variable])
+            variables[place] = variable
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_complaints(error, variables, file))) from None
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process, from BENTOML_CONFIG's file where that is set, else from configuration.yaml here."""
+    return load(Path(os.environ.get("BENTOML_CONFIG") or DEFAULT_FILE), os.environ)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+        section = tree["services"][SERVICE_NAME]["enrichment"]
+    except OSError as error:
+        raise SettingsError(f"{file}: cannot be read ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{file}: is not YAML: {error}") from error
+    except (KeyError, TypeError):
+        raise SettingsError(f"{file}: has no section services.{SERVICE_NAME}.enrichment") from None
+    if not isinstance(section, dict):
+        raise SettingsError(f"{file}: services.{SERVICE_NAME}.enrichment must be a mapping")
+    return section
+
+
+def _put(tree: dict[str, Any], place: Sequence[str], value: str) -> None:
+    for key in place[:-1]:
+        tree = tree.setdefault(key, {})
+    tree[place[-1]] = value
+
+
+def _complaints(error: ValidationError, variables: Mapping[tuple[str, ...], str], file: Path) -> list[str]:
+    complaints = []
+    for problem in error.errors(include_url=False):
+        place = tuple(str(part) for part in problem["loc"])
+        # An entry of the preload list and a branch of a union stand one level below the place that was set.
+        variable = variables.get(place) or variables.get(place[:-1])
+        where = f"environment variable {variable}" if variable else f"{file.name}: {'.'.join(place)}"
+        complaints.append(f"{where} = {problem['input']!r}: {problem['msg']}")
+    return complaints
