@@ -1,0 +1,194 @@
+"""Bytes → upright RGB arrays, and the crops and resizes that networks want."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+RGB = NDArray[np.uint8]  # (height, width, 3)
+Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels
+
+FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+MAX_SIDE: Final = 65_535  # JPEG's own limit; a PNG can announce two thousand million
+LETTERBOX_GREY: Final = 114  # ultralytics/data/augment.py, LetterBox(padding_value=114)
+
+_EXIF_ORIENTATION: Final = 0x0112
+_UPRIGHT: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# What Pillow's decoders raise on damaged files: none of them has an error class of its own for all of it.
+_DAMAGED: Final = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    OverflowError,
+    struct.error,
+    zlib.error,
+)
+
+
+class ImageError(ValueError):
+    """The bytes or the box sent can't be used as an image; the text says why."""
+
+
+class DamagedImage(ImageError):
+    """The bytes are no image, or a truncated or damaged one."""
+
+
+class UnsupportedFormat(ImageError):
+    """The bytes are an image, of a format that is not accepted."""
+
+
+class ImageTooLarge(ImageError):
+    """The header announces more pixels than are allowed; nothing was decoded."""
+
+
+class BoxOutside(ImageError):
+    """The box has no pixel in common with the image."""
+
+
+def decode(data: bytes, max_pixels: int) -> RGB:
+    """Decode an image file (first frame) into an upright (height, width, 3) uint8 RGB array.
+
+    EXIF orientation is applied, alpha is dropped, 16-bit grey is scaled to 8 bits. `max_pixels` is judged from the
+    header. Raises DamagedImage, UnsupportedFormat or ImageTooLarge.
+    """
+    image = _open(data)
+    width, height = image.size
+    if width * height > max_pixels or max(width, height) > MAX_SIDE:
+        raise ImageTooLarge(
+            f"the image has {width}×{height} pixels; at most {max_pixels / 1e6:g} megapixels"
+            f" and {MAX_SIDE} pixels on a side are taken"
+        )
+    try:
+        image.load()
+        turn = _UPRIGHT.get(_orientation(image))
+        image = _to_rgb(image)
+    except _DAMAGED as error:
+        raise DamagedImage(f"the {image.format} image is damaged or truncated: {error}") from None
+    return np.ascontiguousarray(image.transpose(turn) if turn is not None else image)
+
+
+def crop(image: RGB, box: Box) -> tuple[RGB, tuple[int, int]]:
+    """The part of `image` inside `box` (pixels, clamped to the image, grown to whole ones), and its left upper corner.
+
+    Returns a view, not a copy. Raises BoxOutside where the box and the image don't overlap.
+    """
+    height, width = image.shape[:2]
+    left, top = max(0, int(np.floor(box[0]))), max(0, int(np.floor(box[1])))
+    right, bottom = min(width, int(np.ceil(box[2]))), min(height, int(np.ceil(box[3])))
+    if left >= right or top >= bottom:
+        raise BoxOutside(f"the box {list(box)} lies outside the image of {width}×{height} pixels")
+    return image[top:bottom, left:right], (left, top)
+
+
+# What letterbox makes of camera frames: 1:1 (the largest), 16:9, 4:3, 3:4, 9:16; height, width at size 640, stride 32.
+LETTERBOX_SIZES: Final = ((640, 640), (384, 640), (480, 640), (640, 480), (640, 384))
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """An image scaled into a network's input, and the way back.
+
+    `image` is (h, w, 3) uint8. A point of the input is `point * scale + (left, top)` of the image.
+    """
+
+    image: RGB
+    scale: float
+    left: int
+    top: int
+
+    def to_image(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Map (..., 2) points x, y from pixels of the network's input to pixels of the image."""
+        return (points - np.array([self.left, self.top], dtype=np.float32)) / np.float32(self.scale)
+
+
+def letterbox(image: RGB, size: int, stride: int) -> Letterbox:
+    """Scale so that the longer side is `size` and pad the shorter one with grey to a multiple of `stride`.
+
+    The same arithmetic as ultralytics' LetterBox(auto=True), which its predictor uses: the answers are then the same
+    to the pixel, and a 16:9 frame costs 0.6 of the padded square. All inputs are at most size × size.
+    """
+    height, width = image.shape[:2]
+    scale = min(size / height, size / width)
+    inner_width, inner_height = max(1, round(width * scale)), max(1, round(height * scale))
+    spare_x, spare_y = ((size - inner_width) % stride) / 2, ((size - inner_height) % stride) / 2
+    if (inner_width, inner_height) != (width, height):
+        image = np.asarray(
+            cv2.resize(image, (inner_width, inner_height), interpolation=cv2.INTER_LINEAR), dtype=np.uint8
+        )
+    left, right = round(spare_x - 0.1), round(spare_x + 0.1)
+    top, bottom = round(spare_y - 0.1), round(spare_y + 0.1)
+    grey = (LETTERBOX_GREY,) * 3
+    padded = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=grey)
+    return Letterbox(np.asarray(padded, dtype=np.uint8), scale, left, top)
+
+
+def resize(image: RGB, width: int, height: int, resample: Image.Resampling) -> RGB:
+    """Resize with Pillow's antialiasing filters to (height, width, 3): what torchreid and transformers resize with."""
+    return np.asarray(Image.fromarray(image).resize((width, height), resample))
+
+
+def resize_shortest_edge(image: RGB, edge: int, crop_size: int, resample: Image.Resampling) -> RGB:
+    """Scale so that the shorter side is `edge`, then cut the central square of `crop_size`: (crop_size, crop_size, 3).
+
+    Only the part of the image that ends up in the square is resized, so that a 1×3000 image costs no more than another.
+    """
+    height, width = image.shape[:2]
+    shorter = min(height, width)
+    scaled_width, scaled_height = int(edge * width / shorter), int(edge * height / shorter)
+    left, top = (scaled_width - crop_size) // 2, (scaled_height - crop_size) // 2
+    per_x, per_y = width / scaled_width, height / scaled_height
+    source = (left * per_x, top * per_y, (left + crop_size) * per_x, (top + crop_size) * per_y)
+    return np.asarray(Image.fromarray(image).resize((crop_size, crop_size), resample, box=source))
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ImageTooLarge(str(error)) from None
+    except UnidentifiedImageError:
+        pass  # unknown bytes, or a format that is known but not accepted: told apart below
+    except _DAMAGED as error:
+        raise DamagedImage(f"the image's header is damaged: {error}") from None
+    try:
+        other = Image.open(io.BytesIO(data)).format
+    except (Image.DecompressionBombError, *_DAMAGED):
+        raise DamagedImage("the bytes are no image that can be read") from None
+    raise UnsupportedFormat(f"images of the format {other} are not accepted; send one of {', '.join(FORMATS)}")
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except _DAMAGED:
+        return 1  # damaged metadata around a good picture: cameras do that, and viewers show it unturned
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey (PNG, TIFF): Pillow's own conversion clips instead of scaling
+        grey = np.clip(np.asarray(image, dtype=np.int64), 0, 65535) >> 8
+        image = Image.fromarray(grey.astype(np.uint8))
+    elif image.mode == "F":  # float TIFF: no fixed range, so its own
+        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+        span = max(float(np.ptp(values)), 1e-12)
+        image = Image.fromarray(((values - values.min()) / span * 255).astype(np.uint8))
+    return image.convert("RGB")

@@ -1,0 +1,325 @@
+"""From one person's keypoints to a posture and alerts, by angles and body proportions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# fmt: off
+# COCO-17 order (cocodataset.org, the person category's "keypoints"), as YOLOv8-pose puts it out.
+KEYPOINT_NAMES: Final[tuple[str, ...]] = (
+    "nose", "left_eye", "right_eye", "left_ear", "right_ear",
+    "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
+    "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
+)
+# fmt: on
+_FACE, _SHOULDERS, _ELBOWS, _WRISTS = [0, 1, 2, 3, 4], [5, 6], [7, 8], [9, 10]
+_HIPS, _KNEES, _ANKLES = [11, 12], [13, 14], [15, 16]
+
+# Lengths are in torsos (mid-shoulder to mid-hip), angles in degrees. Proportions after Drillis & Contini (in Winter,
+# Biomechanics and Motor Control of Human Movement, ch. 4): thigh and shin 0.85 torsos, eyes 0.4 above the shoulders.
+# A limit lies in a gap between what YOLOv8n-pose gave on photographs of the postures on either side of it or, where
+# there was no photograph (chair, full squat, kneeling, running, guard), between stick figures turned under a camera.
+_UPRIGHT: Final = 35.0  # torso tilt: walkers and players reach 25, a body held straight at a slant (plank) starts at 44
+_LEVEL: Final = 60.0  # torso tilt from which a body may lie: that plank reaches 54, who lies on a floor has 90
+_INVERTED: Final = 120.0  # torso tilt from which the shoulders hang below the hips
+_FORESHORTENED: Final = 1.3  # shoulder width, up to 0.82: more, and the torso points at the camera and measures nothing
+_LOW_THIGH: Final = 0.42  # fall of the thighs: seated up to 0.3 (0.4 under a raised camera), on foot from 0.48
+_LONG_THIGH: Final = 0.6  # fall of a thigh that proves a person on foot without its shin; cut off by the frame, 0.49
+_FLAT_SHIN: Final = 0.35  # fall of the shin: cross-legged 0.26, squatting or on a chair from 0.5
+_LOW_REACH: Final = 0.8  # hips above ankles: cross-legged 0.3 (0.45 under a raised camera), standing on one leg 0.93
+_SQUAT_REACH: Final = 0.65  # hips above ankles: a full squat 0.35 to 0.65, a chair from 0.75
+_KNEELING_REACH: Final = 1.05  # hips above ankles: a thigh or a shin alone makes 0.85, the lowest standing leg 1.1
+_OFF_BALANCE: Final = 0.25  # feet ahead of the centre of mass: a squat's are under it, a sitter's 0.35-0.6 ahead
+_BENT_KNEES, _BENT_HIPS = 142.0, 140.0  # a half crouch has at most 135 and 131; others more than 148 in one of them
+_STRIDE: Final = 0.5  # ankles apart across the image: facing the camera 0.44, strides from the side from 0.58
+_FOLDED_KNEE, _BACK_SHIN = 110.0, 78.0  # a runner's back leg, the shin against the vertical; Winter's walker: 115, 50
+_LONG_SHIN: Final = 0.7  # of that shin across the image: from 40 degrees above a walker's gets as level, but shorter
+_SPLIT_THIGHS, _SPLIT_STRIDE = 70.0, 0.9  # a runner's thighs and ankles flung apart: a long walking step has 50 degrees
+_GUARD_WRIST, _GUARD_ELBOW = -0.1, 90.0  # wrist above shoulder: crossed arms and hands on the chest reach -0.25
+# Winter's shares of body mass (head, arms and trunk; thighs; shins and feet) and their centres along each segment.
+_TRUNK_MASS, _THIGH_MASS, _SHIN_MASS = (0.678, 0.626), (0.200, 0.433), (0.122, 0.606)
+
+F64 = NDArray[np.float64]
+
+
+class Posture(StrEnum):
+    """What the body does, as far as one image shows it."""
+
+    STANDING = "standing"
+    WALKING = "walking"
+    RUNNING = "running"
+    SITTING = "sitting"
+    CROUCHING = "crouching"
+    BENDING = "bending"
+    CRAWLING = "crawling"
+    LYING_DOWN = "lying_down"
+    REACHING_UP = "reaching_up"
+    UNKNOWN = "unknown"
+
+
+class Alert(StrEnum):
+    """What a guard would want to be told of."""
+
+    CROUCHING = "crouching"
+    CRAWLING = "crawling"
+    LYING_DOWN = "lying_down"
+    HANDS_RAISED = "hands_raised"
+    RUNNING = "running"
+    FIGHTING_STANCE = "fighting_stance"
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """One person's posture, and the alerts in the order of `Alert`."""
+
+    posture: Posture
+    alerts: tuple[Alert, ...]
+
+
+def assess(keypoints: NDArray[np.float32], min_confidence: float = 0.5) -> Assessment:
+    """Judge one person's posture; the answer is the same at any scale, at any place in the frame and mirrored.
+
+    keypoints: (17, 3) in the order of `KEYPOINT_NAMES`: x, y in pixels of the upright image (y down), confidence 0…1.
+    A joint counts if its confidence is positive and at least `min_confidence`, and its three numbers are finite.
+    Raises ValueError for another shape.
+
+    A posture needs a shoulder and a hip of one side, and a knee with its hip. With less it is UNKNOWN, as it is where
+    the view decides nothing: a torso pointing at the camera, a straight body at a slant or upside down. One image shows
+    no motion: strides towards the camera are STANDING, a jog is WALKING, and who sits facing a high camera has the
+    outline of who stands. Raised hands need only shoulders and wrists, on a body that is not lying or bent over.
+    """
+    points = _visible_points(keypoints, min_confidence)
+    body = _measure(points)
+    posture = Posture.UNKNOWN if body is None else _posture(body)
+    arms: Alert | None = None
+    if _hands_raised(points, body):
+        arms = Alert.HANDS_RAISED
+    elif body is not None and _fighting_stance(body, posture):
+        arms = Alert.FIGHTING_STANCE
+    return Assessment(posture, tuple(alert for alert in Alert if alert is arms or alert.value == posture.value))
+
+
+@dataclass(frozen=True)
+class _Leg:
+    thigh: F64  # (2,) hip to knee, in torsos
+    shin: F64  # (2,) knee to ankle; NaN where the ankle is not visible
+    hip: float  # angle between torso and thigh; 180 is straight
+    knee: float  # angle between thigh and shin; 180 is straight
+    reach: float  # how far the ankle is below the hip
+
+
+@dataclass(frozen=True)
+class _Body:
+    points: F64  # (17, 2) in torsos, mid-hip at the origin
+    torso: F64  # (2,) mid-hip to mid-shoulder, of length 1
+    tilt: float  # of the torso against the vertical
+    legs: tuple[_Leg, ...]  # those with a visible ankle
+    thighs: tuple[_Leg, ...]  # all with a visible knee
+
+    @property
+    def max_reach(self) -> float:
+        return max(leg.reach for leg in self.legs)
+
+    def mean(self, measure: str) -> F64:
+        return np.asarray(np.mean([getattr(leg, measure) for leg in self.legs], axis=0))
+
+
+def _visible_points(keypoints: NDArray[np.float32], min_confidence: float) -> F64:
+    # (17, 2): x to the right, y up; NaN where a joint does not count, so that any comparison with it is false.
+    values = np.asarray(keypoints, dtype=np.float64)
+    if values.shape != (len(KEYPOINT_NAMES), 3):
+        raise ValueError(f"keypoints must have shape (17, 3): x, y, confidence; got {values.shape}")
+    visible = np.isfinite(values).all(axis=1) & (values[:, 2] >= min_confidence) & (values[:, 2] > 0)
+    return np.where(visible[:, None], values[:, :2] * (1.0, -1.0), np.nan)
+
+
+def _measure(points: F64) -> _Body | None:
+    # Only sides with both ends: one shoulder and the other side's hip would show a tilt that is not there.
+    sides = [side for side in (0, 1) if np.isfinite(points[[_SHOULDERS[side], _HIPS[side]]]).all()]
+    if not sides:
+        return None
+    hip = points[[_HIPS[side] for side in sides]].mean(axis=0)
+    torso = points[[_SHOULDERS[side] for side in sides]].mean(axis=0) - hip
+    length = float(np.hypot(torso[0], torso[1]))
+    if length == 0 or _across(points, _SHOULDERS) > _FORESHORTENED * length:
+        return None
+    points, torso = (points - hip) / length, torso / length
+    thighs = tuple(leg for leg in _legs(points, torso) if np.isfinite(leg.hip))
+    return _Body(points, torso, _tilt(torso), tuple(leg for leg in thighs if np.isfinite(leg.knee)), thighs)
+
+
+def _legs(points: F64, torso: F64) -> Iterator[_Leg]:
+    for hip, knee, ankle in zip(_HIPS, _KNEES, _ANKLES, strict=True):
+        thigh, shin = points[knee] - points[hip], points[ankle] - points[knee]
+        yield _Leg(thigh, shin, _angle(torso, thigh), _angle(-thigh, shin), -float(thigh[1] + shin[1]))
+
+
+def _angle(a: F64, b: F64) -> float:
+    return float(np.degrees(np.arctan2(abs(a[0] * b[1] - a[1] * b[0]), a @ b)))
+
+
+def _tilt(vector: F64) -> float:
+    return _angle(vector, np.array((0.0, 1.0)))
+
+
+def _across(points: F64, pair: list[int]) -> float:
+    return abs(float(points[pair[0], 0] - points[pair[1], 0]))
+
+
+def _elbow(points: F64, side: int) -> float:
+    elbow = points[_ELBOWS[side]]
+    return _angle(points[_SHOULDERS[side]] - elbow, points[_WRISTS[side]] - elbow)
+
+
+def _head_height(points: F64, torso: float) -> float:
+    # The middle one of eyes, ears and nose; without a face, a little above where the eyes would be.
+    face = points[_FACE, 1]
+    face = face[np.isfinite(face)]
+    return float(np.median(face) if len(face) else np.fmax.reduce(points[_SHOULDERS, 1]) + 0.5 * torso)
+
+
+def _posture(body: _Body) -> Posture:
+    if not body.legs:
+        return _posture_from_thighs(body)
+    if body.tilt >= _LEVEL:
+        return _posture_of_level_body(body)
+    if body.tilt < _UPRIGHT and _runs(body):
+        return Posture.RUNNING
+    if _kneels(body):
+        return Posture.CROUCHING
+    if max(-leg.thigh[1] for leg in body.thighs) < _LOW_THIGH or body.mean("reach") < _LOW_REACH:
+        return _posture_on_low_hips(body)
+    if _legs_bent(body):
+        return _crouched_or_seated(body)
+    if body.tilt >= _UPRIGHT:
+        return Posture.BENDING if _bends(body) else Posture.UNKNOWN
+    if any(_reaches_up(body.points, side) for side in (0, 1)):
+        return Posture.REACHING_UP
+    return Posture.WALKING if _strides(body) else Posture.STANDING
+
+
+def _posture_from_thighs(body: _Body) -> Posture:
+    # Without a shin there is nothing to tell foreshortening by, so only thighs of nearly full length count.
+    if not body.thighs:
+        return Posture.UNKNOWN
+    across = all(abs(leg.thigh[0]) > 0.5 and 60 < _tilt(leg.thigh) < 120 for leg in body.thighs)
+    if body.tilt < _UPRIGHT:
+        on_foot = max(-leg.thigh[1] for leg in body.thighs) >= _LONG_THIGH
+        return Posture.STANDING if on_foot else Posture.SITTING if across else Posture.UNKNOWN
+    lies = across and _LEVEL <= body.tilt < _INVERTED and min(leg.hip for leg in body.thighs) > 110
+    return Posture.LYING_DOWN if lies else Posture.UNKNOWN
+
+
+def _posture_of_level_body(body: _Body) -> Posture:
+    if body.tilt >= _INVERTED:  # who folds keeps the feet below the hips; who hangs, or lies towards us, does not
+        return Posture.BENDING if body.mean("reach") >= 0.5 and body.mean("hip") < 110 else Posture.UNKNOWN
+    if _crawls(body):
+        return Posture.CRAWLING
+    ankles_to_shoulders = body.torso - body.mean("thigh") - body.mean("shin")
+    if body.mean("hip") > 60 and _LEVEL <= _tilt(ankles_to_shoulders) <= _INVERTED:
+        return Posture.LYING_DOWN
+    if _legs_bent(body):
+        return _crouched_or_seated(body)
+    return Posture.BENDING if _bends(body) else Posture.UNKNOWN
+
+
+def _posture_on_low_hips(body: _Body) -> Posture:
+    thigh, shin = -body.mean("thigh")[1], -body.mean("shin")[1]
+    if shin < -_FLAT_SHIN:
+        return Posture.UNKNOWN
+    # Knees high above the hips: the seat is on the floor, or on a chair seen from behind and above.
+    if shin < _FLAT_SHIN or thigh < -_FLAT_SHIN:
+        return Posture.SITTING
+    # From the front a chair and a half squat look alike: sure are a full squat, and one seen leaning from the side.
+    if body.mean("reach") <= _SQUAT_REACH or (body.tilt >= 30 and body.mean("knee") <= 100):
+        return _crouched_or_seated(body)
+    return Posture.SITTING
+
+
+def _crouched_or_seated(body: _Body) -> Posture:
+    # Who is not over the own feet has a seat: ankles against the centre of mass, towards the knees.
+    thigh, shin = body.mean("thigh")[0], body.mean("shin")[0]
+    trunk = _TRUNK_MASS[0] * _TRUNK_MASS[1] * body.torso[0]
+    centre = trunk + _THIGH_MASS[0] * _THIGH_MASS[1] * thigh + _SHIN_MASS[0] * (thigh + _SHIN_MASS[1] * shin)
+    ahead = (thigh + shin - centre) * np.sign(thigh)
+    return Posture.SITTING if ahead > _OFF_BALANCE else Posture.CROUCHING
+
+
+def _legs_bent(body: _Body) -> bool:
+    # Both legs: one alone may be climbing a stair.
+    knees = [leg.knee for leg in body.legs]
+    return len(knees) == 2 and max(knees) <= _BENT_KNEES and float(body.mean("hip")) <= _BENT_HIPS
+
+
+def _kneels(body: _Body) -> bool:
+    return body.max_reach < _KNEELING_REACH and any(_on_knee(leg, body) for leg in body.legs)
+
+
+def _on_knee(leg: _Leg, body: _Body) -> bool:
+    # The shin lies behind: a shin under the other knee is a crossed leg.
+    behind = all(other.thigh[0] * leg.shin[0] < 0.2 for other in body.legs)
+    upright = -leg.thigh[1] >= _LOW_THIGH and _tilt(leg.thigh) > 145
+    return upright and behind and abs(leg.shin[0]) > 0.5 and abs(leg.shin[1]) < _FLAT_SHIN
+
+
+def _bends(body: _Body) -> bool:
+    return body.max_reach >= 0.9 and float(body.mean("hip")) <= 150
+
+
+def _crawls(body: _Body) -> bool:
+    on_knees = any(-leg.thigh[1] >= _LOW_THIGH and abs(leg.shin[1]) <= _FLAT_SHIN for leg in body.legs)
+    arms = body.points[_WRISTS, 1] - body.torso[1]
+    return on_knees and not bool((arms > -0.4).any())
+
+
+def _strides(body: _Body) -> bool:
+    # Feet no wider than the shoulders are a stance, seen from the front. One unseen shoulder is passed over.
+    return bool(_across(body.points, _ANKLES) >= np.fmax(_STRIDE, _across(body.points, _SHOULDERS)))
+
+
+def _runs(body: _Body) -> bool:
+    # A leg folded up behind or the thighs flung apart, and an elbow bent, if any is seen.
+    if len(body.legs) < 2 or not _strides(body):
+        return False
+    on_foot = body.max_reach >= _KNEELING_REACH
+    split = _angle(body.legs[0].thigh, body.legs[1].thigh) >= _SPLIT_THIGHS
+    split = split and _across(body.points, _ANKLES) >= _SPLIT_STRIDE
+    elbows = [angle for side in (0, 1) if np.isfinite(angle := _elbow(body.points, side))]
+    return on_foot and (split or any(map(_folded_up, body.legs))) and min(elbows, default=0.0) <= 130
+
+
+def _folded_up(leg: _Leg) -> bool:
+    level = _tilt(leg.shin) <= 180 - _BACK_SHIN and abs(leg.shin[0]) >= _LONG_SHIN
+    return bool(level and leg.knee <= _FOLDED_KNEE)
+
+
+def _reaches_up(points: F64, side: int) -> bool:
+    wrist, elbow, shoulder = points[[_WRISTS[side], _ELBOWS[side], _SHOULDERS[side]], 1]
+    return bool(wrist > _head_height(points, 1.0) and elbow > shoulder and _elbow(points, side) >= 120)
+
+
+def _hands_raised(points: F64, body: _Body | None) -> bool:
+    unit = _across(points, _SHOULDERS)  # of an upper body alone
+    if body is not None:
+        points, unit = body.points, 1.0
+    elif np.isfinite(points[_HIPS]).any():
+        return False  # the torso points at the camera: up in the image is not up on the body
+    head, shoulders = _head_height(points, unit), np.fmax.reduce(points[_SHOULDERS, 1])
+    upright = head > shoulders and (body is None or body.tilt < _LEVEL)
+    return bool(upright and (points[_WRISTS, 1] > head).all())
+
+
+def _fighting_stance(body: _Body, posture: Posture) -> bool:
+    # Both fists at shoulder or chin height on folded arms, over feet set apart.
+    on_foot = posture in (Posture.STANDING, Posture.WALKING, Posture.RUNNING, Posture.CROUCHING)
+    fists = body.points[_WRISTS, 1] - body.points[_SHOULDERS, 1] >= _GUARD_WRIST
+    folded = all(_elbow(body.points, side) <= _GUARD_ELBOW for side in (0, 1))
+    return bool(on_foot and folded and fists.all() and _strides(body))
