@@ -1,0 +1,46 @@
+"""ResNet-18 cat/dog classifier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image
+
+from models.store import ModelCard
+from runners.batches import Outputs
+from runners.contract import Item, PetResult
+from runners.runner import Network, Runner, batchable
+from settings import ModelSettings
+from vision.image import RGB, resize_shortest_edge
+
+INPUT_SIZE: Final = 224
+
+
+def prepare(image: RGB, model_input: Mapping[str, Any]) -> RGB:
+    """An image of any size as the network's input (224, 224, 3), resized as the checkpoint's own processor does.
+
+    model_input: the model card's `input`, with `shortest_edge`, `crop_pct` and `resample` of transformers'
+    ConvNextImageProcessor: the shorter side becomes shortest_edge / crop_pct, then the centre is cut out.
+    """
+    edge = int(model_input["shortest_edge"] / model_input["crop_pct"])
+    return resize_shortest_edge(image, edge, INPUT_SIZE, Image.Resampling(model_input["resample"]))
+
+
+def interpret(outputs: Outputs, item: Item, card: ModelCard, settings: ModelSettings) -> PetResult:  # noqa: ARG001
+    """outputs: `logits` (classes,) float32, then `features`; the labels are the checkpoint's id2label, in its order."""
+    logits = outputs[0].astype(np.float64)
+    exponentials = np.exp(logits - logits.max())
+    probabilities = exponentials / exponentials.sum()
+    return {"probabilities": dict(zip(card.labels, probabilities.tolist(), strict=True))}
+
+
+NETWORK: Final = Network("pet_classifier", interpret, lambda _: ((INPUT_SIZE, INPUT_SIZE),))
+
+
+class PetClassifier(Runner):
+    @batchable("pet_classifier")
+    def pet_classifier(self, items: list[Any]) -> list[Any]:
+        """items: runners.contract.Item, image (224, 224, 3) → PetResult or Failure each."""
+        return self.infer("pet_classifier", items)

@@ -1,0 +1,44 @@
+"""YOLOv8n-pose: people, their boxes and 17 COCO keypoints each."""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+from models.store import ModelCard
+from runners.batches import Outputs
+from runners.contract import Item, PoseResult
+from runners.runner import Network, Runner, batchable
+from settings import DetectorSettings, ModelSettings
+from vision.boxes import detect
+from vision.image import LETTERBOX_SIZES, RGB, Letterbox, letterbox
+
+INPUT_SIZE: Final = 640  # ultralytics' default imgsz, what the public weights were trained at
+STRIDE: Final = 32  # of the coarsest head
+_NUM_CLASSES: Final = 1  # person
+_KEYPOINT_SHAPE: Final = (17, 3)
+
+
+def prepare(image: RGB) -> Letterbox:
+    """An image of any size as the network's input."""
+    return letterbox(image, INPUT_SIZE, STRIDE)
+
+
+def interpret(outputs: Outputs, item: Item, card: ModelCard, settings: ModelSettings) -> PoseResult:  # noqa: ARG001
+    """outputs: `predictions` (56, candidates) float32, box, score and keypoints of each in input pixels."""
+    limits = cast(DetectorSettings, settings)
+    found = detect(outputs[0], _NUM_CLASSES, item.get("min_confidence", limits.min_confidence), limits.iou_threshold)
+    return {
+        "boxes": found.boxes,
+        "scores": found.scores,
+        "keypoints": found.extras.reshape(-1, *_KEYPOINT_SHAPE),
+    }
+
+
+NETWORK: Final = Network("pose_estimator", interpret, lambda _: LETTERBOX_SIZES)
+
+
+class PoseEstimator(Runner):
+    @batchable("pose_estimator")
+    def pose_estimator(self, items: list[Any]) -> list[Any]:
+        """items: runners.contract.Item, image (h, w, 3), h and w ≤ 640, multiples of 32 → PoseResult or Failure."""
+        return self.infer("pose_estimator", items)
