@@ -1,0 +1,89 @@
+"""The errors that a caller sees: one JSON shape, a status and a code each (CONTRACT: Errors)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, Literal
+
+from starlette.responses import Response
+
+ErrorCode = Literal[
+    "invalid_json",
+    "invalid_base64",
+    "invalid_image",
+    "not_found",
+    "method_not_allowed",
+    "request_timeout",
+    "payload_too_large",
+    "image_too_large",
+    "unsupported_media_type",
+    "model_not_assigned",
+    "invalid_request",
+    "overloaded",
+    "internal",
+    "model_unavailable",
+    "runner_unavailable",
+    "timeout",
+]
+
+STATUS: Final[Mapping[ErrorCode, int]] = MappingProxyType(
+    {
+        "invalid_json": 400,
+        "invalid_base64": 400,
+        "invalid_image": 400,
+        "not_found": 404,
+        "method_not_allowed": 405,
+        "request_timeout": 408,
+        "payload_too_large": 413,
+        "image_too_large": 413,
+        "unsupported_media_type": 415,
+        "model_not_assigned": 421,
+        "invalid_request": 422,
+        "overloaded": 429,
+        "internal": 500,
+        "model_unavailable": 503,
+        "runner_unavailable": 503,
+        "timeout": 504,
+    }
+)
+
+# Seconds after which trying again may help: a slot is free soon, a killed runner is back in about ten, a model that was
+# absent or failed needs an operator.
+_RETRY_AFTER: Final[Mapping[ErrorCode, int]] = MappingProxyType(
+    {"overloaded": 1, "runner_unavailable": 10, "model_unavailable": 60}
+)
+
+# Every error response of ours carries it: it tells them from the framework's own, which are rewritten.
+ERROR_HEADER: Final = "x-error-code"
+
+
+class ApiError(Exception):
+    """An answer other than 200. `details` lists the offending fields of a 422, each with its message."""
+
+    def __init__(self, code: ErrorCode, message: str, details: Sequence[Mapping[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.code: ErrorCode = code
+        self.message = message
+        self.details = details
+
+    @property
+    def status(self) -> int:
+        return STATUS[self.code]
+
+    def response(self, request_id: str) -> Response:
+        """The error as the one JSON shape, with `Retry-After` where trying again may help."""
+        error: dict[str, object] = {"code": self.code, "message": self.message, "request_id": request_id}
+        if self.details:
+            error["details"] = list(self.details)
+        headers: dict[str, str] = {ERROR_HEADER: self.code}
+        if self.code in _RETRY_AFTER:
+            headers["Retry-After"] = str(_RETRY_AFTER[self.code])
+        body = json.dumps({"error": error}, ensure_ascii=False)
+        return Response(body, self.status, headers, media_type="application/json")
+
+
+def invalid_field(field: str, message: str) -> ApiError:
+    """A 422 about one field."""
+    return ApiError("invalid_request", f"{field}: {message}", [{"field": field, "message": message}])

@@ -1,0 +1,174 @@
+"""The way in: request ids, limits, content types, the timeout, and one shape for every error."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import uuid
+from collections.abc import Mapping
+from contextvars import ContextVar
+from typing import Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.errors import ERROR_HEADER, ApiError, ErrorCode
+from api.metrics import REQUESTS
+from api.request import is_accepted, media_type
+from settings import Limits
+
+logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
+
+# Base64 makes four bytes out of three; the options, form boundaries and line breaks have room in a tenth.
+_ENCODING_OVERHEAD: Final = 4 / 3 * 1.1
+_REQUEST_ID: Final = re.compile(r"[\w.:-]{1,128}")
+# What the framework itself answers, by status; its bodies are plain text or lists.
+_FRAMEWORK_ERRORS: Final[Mapping[int, tuple[ErrorCode, str]]] = {
+    404: ("not_found", "there is no such route"),
+    405: ("method_not_allowed", "this route does not take this method"),
+    415: ("unsupported_media_type", "this content type is not accepted"),
+}
+
+_current_request_id: ContextVar[str] = ContextVar("request_id")
+
+
+def request_id() -> str:
+    """The id of the request that this task serves."""
+    return _current_request_id.get()
+
+
+class _ClientGone(Exception):
+    """The client closed the connection before its request was complete."""
+
+
+class Gate:
+    """ASGI middleware before BentoML's own routes. `routes` are guarded, everything else gets the error shape only."""
+
+    def __init__(self, app: ASGIApp, routes: frozenset[str], untouched: frozenset[str], limits: Limits) -> None:
+        self._app = app
+        self._routes = routes
+        self._untouched = untouched
+        self._limits = limits
+        self._max_body = int(limits.max_image_bytes * _ENCODING_OVERHEAD)
+        self._in_flight = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in self._untouched:
+            await self._app(scope, receive, send)
+            return
+        sent_id = Headers(scope=scope).get("x-request-id", "")
+        identity = sent_id if _REQUEST_ID.fullmatch(sent_id) else uuid.uuid4().hex
+        token = _current_request_id.set(identity)
+        reply = _Reply(scope, receive, send, identity)
+        guarded = scope["method"] == "POST" and scope["path"] in self._routes
+        try:
+            await (self._guard(scope, receive, reply) if guarded else self._app(scope, receive, reply.send))
+        except _ClientGone:
+            return
+        except ApiError as error:
+            await reply.fail(error)
+        except Exception:
+            logger.exception("request %s failed", identity)
+            if reply.status is not None:
+                raise  # too late for an answer: let the server close the connection
+            await reply.fail(
+                ApiError("internal", "an unexpected error; the service's log has it under this request_id")
+            )
+        finally:
+            _current_request_id.reset(token)
+            if guarded and reply.status is not None:
+                REQUESTS.labels(endpoint=scope["path"], status=str(reply.status)).inc()
+
+    async def _guard(self, scope: Scope, receive: Receive, reply: _Reply) -> None:
+        headers = Headers(scope=scope)
+        content_type = headers.get("content-type", "")
+        if not is_accepted(content_type):
+            raise ApiError("unsupported_media_type", f"the content type {media_type(content_type)} is not accepted")
+        declared = headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > self._max_body:
+            raise self._too_large()
+        if self._in_flight >= self._limits.max_in_flight:
+            raise ApiError("overloaded", f"{self._limits.max_in_flight} requests are in flight already")
+        self._in_flight += 1
+        stage: ErrorCode = "request_timeout"
+        try:
+            async with asyncio.timeout(self._limits.request_timeout_s):
+                body = await self._read(receive)
+                stage = "timeout"
+                await self._app(scope, _replay(body, receive), reply.send)
+        except TimeoutError:
+            late = "no complete request" if stage == "request_timeout" else "no result"
+            raise ApiError(stage, f"{late} within {self._limits.request_timeout_s:g} s") from None
+        finally:
+            self._in_flight -= 1
+
+    async def _read(self, receive: Receive) -> bytes:
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _ClientGone
+            body += message.get("body", b"")
+            if len(body) > self._max_body:
+                raise self._too_large()
+            if not message.get("more_body", False):
+                return bytes(body)
+
+    def _too_large(self) -> ApiError:
+        return ApiError(
+            "payload_too_large",
+            f"the body is too large: an encoded image may have {self._limits.max_image_mib:g} MiB",
+        )
+
+
+class _Reply:
+    """Sends the app's response, or in its place an error: the framework's own errors never get through."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, identity: str) -> None:
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self._identity = identity
+        self._replaced = False
+        self.status: int | None = None
+
+    async def send(self, message: Message) -> None:
+        if message["type"] != "http.response.start":
+            if not self._replaced:
+                await self._send(message)
+            return
+        headers = MutableHeaders(raw=message["headers"])
+        if message["status"] >= 400 and ERROR_HEADER not in headers:
+            self._replaced = True
+            await self.fail(_framework_error(message["status"]))
+            return
+        headers["X-Request-ID"] = self._identity
+        self.status = message["status"]
+        await self._send({**message, "headers": headers.raw})
+
+    async def fail(self, error: ApiError) -> None:
+        response = error.response(self._identity)
+        response.headers["X-Request-ID"] = self._identity
+        self.status = error.status
+        await response(self._scope, self._receive, self._send)
+
+
+def _framework_error(status: int) -> ApiError:
+    if status in _FRAMEWORK_ERRORS:
+        return ApiError(*_FRAMEWORK_ERRORS[status])
+    if status < 500:
+        return ApiError("invalid_request", "the request can't be read")
+    return ApiError("internal", "an unexpected error; the service's log has it under this request_id")
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the body that was read already, and then waits for the client as before."""
+    pending = [body]
+
+    async def replay() -> Message:
+        if pending:
+            return {"type": "http.request", "body": pending.pop(), "more_body": False}
+        return await receive()
+
+    return replay

@@ -1,0 +1,76 @@
+"""GET /health: how the service and each model is, out of the last heartbeat; it never asks a runner itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from api.link import RunnerLink
+from models.catalogue import CATALOGUE, ModelName
+from runners.contract import ModelStatus, State
+
+_DISABLED: Final[ModelStatus] = {
+    "state": State.DISABLED,
+    "engine": None,
+    "precision": None,
+    "weights": None,
+    "untrained": False,
+    "detail": "assigned to the heavy service",
+    "input": None,
+}
+_GONE: Final[ModelStatus] = {
+    **_DISABLED,
+    "state": State.FAILED,
+    "detail": "its runner is not there; it is being restarted",
+}
+_CAN_SERVE: Final = frozenset({State.READY, State.UNLOADED, State.LOADING})
+
+
+def model_statuses(links: Sequence[RunnerLink]) -> dict[ModelName, ModelStatus]:
+    """The status of all five models: those of no runner are disabled, those of a runner that is gone have failed."""
+    statuses = dict.fromkeys(CATALOGUE, _DISABLED)
+    for link in links:
+        for name in link.models:
+            statuses[name] = link.status["models"][name] if link.status else _GONE
+    return statuses
+
+
+def is_ready(links: Sequence[RunnerLink], preload: Sequence[ModelName]) -> bool:
+    """Whether the service may take traffic: runners there, preloaded models warm or given up, one able to serve."""
+    if any(link.status is None for link in links):
+        return False
+    statuses = model_statuses(links)
+    warming = any(statuses[name]["state"] in {State.UNLOADED, State.LOADING} for name in preload)
+    return not warming and _summary(statuses) != "unhealthy"
+
+
+def report(links: Sequence[RunnerLink], uptime_seconds: float) -> tuple[int, dict[str, Any]]:
+    """HTTP status and body of /health (CONTRACT: `/health`)."""
+    statuses = model_statuses(links)
+    summary = _summary(statuses)
+    alive = [link.status for link in links if link.status]
+    body = {
+        "status": summary,
+        "models_loaded": {name: status["state"] == State.READY for name, status in statuses.items()},
+        "gpu_available": any(status["gpu"] is not None for status in alive),
+        "gpu_memory_used_gb": gpu_memory_used_gb(links),
+        "uptime_seconds": round(uptime_seconds, 1),
+        "models": {
+            name: {key: status[key] for key in ("state", "engine", "precision", "weights", "detail")}
+            for name, status in statuses.items()
+        },
+    }
+    return (503 if summary == "unhealthy" else 200), body
+
+
+def gpu_memory_used_gb(links: Sequence[RunnerLink]) -> float:
+    """Device memory of all runner processes in GB."""
+    return round(sum(link.status["gpu_memory_used_gb"] for link in links if link.status), 3)
+
+
+def _summary(statuses: Mapping[ModelName, ModelStatus]) -> str:
+    assigned = [status for status in statuses.values() if status["state"] != State.DISABLED]
+    able = [status for status in assigned if status["state"] in _CAN_SERVE]
+    if not able:
+        return "unhealthy"
+    return "healthy" if len(able) == len(assigned) and not any(status["untrained"] for status in able) else "degraded"

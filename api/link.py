@@ -1,0 +1,145 @@
+"""The API's line to a runner process: calls, a heartbeat, and a quick answer when the runner is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final, cast
+
+import aiohttp
+from bentoml.exceptions import BentoMLException
+from prometheus_client import multiprocess
+
+from api.errors import ApiError
+from models.catalogue import ModelName
+from runners.contract import Failure, Item, Result, RunnerStatus
+
+logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
+
+HEARTBEAT_S: Final = 1.0
+HEARTBEAT_DOWN_S: Final = 0.25  # while it is down: so that it takes traffic as soon as it is back
+PROBE_TIMEOUT_S: Final = 2.0
+# A runner whose process lives but has said nothing for so long is given up: its event loop hangs.
+SILENCE_S: Final = 15.0
+
+Call = Callable[..., Any]
+
+
+class RunnerLink:
+    """One runner process. `call(method, *args)` is BentoML's internal call, async."""
+
+    def __init__(self, name: str, models: Sequence[ModelName], call: Call) -> None:
+        self.name = name
+        self.models = tuple(models)
+        self.status: RunnerStatus | None = None  # None while the runner is down
+        self._call = call
+        self._pid: int | None = None
+        self._heard = time.monotonic()
+        self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def watch(self, on_beat: Callable[[], None]) -> None:
+        """Probe the runner for ever, and call `on_beat` after each probe."""
+        while True:
+            await self._beat()
+            on_beat()
+            await asyncio.sleep(HEARTBEAT_S if self.status else HEARTBEAT_DOWN_S)
+
+    async def infer(self, name: ModelName, item: Item) -> Result:
+        """One model's result for one item. Raises ApiError: runner_unavailable, model_unavailable or internal."""
+        if self.status is None:
+            raise self._gone()
+        try:
+            results = await self._until_lost(name, [item])
+        except aiohttp.ClientConnectionError:
+            # Either the runner died, or BentoML reused a connection that the runner was just closing as idle.
+            before = self._pid
+            await self._beat()
+            if self.status is None or self._pid != before:
+                raise self._gone() from None
+            try:
+                results = await self._until_lost(name, [item])
+            except aiohttp.ClientConnectionError:
+                raise self._gone() from None
+        except BentoMLException as error:
+            logger.error("the runner %s refused a call of %s: %s", self.name, name, error)
+            if error.error_code.value == 503:
+                raise ApiError("runner_unavailable", "the runner takes no more work now") from None
+            raise ApiError("internal", "an unexpected error; the service's log has it under this request_id") from None
+        if not isinstance(results, list) or len(results) != 1:
+            raise ApiError("internal", f"{name} gave {len(results)} results for one image")
+        return _unwrap(results[0])
+
+    async def _until_lost(self, method: str, *args: Any) -> Any:
+        """A call that ends when the heartbeat finds the runner gone: BentoML's own would hang until its respawn."""
+        call = asyncio.ensure_future(self._call(method, *args))
+        try:
+            await asyncio.wait({call, self._lost}, return_when=asyncio.FIRST_COMPLETED)
+            if call.done():
+                return call.result()
+            raise self._gone()
+        finally:
+            call.cancel()
+
+    async def _beat(self) -> None:
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                status = cast(RunnerStatus, await self._call("state"))
+        except (TimeoutError, aiohttp.ClientError, BentoMLException, OSError):
+            silent = time.monotonic() - self._heard
+            if not _alive(self._pid) or silent > SILENCE_S:
+                self._down(f"it has not answered for {silent:.1f} s")
+            return
+        self._heard = time.monotonic()
+        self._up(status)
+
+    def _up(self, status: RunnerStatus) -> None:
+        if status["pid"] != self._pid:
+            if self._pid is not None:
+                self._down("it has a new process")
+                _forget_metrics(self._pid)
+            logger.info("the runner %s is up (process %d)", self.name, status["pid"])
+            self._pid = status["pid"]
+        if self._lost.done():
+            self._lost = asyncio.get_running_loop().create_future()
+        self.status = status
+
+    def _down(self, reason: str) -> None:
+        if self.status is not None:
+            logger.error("the runner %s is gone: %s", self.name, reason)
+        self.status = None
+        if not self._lost.done():
+            self._lost.set_result(None)
+
+    def _gone(self) -> ApiError:
+        return ApiError("runner_unavailable", f"the runner {self.name} is not there; it is being restarted")
+
+
+def _unwrap(result: Result | Failure) -> Result:
+    if "error" in result:
+        failure = cast(Failure, result)
+        raise ApiError(failure["error"], failure["message"])
+    return result
+
+
+def _alive(pid: int | None) -> bool:
+    if pid is None:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # A child that died and was not waited for yet is still in the table.
+    with contextlib.suppress(OSError):
+        after_name = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2]
+        return after_name.split()[0] != "Z"
+    return True
+
+
+def _forget_metrics(pid: int) -> None:
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]

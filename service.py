@@ -1,0 +1,221 @@
+"""EnrichmentLight, the one public Service: route → decode → prepare → runner → interpret → response."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final, cast
+
+import bentoml
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+
+import runners
+from api import answers, health, metrics
+from api.errors import ApiError, ErrorCode, invalid_field
+from api.gate import Gate, request_id
+from api.link import RunnerLink
+from api.page import INDEX
+from api.request import Received, parse
+from api.schemas import Answer, DepthResponse, ImageInput, PetResponse, PoseResponse, ReidResponse, ThreatResponse
+from models.catalogue import CATALOGUE, ModelName
+from runners.contract import State
+from settings import SERVICE_NAME, get_settings
+from vision import image as images
+
+SETTINGS: Final = get_settings()
+RUNNERS: Final = runners.compose(SETTINGS)
+
+_IMAGE_ERRORS: Final[Mapping[type[images.ImageError], ErrorCode]] = {
+    images.DamagedImage: "invalid_image",
+    images.UnsupportedFormat: "unsupported_media_type",
+    images.ImageTooLarge: "image_too_large",
+}
+
+
+def _runner(name: ModelName) -> Any:
+    """The runner service of a model as a dependency; None where the model is assigned to the heavy service."""
+    return bentoml.depends(RUNNERS[name]) if name in RUNNERS else None
+
+
+async def _health(request: Request) -> Response:
+    status, body = request.app.state.service.health()
+    return JSONResponse(body, status)
+
+
+async def _index(_: Request) -> Response:
+    return FileResponse(INDEX)
+
+
+_PAGES: Final = Starlette(routes=[Route("/health", _health), Route("/", _index)])
+
+
+@bentoml.service(
+    name=SERVICE_NAME,
+    http={"host": str(SETTINGS.server.host), "port": SETTINGS.server.port},
+    workers=1,  # the in-flight limit, the heartbeat and the gauges are one process's
+    traffic={"timeout": SETTINGS.limits.request_timeout_s * 3},  # a backstop: the gate's timeout comes first
+    runner_probe={"enabled": False},  # BentoML's own hangs 5 s on a runner that is gone: __is_ready__ knows at once
+)
+@bentoml.asgi_app(_PAGES, path="/")
+class EnrichmentLight:
+    """Five light vision models for home-security cameras."""
+
+    pose_estimator = _runner("pose_estimator")
+    threat_detector = _runner("threat_detector")
+    person_reid_runner = _runner("person_reid")
+    pet_classifier = _runner("pet_classifier")
+    depth_estimator = _runner("depth_estimator")
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._links: dict[ModelName, RunnerLink] = {}
+        self._watches: list[asyncio.Task[None]] = []
+        # Decoding, resizing and PNG encoding happen here: on the event loop they would stall /health.
+        self._pictures = ThreadPoolExecutor(SETTINGS.limits.decode_threads, thread_name_prefix="picture")
+        _PAGES.state.service = self
+        metrics.set_gauges(0, {})
+
+    @bentoml.on_startup
+    async def connect(self) -> None:
+        """Open a link to each runner process and begin to listen to its heartbeat."""
+        proxies = {
+            "pose_estimator": self.pose_estimator,
+            "threat_detector": self.threat_detector,
+            "person_reid": self.person_reid_runner,
+            "pet_classifier": self.pet_classifier,
+            "depth_estimator": self.depth_estimator,
+        }
+        by_service: dict[str, RunnerLink] = {}
+        for name, service in RUNNERS.items():
+            if service.name not in by_service:
+                served = [model for model, runner in RUNNERS.items() if runner is service]
+                by_service[service.name] = RunnerLink(service.name, served, proxies[name].to_async.call)
+            self._links[name] = by_service[service.name]
+        self._runners = tuple(by_service.values())
+        self._watches = [asyncio.create_task(link.watch(self._publish)) for link in self._runners]
+
+    @bentoml.on_shutdown
+    async def disconnect(self) -> None:
+        """Stop listening."""
+        for watch in self._watches:
+            watch.cancel()
+        self._pictures.shutdown(wait=False)
+
+    async def __is_ready__(self) -> bool:
+        return health.is_ready(self._runners, [name for name in SETTINGS.preload if name in self._links])
+
+    def health(self) -> tuple[int, dict[str, Any]]:
+        """HTTP status and body of GET /health."""
+        return health.report(self._runners, time.monotonic() - self._started)
+
+    @bentoml.api(route="/pose-analyze", input_spec=ImageInput, output_spec=PoseResponse)
+    async def pose_analyze(self, request: ImageInput) -> Response:
+        """Everybody in the picture: keypoints, posture, alerts."""
+        return await self._respond("pose_estimator", request.received)
+
+    @bentoml.api(route="/threat-detect", input_spec=ImageInput, output_spec=ThreatResponse)
+    async def threat_detect(self, request: ImageInput) -> Response:
+        """Guns, knives and whatever else the checkpoint has names for."""
+        return await self._respond("threat_detector", request.received)
+
+    @bentoml.api(route="/person-reid", input_spec=ImageInput, output_spec=ReidResponse)
+    async def person_reid(self, request: ImageInput) -> Response:
+        """An embedding of one person's picture, to compare by cosine with others."""
+        return await self._respond("person_reid", request.received)
+
+    @bentoml.api(route="/pet-classify", input_spec=ImageInput, output_spec=PetResponse)
+    async def pet_classify(self, request: ImageInput) -> Response:
+        """Cat or dog, and whether it is a household pet beyond doubt."""
+        return await self._respond("pet_classifier", request.received)
+
+    @bentoml.api(route="/depth-estimate", input_spec=ImageInput, output_spec=DepthResponse)
+    async def depth_estimate(self, request: ImageInput) -> Response:
+        """How near everything in the picture, or in a box of it, is within the scene."""
+        return await self._respond("depth_estimator", request.received)
+
+    async def _respond(self, name: ModelName, received: Received) -> Response:
+        try:
+            answer = await self._answer(name, received)
+        except ApiError as error:
+            return error.response(request_id())
+        return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
+
+    async def _answer(self, name: ModelName, received: Received) -> Answer:
+        self._check_assigned(name)
+        picture, min_confidence = await self._in_thread(_open, received)
+        began = time.perf_counter()
+        answer = await self._ask(name, picture, min_confidence)
+        if isinstance(answer, PetResponse) and answer.is_household_pet:
+            answer = await self._veto(answer, picture)
+        elapsed = time.perf_counter() - began
+        metrics.LATENCY.labels(endpoint=CATALOGUE[name].route).observe(elapsed)
+        answer.inference_time_ms = round(elapsed * 1000, 2)
+        return answer
+
+    async def _ask(self, name: ModelName, picture: answers.Picture, min_confidence: float | None) -> Answer:
+        link = self._links[name]
+        status = link.status["models"][name] if link.status else None
+        if status is not None and status["input"] is None:
+            raise ApiError("model_unavailable", f"{name} is {status['state']}: {status['detail']}")
+        model_input = status["input"] if status else {}
+        prepared = await self._in_thread(answers.prepare, name, picture, min_confidence, SETTINGS.models, model_input)
+        result = await link.infer(name, prepared.item)
+        answer: Answer = await self._in_thread(prepared.answer, result)
+        if status is not None and status["untrained"]:
+            answer.untrained = True
+        return answer
+
+    async def _veto(self, answer: PetResponse, picture: answers.Picture) -> PetResponse:
+        """No household pet where a person is in the picture: a classifier of cats and dogs calls people dogs, too.
+
+        Asked only of a pose estimator that is ready: a pet's picture must not wait for a model to load.
+        """
+        statuses = health.model_statuses(self._runners)
+        threshold = SETTINGS.models.pet_classifier.person_veto
+        if threshold == 0 or statuses["pose_estimator"]["state"] != State.READY:
+            return answer
+        pose = await self._ask("pose_estimator", picture, threshold)
+        assert isinstance(pose, PoseResponse)
+        answer.person_in_view = pose.num_people > 0
+        answer.is_household_pet = not answer.person_in_view
+        return answer
+
+    def _check_assigned(self, name: ModelName) -> None:
+        if name not in self._links:
+            spec = CATALOGUE[name]
+            raise ApiError(
+                "model_not_assigned", f"{name} is served by the heavy service ({spec.assignment_variable}=heavy)"
+            )
+
+    def _publish(self) -> None:
+        _, report = health.report(self._runners, 0)
+        metrics.set_gauges(report["gpu_memory_used_gb"], report["models_loaded"])
+
+    async def _in_thread(self, function: Any, *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._pictures, partial(function, *args))
+
+
+def _open(received: Received) -> tuple[answers.Picture, float | None]:
+    """The picture and the options of a request. Raises ApiError for whatever is wrong with them."""
+    request = parse(received, SETTINGS.limits.max_image_bytes)
+    try:
+        image = images.decode(request.image, SETTINGS.limits.max_pixels)
+        return answers.Picture.of(image, request.box), request.min_confidence
+    except images.BoxOutside as error:
+        raise invalid_field("bbox", str(error)) from None
+    except images.ImageError as error:
+        raise ApiError(_IMAGE_ERRORS[type(error)], str(error)) from None
+
+
+cast(Any, EnrichmentLight).add_asgi_middleware(  # the decorator made it a Service, which mypy can't see
+    Gate,
+    routes=frozenset(spec.route for spec in CATALOGUE.values()),
+    untouched=frozenset({"/health", "/livez", "/readyz", "/healthz", "/metrics"}),
+    limits=SETTINGS.limits,
+)
