@@ -107,17 +107,20 @@ LETTERBOX_SIZES: Final = ((640, 640), (384, 640), (480, 640), (640, 480), (640, 
 class Letterbox:
     """An image scaled into a network's input, and the way back.
 
-    `image` is (h, w, 3) uint8. A point of the input is `point * scale + (left, top)` of the image.
+    `image` is (h, w, 3) uint8. A point (x, y) of the original lies at `(x, y) * scale + (left, top)` in it. The scales
+    of x and y differ a little, because each side was rounded to whole pixels.
     """
 
     image: RGB
-    scale: float
+    scale: tuple[float, float]
     left: int
     top: int
 
     def to_image(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Map (..., 2) points x, y from pixels of the network's input to pixels of the image."""
-        return (points - np.array([self.left, self.top], dtype=np.float32)) / np.float32(self.scale)
+        corner = np.array([self.left, self.top], dtype=np.float32)
+        scale: NDArray[np.float32] = np.array(self.scale, dtype=np.float32)
+        return (points - corner) / scale
 
 
 def letterbox(image: RGB, size: int, stride: int) -> Letterbox:
@@ -138,7 +141,7 @@ def letterbox(image: RGB, size: int, stride: int) -> Letterbox:
     top, bottom = round(spare_y - 0.1), round(spare_y + 0.1)
     grey = (LETTERBOX_GREY,) * 3
     padded = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=grey)
-    return Letterbox(np.asarray(padded, dtype=np.uint8), scale, left, top)
+    return Letterbox(np.asarray(padded, dtype=np.uint8), (inner_width / width, inner_height / height), left, top)
 
 
 def resize(image: RGB, width: int, height: int, resample: Image.Resampling) -> RGB:

@@ -1,0 +1,51 @@
+# ai-enrichment-light. `make run` on a fresh machine needs Python 3.11, git, make and a package index, nothing else.
+# PORT, AI_MODELS_PATH and BENTOML_HOME are honoured by every target.
+PYTHON ?= python3.11
+UV_VERSION := 0.13.9
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+export HOST ?= 127.0.0.1
+export BENTOML_DO_NOT_TRACK ?= True
+# What ultralytics writes for itself goes here, and not into the home folder.
+export YOLO_CONFIG_DIR ?= $(CURDIR)/$(VENV)/ultralytics
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help install import run test check lock
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+install: $(INSTALLED) ## the environment, in .venv
+
+$(INSTALLED): requirements/dev.txt
+	@echo "== environment: about 5 GB, half a minute on a fast line"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --require-hashes requirements/dev.txt
+	@touch $@
+
+import: install ## weights → BentoML's model store; fails where a model's weights can't be had
+	$(BIN)/python -m models.import_models
+
+run: install ## the trial: import what can be had, stand-ins for the rest, serve on 127.0.0.1:8096
+	@$(BIN)/python -m models.import_models --untrained-standins
+	@$(BIN)/python -m tools.trial
+
+test: install ## all tests; those on real weights need ../shared
+	$(BIN)/python -m pytest
+
+check: install ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --no-annotate --custom-compile-command "make lock" pyproject.toml
+
+lock: install ## requirements/*.txt out of pyproject.toml, with hashes and without download addresses
+	$(COMPILE) --output-file requirements/serve.txt
+	$(COMPILE) --group gpu --output-file requirements/gpu.txt
+	$(COMPILE) --group import --group dev --output-file requirements/dev.txt

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# Before anything imports BentoML, which reads it once: no test may see or touch the user's own model store.
+_HOME = tempfile.mkdtemp(prefix="enrichment-tests-")
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+os.environ |= {"BENTOML_HOME": _HOME, "BENTOML_DO_NOT_TRACK": "True", "YOLO_CONFIG_DIR": f"{_HOME}/ultralytics"}
+
+CHECKOUT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder `shared` beside the checkout: images, real weights, documents."""
+    folder = CHECKOUT.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent: it holds the images and the real weights")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def depth_weights(shared: Path) -> Path:
+    """Depth Anything V2 Small's exact architecture with random weights, as a transformers folder."""
+    folder = Path(_HOME) / "depth-anything-v2-small"
+    subprocess.run([sys.executable, shared / "make_depth_standin.py", folder], check=True, capture_output=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_store(shared: Path, depth_weights: Path) -> Path:
+    """A BENTOML_HOME with all five models imported from the real weights, depth from its stand-in."""
+    environment = {**os.environ, "AI_MODELS_PATH": str(shared), "DEPTH_MODEL_PATH": str(depth_weights)}
+    for variable in ("POSE_MODEL_PATH", "THREAT_MODEL_PATH", "REID_MODEL_PATH", "PET_MODEL_PATH"):
+        environment.pop(variable, None)
+    command = [sys.executable, "-m", "models.import_models"]
+    done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Path(_HOME)
