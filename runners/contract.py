@@ -29,6 +29,11 @@ class State(StrEnum):
     FAILED = "failed"
 
 
+def refusal(name: ModelName, state: State, detail: str | None) -> str:
+    """What a caller is told of a model that can't answer. Why one failed may name paths, which only /health does."""
+    return f"{name} is absent: {detail}" if state == State.ABSENT else f"{name} has failed: /health says why"
+
+
 class Item(TypedDict):
     """One request to a model: `image` (h, w, 3) uint8 RGB, already of the size that the network takes."""
 

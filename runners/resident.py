@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from models.catalogue import ModelName
 from models.store import StoredModel, StoreError
-from runners.contract import ModelStatus, State
+from runners.contract import ModelStatus, State, refusal
 from runners.engines import Engine
 from runners.engines.errors import EngineError
 
@@ -52,17 +52,22 @@ class Resident:
         self._detail: str | None = None
         self._look()
 
+    def look_again(self) -> None:
+        """Look into the model store where nothing usable was found: the operator may have imported it meanwhile."""
+        with self._change:
+            if self._stored is None:
+                self._look()
+
     def start_loading(self) -> None:
         """Begin to load, unless that has begun already or there is nothing to load."""
         with self._change:
-            if self._state is State.ABSENT:
-                self._look()  # the operator may have imported it meanwhile
             if self._state is State.UNLOADED:
                 self._state = State.LOADING
                 self._loader.submit(self._run)
 
     def wait(self, timeout: float) -> Loaded:
         """The loaded model, as soon as it is there. Raises ModelUnavailable if that fails or takes over `timeout` s."""
+        self.look_again()
         self.start_loading()
         with self._change:
             self._change.wait_for(lambda: self._state is not State.LOADING, timeout)
@@ -70,7 +75,7 @@ class Resident:
                 return self._loaded
             if self._state is State.LOADING:
                 raise ModelUnavailable(f"{self.name} is still loading after {timeout:g} s")
-            raise ModelUnavailable(f"{self.name} is {self._state}: {self._detail}")
+            raise ModelUnavailable(refusal(self.name, self._state, self._detail))
 
     def status(self) -> ModelStatus:
         """What the runner says of this model to the API."""

@@ -90,7 +90,14 @@ class Runner:
 
     @bentoml.api(route="/state")
     async def state(self) -> dict[str, Any]:
-        """How the process and its models are; answers at once, whatever inference is under way."""
+        """How the process and its models are; answers at once, whatever inference is under way.
+
+        The heartbeat is also when a model that was imported meanwhile is noticed, and loaded if it is to be preloaded.
+        """
+        for name, resident in self._residents.items():
+            resident.look_again()
+            if name in self._settings.preload:
+                resident.start_loading()
         status: RunnerStatus = {
             "pid": os.getpid(),
             "gpu": self._device.name if self._device.cuda else None,

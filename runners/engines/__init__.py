@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from models.store import StoredModel
     from runners.device import Device
     from settings import Settings
+
+# Importing openvino would report it to Google Analytics; without this package it uses a stub of its own.
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 
 class Engine(Protocol):

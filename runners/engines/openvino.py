@@ -15,7 +15,7 @@ from runners.engines.errors import EngineError
 _HINT: Final = {"f32": openvino.Type.f32, "bf16": openvino.Type.bf16, "f16": openvino.Type.f16}
 _CAPABILITY: Final = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
 # The models whose bf16 answers stay within the bounds of README "Precision", by the table measured there.
-_BF16_WITHIN_BOUNDS: Final[frozenset[ModelName]] = frozenset({"person_reid", "depth_estimator"})
+_BF16_WITHIN_BOUNDS: Final[frozenset[ModelName]] = frozenset({"threat_detector", "person_reid", "depth_estimator"})
 
 
 class OpenVinoEngine:

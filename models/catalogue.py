@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+ModelName = Literal["pose_estimator", "threat_detector", "person_reid", "pet_classifier", "depth_estimator"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of a model's public weights.
+
+    `path` is its place below the model's folder, `size` its length in bytes, None where it is not known. `sha256` (64
+    hex digits) is what makes the download trustworthy: a file with other bytes is deleted and refused.
+    """
+
+    url: str
+    sha256: str
+    size: int | None
+    path: str
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What is known about a model before any of its weights is opened.
+
+    Variables, default paths and folder names are those of the seed's configuration tables. `file` is the path of the
+    weights below the folder `weights`; it is empty where the folder itself is what the library loads (transformers).
+    `licence` is that of the weights; `homepage` is where a person finds them, `sources` what the import step downloads.
+    """
+
+    name: ModelName
+    title: str
+    weights: str
+    file: str
+    route: str
+    path_variable: str
+    default_path: str
+    assignment_variable: str
+    licence: str
+    homepage: str
+    sources: tuple[Source, ...]
+
+
+_HUB = "https://huggingface.co"
+_DEPTH_FILES = f"{_HUB}/depth-anything/Depth-Anything-V2-Small-hf/resolve/5426e4f0f36572d16453bbda7a8389317b1bef99"
+
+_POSE = ModelSpec(
+    name="pose_estimator",
+    title="YOLOv8n-pose",
+    weights="yolov8n-pose",
+    file="yolov8n-pose.pt",
+    route="/pose-analyze",
+    path_variable="POSE_MODEL_PATH",
+    default_path="/models/yolov8n-pose/yolov8n-pose.pt",
+    assignment_variable="ENRICHMENT_POSE_SERVICE",
+    licence="AGPL-3.0",
+    homepage="https://github.com/ultralytics/assets/releases",
+    sources=(
+        Source(
+            url="https://github.com/ultralytics/assets/releases/download/v8.3.0/yolov8n-pose.pt",
+            sha256="c6fa93dd1ee4a2c18c900a45c1d864a1c6f7aba75d84f91648a30b7fb641d212",
+            size=6_832_633,
+            path="yolov8n-pose.pt",
+        ),
+    ),
+)
+
+_THREAT = ModelSpec(
+    name="threat_detector",
+    title="Threat Detection YOLOv8n",
+    weights="threat-detection-yolov8n",
+    file="weights/best.pt",
+    route="/threat-detect",
+    path_variable="THREAT_MODEL_PATH",
+    default_path="/models/threat-detection-yolov8n/weights/best.pt",
+    assignment_variable="ENRICHMENT_THREAT_SERVICE",
+    licence="AGPL-3.0",
+    homepage="https://huggingface.co/Subh775/Threat-Detection-YOLOv8n",
+    sources=(
+        Source(
+            url=f"{_HUB}/Subh775/Threat-Detection-YOLOv8n/resolve/c6d6fa4e6c9bfd4c4fccb46478db23609e5468fb/weights/best.pt",
+            sha256="86c43444ae8319d2276dd300edc3e7f7a1137fe7566737f994ca579ad770f6ce",
+            size=None,
+            path="weights/best.pt",
+        ),
+    ),
+)
+
+_REID = ModelSpec(
+    name="person_reid",
+    title="OSNet x0.25",
+    weights="osnet-x0-25",
+    file="osnet_x0_25.pth",
+    route="/person-reid",
+    path_variable="REID_MODEL_PATH",
+    default_path="/models/osnet-x0-25/osnet_x0_25.pth",
+    assignment_variable="ENRICHMENT_REID_SERVICE",
+    licence="MIT",
+    homepage="https://huggingface.co/kaiyangzhou/osnet",
+    sources=(
+        Source(
+            url=(
+                f"{_HUB}/kaiyangzhou/osnet/resolve/a5c5cc037c24235cda3b21085b93ad77c9616224/osnet_x0_25_msmt17_"
+                "combineall_256x128_amsgrad_ep150_stp60_lr0.0015_b64_fb10_softmax_labelsmooth_flip_jitter.pth"
+            ),
+            sha256="cf55163d78fc44c62c82f85ab62d39f10438679b5abe8c698ae08cfa84aa6e18",
+            size=9_336_983,
+            path="osnet_x0_25.pth",
+        ),
+    ),
+)
+
+_PET = ModelSpec(
+    name="pet_classifier",
+    title="ResNet-18 cats and dogs",
+    weights="pet-classifier",
+    file="",
+    route="/pet-classify",
+    path_variable="PET_MODEL_PATH",
+    default_path="/models/pet-classifier",
+    assignment_variable="ENRICHMENT_PET_SERVICE",
+    licence="none stated; its base microsoft/resnet-18 is Apache-2.0",
+    homepage="https://huggingface.co/hilmansw/resnet18-catdog-classifier",
+    sources=(),  # no checksum of its public weights could be found in writing
+)
+
+_DEPTH = ModelSpec(
+    name="depth_estimator",
+    title="Depth Anything V2 Small",
+    weights="depth-anything-v2-small",
+    file="",
+    route="/depth-estimate",
+    path_variable="DEPTH_MODEL_PATH",
+    default_path="/models/depth-anything-v2-small",
+    assignment_variable="ENRICHMENT_DEPTH_SERVICE",
+    licence="Apache-2.0",
+    homepage="https://huggingface.co/depth-anything/Depth-Anything-V2-Small-hf",
+    sources=(
+        Source(
+            url=f"{_DEPTH_FILES}/model.safetensors",
+            sha256="3152477ce0d8d6978d76b995120de97cb5b928701fd0f817769f59e249a16b70",
+            size=99_173_660,
+            path="model.safetensors",
+        ),
+        Source(
+            url=f"{_DEPTH_FILES}/config.json",
+            sha256="c56698d3643dde1f83ea2212759e6b31a22b8f827246a36dd007ee8a22b3ff75",
+            size=950,
+            path="config.json",
+        ),
+        Source(
+            url=f"{_DEPTH_FILES}/preprocessor_config.json",
+            sha256="d41175c0d889477ca8fc67191e540faef14baf6275157b3fdecf78469e6bbf84",
+            size=775,
+            path="preprocessor_config.json",
+        ),
+    ),
+)
+
+#: The five models in the order in which the documentation lists them.
+CATALOGUE: Mapping[ModelName, ModelSpec] = MappingProxyType(
+    {spec.name: spec for spec in (_POSE, _THREAT, _REID, _PET, _DEPTH)}
+)

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import BrokenExecutor, Future
+from dataclasses import dataclass
+from pathlib import Path
+
+from bentoml.exceptions import BentoMLException
+
+from models import report, sources, store
+from models.catalogue import CATALOGUE, ModelName, ModelSpec
+from models.download import Downloader
+from models.errors import ImportFailure, WeightsMissing, WeightsRefused
+from models.report import Outcome
+from models.store import ModelCard, StoredModel, StoreError
+from models.weights import CONVERSION, STANDIN_VERSION, Weights, fingerprint, gather, loaded_path
+from models.workshop import Conversion, Job, Workshop
+
+logger = logging.getLogger(__name__)
+
+# The longest conversions first, so that none is left alone at the end while the other process is idle.
+_ORDER: tuple[ModelName, ...] = (
+    "depth_estimator",
+    "pose_estimator",
+    "threat_detector",
+    "person_reid",
+    "pet_classifier",
+)
+_FAILURES = (ImportFailure, StoreError, BentoMLException, OSError, BrokenExecutor)
+_STANDIN_ORIGIN = "random numbers"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for; `source` goes with exactly one name."""
+
+    names: tuple[ModelName, ...]
+    source: str | None
+    standins: bool
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A model that is being converted: `weights` is None for a stand-in, `seconds` were spent on finding it."""
+
+    spec: ModelSpec
+    weights: Weights | None
+    job: Job
+    conversion: Future[Conversion]
+    seconds: float
+
+
+def import_models(request: Request) -> list[Outcome]:
+    """Bring the requested models into the BentoML model store; one that fails does not stop the others."""
+    downloader = Downloader()
+    outcomes: list[Outcome] = []
+    pending: list[_Pending] = []
+    with store.exclusive(), Workshop(len(request.names)) as workshop:
+        for name in (name for name in _ORDER if name in request.names):
+            started = time.perf_counter()
+            try:
+                begun = _begin(CATALOGUE[name], request, downloader, workshop)
+            except _FAILURES as error:
+                begun = Outcome(name, "failed", time.perf_counter() - started, problem=str(error))
+            if isinstance(begun, Outcome):
+                outcomes.append(begun)
+            else:
+                pending.append(begun)
+        outcomes += [_finish(one) for one in pending]
+    return outcomes
+
+
+def _begin(spec: ModelSpec, request: Request, downloader: Downloader, workshop: Workshop) -> Outcome | _Pending:
+    """Find a model's weights and, unless the store has them already, start their conversion."""
+    started = time.perf_counter()
+    folder = Path(tempfile.mkdtemp(prefix=f"{spec.name}-", dir=workshop.scratch))
+    weights: Weights | None
+    try:
+        if request.source is not None:
+            weights = sources.given(spec, request.source, downloader, workshop.scratch / "downloads")
+        else:
+            weights = sources.locate(spec, _readable(spec.name, "latest"), downloader)
+    except WeightsMissing as error:
+        if not request.standins:
+            raise
+        logger.warning("%s: %s", spec.name, error)
+        weights = None
+    version = STANDIN_VERSION if weights is None else fingerprint(weights).version
+    stored = _readable(spec.name, version, untrained=weights is None)
+    if stored is not None:
+        store.select(spec.name, version, untrained=weights is None)
+        return _outcome(stored, "already there", time.perf_counter() - started)
+    logger.info("%s: converting %s from %s.", spec.name, spec.title, weights.origin if weights else _STANDIN_ORIGIN)
+    job = Job(spec.name, weights.files if weights else (), folder)
+    return _Pending(spec, weights, job, workshop.submit(job), time.perf_counter() - started)
+
+
+def _finish(pending: _Pending) -> Outcome:
+    """Wait for a conversion and store what it made."""
+    spec, folder = pending.spec, pending.job.folder
+    try:
+        conversion = pending.conversion.result()
+        copy = gather(spec, loaded_path(spec, folder / store.WEIGHTS), _STANDIN_ORIGIN)
+        identity = fingerprint(copy)
+        card = ModelCard(
+            name=spec.name,
+            weights=spec.weights,
+            sha256=identity.sha256,
+            source=pending.weights.origin if pending.weights else _STANDIN_ORIGIN,
+            licence=spec.licence,
+            labels=conversion.labels,
+            input=conversion.input,
+            outputs=conversion.outputs,
+            tolerance=conversion.tolerance,
+            conversion=CONVERSION,
+            untrained=pending.weights is None,
+        )
+        stored = store.save(card, identity.version if pending.weights else STANDIN_VERSION, folder)
+    except WeightsRefused as error:
+        problem = f"{pending.weights.origin if pending.weights else 'the stand-in'} is refused: {error}"
+        return Outcome(spec.name, "failed", pending.seconds, problem=problem)
+    except BrokenExecutor:
+        problem = "the process that converted it died, as it does where memory runs out: import this model alone"
+        return Outcome(spec.name, "failed", pending.seconds, problem=problem)
+    except _FAILURES as error:
+        return Outcome(spec.name, "failed", pending.seconds, problem=str(error))
+    stages = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in conversion.seconds.items())
+    logger.info("%s: stored as %s (%s).", spec.name, stored.tag, stages)
+    return _outcome(stored, "imported", pending.seconds + sum(conversion.seconds.values()))
+
+
+def _outcome(stored: StoredModel, state: report.State, seconds: float) -> Outcome:
+    card = stored.card
+    return Outcome(
+        name=card.name,
+        state="untrained stand-in" if card.untrained else state,
+        seconds=seconds,
+        origin=card.source,
+        size=sum(file.stat().st_size for file in stored.weights_folder.iterdir()),
+        sha256=card.sha256,
+        tolerance=card.tolerance,
+    )
+
+
+def _readable(name: ModelName, version: str, *, untrained: bool = False) -> StoredModel | None:
+    """A stored version, or None where it is absent or damaged: then it is imported anew."""
+    try:
+        return store.find_version(name, version, untrained=untrained)
+    except StoreError as error:
+        logger.warning("%s: %s. It is imported anew.", name, error)
+        return None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit code: 0 where every requested model is in the store."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    # BentoML reports each saved model to its maker unless told not to.
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+    outcomes = import_models(_parse(arguments))
+    print(report.table(outcomes))
+    for outcome in outcomes:
+        if outcome.state == "untrained stand-in":
+            logger.warning(
+                "%s HAS NO TRAINED WEIGHTS: a stand-in of random numbers takes its place; its answers mean nothing.",
+                outcome.name,
+            )
+    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
+    for outcome in failed:
+        logger.error("%s was not imported: %s", outcome.name, outcome.problem)
+    return 1 if failed else 0
+
+
+def _parse(arguments: Sequence[str] | None) -> Request:
+    parser = argparse.ArgumentParser(
+        prog="python -m models.import_models",
+        description="Bring models into the BentoML model store: find, check and convert weights, and prove the result.",
+    )
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"one of {', '.join(CATALOGUE)}; all where none is given"
+    )
+    origin = parser.add_mutually_exclusive_group()
+    origin.add_argument("--source", metavar="PATH-OR-URL", help="where the weights of the one named model are")
+    origin.add_argument(
+        "--untrained-standins",
+        action="store_true",
+        help="for a trial without weights: where none can be had, use random numbers in their place",
+    )
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.names if name not in CATALOGUE]
+    if unknown:
+        parser.error(f"unknown model {', '.join(unknown)}: choose from {', '.join(CATALOGUE)}")
+    if options.source and len(options.names) != 1:
+        parser.error("--source goes with the name of exactly one model")
+    names = tuple(name for name in CATALOGUE if not options.names or name in options.names)
+    return Request(names, options.source, options.untrained_standins)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

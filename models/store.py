@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import fcntl
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, cast
+
+import bentoml
+import yaml
+from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml.exceptions import BentoMLException, NotFound
+
+from models.catalogue import CATALOGUE, ModelName
+
+logger = logging.getLogger(__name__)
+
+GRAPH = "graph.onnx"
+PROGRAM = "graph.pt2"
+WEIGHTS = "weights"
+
+
+class StoreError(RuntimeError):
+    """A model is in the BentoML store but cannot be used; the text names it and the command that mends it."""
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What the import step found out about a model, kept as metadata beside its graphs.
+
+    - `sha256`: of the weights file; of `model.safetensors` where the weights are a transformers folder
+    - `source`: the path or URL the weights came from
+    - `labels`: by class index; empty where the model has no classes
+    - `input`: `name`, `dtype` ("uint8"), `layout` ("NHWC"), `channels` ("RGB"), `height` and `width` (pixels, or None
+      where any multiple of `multiple_of` from `minimum` to `maximum` is taken) and how the official processor resizes:
+      `shortest_edge`, `crop_pct` and `resample` of the pet classifier, `size` and `resample` of the depth estimator
+      (`resample` is PIL's number)
+    - `outputs`: the graph's outputs in order
+    - `tolerance`: metric → the largest difference between graph and original seen on the probe images
+    - `conversion`: the version of the recipe in models/convert.py that made the graphs
+    - `untrained`: True for the random stand-ins of the offline trial, False for everything else
+    """
+
+    name: ModelName
+    weights: str
+    sha256: str
+    source: str
+    licence: str
+    labels: tuple[str, ...]
+    input: Mapping[str, Any]
+    outputs: tuple[str, ...]
+    tolerance: Mapping[str, float]
+    conversion: int
+    untrained: bool
+
+    def to_metadata(self) -> dict[str, Any]:
+        """The card as the plain lists, dicts and scalars that BentoML writes into `model.yaml`."""
+        card = {field.name: getattr(self, field.name) for field in fields(self)}
+        return card | {
+            "labels": list(self.labels),
+            # BentoML's metadata knows no null: sizes that are not fixed are left out, and come back as None.
+            "input": {key: value for key, value in self.input.items() if value is not None},
+            "outputs": list(self.outputs),
+            "tolerance": dict(self.tolerance),
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> ModelCard:
+        """The inverse of `to_metadata`.
+
+        Raises KeyError or TypeError where an entry is missing or of another kind, ValueError for an unknown model.
+        """
+        if metadata["name"] not in CATALOGUE:
+            raise ValueError(f"unknown model {metadata['name']!r}")
+        card = {field.name: metadata[field.name] for field in fields(cls)}
+        return cls(
+            **card
+            | {
+                "labels": tuple(str(label) for label in card["labels"]),
+                "input": {"height": None, "width": None} | dict(card["input"]),
+                "outputs": tuple(str(output) for output in card["outputs"]),
+                "tolerance": {str(metric): float(value) for metric, value in card["tolerance"].items()},
+                "conversion": int(card["conversion"]),
+                "untrained": bool(card["untrained"]),
+            }
+        )
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """One version of a model in the BentoML store, ready to be loaded by an engine."""
+
+    tag: str
+    folder: Path
+    card: ModelCard
+
+    @property
+    def graph(self) -> Path:
+        """The ONNX graph, weights inside: uint8 NHWC RGB in, dynamic batch."""
+        return self.folder / GRAPH
+
+    @property
+    def program(self) -> Path:
+        """The same graph as a `torch.export` program."""
+        return self.folder / PROGRAM
+
+    @property
+    def weights_folder(self) -> Path:
+        """The original weights as they came, for exporters that start from them (TensorRT). May hold pickles."""
+        return self.folder / WEIGHTS
+
+    @property
+    def label_for_health(self) -> str:
+        """`yolov8n-pose@<first 12 hex digits of the sha256>`, or `untrained` for a stand-in."""
+        return "untrained" if self.card.untrained else f"{self.card.weights}@{self.card.sha256[:12]}"
+
+
+def store_name(name: ModelName, *, untrained: bool = False) -> str:
+    """The name in the BentoML store: stand-ins have one of their own, so that nothing takes them by accident."""
+    return f"{name}-untrained" if untrained else name
+
+
+def find(name: ModelName, *, untrained: bool = False) -> StoredModel | None:
+    """The version of a model that was imported last, or None where there is none.
+
+    Raises StoreError where the entry is there but unreadable or incomplete.
+    """
+    return find_version(name, "latest", untrained=untrained)
+
+
+def find_version(name: ModelName, version: str, *, untrained: bool = False) -> StoredModel | None:
+    """One version of a model, or None where it is not in the store. Raises StoreError as `find` does."""
+    if version != "latest" and not (_shelf(name, untrained=untrained) / version).is_dir():
+        return None  # bentoml.models.get would take the start of a version for the whole of it
+    tag = f"{store_name(name, untrained=untrained)}:{version}"
+    try:
+        return _read(bentoml.models.get(tag), untrained=untrained)
+    except NotFound:
+        return None
+    except (BentoMLException, yaml.YAMLError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        remedy = f"delete it with `bentoml models delete {tag}` and run `python -m models.import_models {name}`"
+        raise StoreError(f"{tag} in the BentoML model store cannot be used ({error}): {remedy}") from error
+
+
+def save(card: ModelCard, version: str, folder: Path) -> StoredModel:
+    """Move what `folder` holds into the store as this version of the card's model and make it the one `find` returns.
+
+    A damaged entry under the same version is replaced. When this raises, the store is as it was before.
+    """
+    shelf = _shelf(card.name, untrained=card.untrained)
+    latest, entry = shelf / "latest", shelf / version
+    before = latest.read_text() if latest.is_file() else None
+    files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    if entry.exists():
+        shutil.rmtree(entry)
+    # BentoML compares the creation times of the new entry and of the latest one, which fails where that is damaged.
+    latest.unlink(missing_ok=True)
+    try:
+        metadata = {"card": card.to_metadata(), "files": files}
+        with bentoml.models.create(f"{shelf.name}:{version}", metadata=metadata) as model:
+            shutil.copytree(folder, model.path, dirs_exist_ok=True, copy_function=shutil.move)
+        return select(card.name, version, untrained=card.untrained)
+    except BaseException:
+        shutil.rmtree(entry, ignore_errors=True)
+        if before is not None:
+            latest.write_text(before)
+        elif shelf.is_dir() and not any(path.is_dir() for path in shelf.iterdir()):
+            shutil.rmtree(shelf)
+        raise
+
+
+def select(name: ModelName, version: str, *, untrained: bool = False) -> StoredModel:
+    """Make a stored version the one that `find` and BentoML's `latest` return. Raises StoreError as `find` does."""
+    stored = find_version(name, version, untrained=untrained)
+    if stored is None:
+        raise StoreError(f"{store_name(name, untrained=untrained)}:{version} is not in the BentoML model store")
+    latest = _shelf(name, untrained=untrained) / "latest"
+    if not latest.is_file() or latest.read_text() != version:
+        new = latest.with_name("latest.new")
+        new.write_text(version)
+        new.replace(latest)  # at once: a server may be reading it
+    return stored
+
+
+def home() -> Path:
+    """BENTOML_HOME as BentoML resolves it: the one folder that is writable wherever models can be stored."""
+    return Path(BentoMLContainer.bentoml_home.get())
+
+
+@contextmanager
+def exclusive() -> Iterator[None]:
+    """Keep every other import out of this store; waits until it is free."""
+    with (home() / "import.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.info("Another import into %s is under way: waiting for it to end.", home())
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _shelf(name: ModelName, *, untrained: bool) -> Path:
+    return Path(BentoMLContainer.model_store_dir.get()) / store_name(name, untrained=untrained)
+
+
+def _read(model: bentoml.Model, *, untrained: bool) -> StoredModel:
+    metadata = cast("Mapping[str, Any]", model.info.metadata)
+    card = ModelCard.from_metadata(metadata["card"])
+    if card.untrained is not untrained:
+        raise ValueError(f"its card says untrained={card.untrained}")
+    folder = Path(model.path)
+    # A copy that was cut short (power, SIGKILL) leaves a file of the wrong length behind a readable model.yaml.
+    for path, size in metadata["files"].items():
+        if not (folder / path).is_file() or (folder / path).stat().st_size != size:
+            raise ValueError(f"{path} is missing or not {size} bytes long")
+    return StoredModel(tag=str(model.tag), folder=folder, card=card)

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from models.catalogue import CATALOGUE, ModelName
+from models.errors import ImportFailure
+from models.store import WEIGHTS
+from models.weights import file_names, loaded_path
+
+logger = logging.getLogger(__name__)
+
+#: Conversions at a time. Each process takes up to 1.5 GB; a third one would wait for the longest of the other two.
+WORKERS = 2
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to convert into `folder`: from `files`, or from a stand-in that is made there where there are none."""
+
+    name: ModelName
+    files: tuple[Path, ...]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What converting a model found out; `seconds` are per stage (load, program, graph, proof).
+
+    Defined here so that the command line, which receives it from another process, need not import torch for it.
+    """
+
+    labels: tuple[str, ...]
+    input: Mapping[str, Any]
+    outputs: tuple[str, ...]
+    tolerance: Mapping[str, float]
+    seconds: Mapping[str, float]
+
+
+class Workshop:
+    """Processes in which weights are opened and converted: offline, and with nothing left behind.
+
+    They start with the first job. Use as a context manager: leaving it waits for the jobs and removes its files.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        self.scratch = Path(tempfile.mkdtemp(prefix="import-models-"))
+        self._workers = min(WORKERS, jobs)
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Workshop:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def submit(self, job: Job) -> Future[Conversion]:
+        """Convert in one of the processes; the result is an ImportFailure where the weights are at fault."""
+        if self._pool is None:
+            threads = max(1, (os.cpu_count() or 1) // self._workers)
+            self._pool = ProcessPoolExecutor(
+                self._workers,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_prepare,
+                initargs=(self.scratch, threads),
+            )
+        return self._pool.submit(_work, job)
+
+
+def _prepare(scratch: Path, threads: int) -> None:
+    """Keep the libraries from the network, from installing packages and from writing into the user's home."""
+    # OpenVINO reports its import to a web analytics service; without this package it uses a stub.
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    os.environ.update(
+        YOLO_CONFIG_DIR=str(scratch),
+        YOLO_AUTOINSTALL="false",
+        YOLO_OFFLINE="true",
+        YOLO_VERBOSE="false",
+        HF_HUB_OFFLINE="1",
+        HF_HUB_DISABLE_TELEMETRY="1",
+        HF_HUB_DISABLE_PROGRESS_BARS="1",
+        TRANSFORMERS_VERBOSITY="error",
+        MPLCONFIGDIR=str(scratch),
+    )
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _work(job: Job) -> Conversion:
+    """Copy the weights into the job's folder and convert the copy, so that what is stored is what was proved."""
+    try:
+        return _convert(job)
+    except ImportFailure:
+        raise
+    except Exception as error:
+        logger.exception("Converting %s failed in a way that was not foreseen.", job.name)
+        raise ImportFailure(f"a fault of the import step or of a library: {type(error).__name__}: {error}") from error
+
+
+def _convert(job: Job) -> Conversion:
+    from models.convert import convert
+
+    weights = job.folder / WEIGHTS
+    weights.mkdir()
+    for file, name in zip(job.files, file_names(CATALOGUE[job.name]), strict=bool(job.files)):
+        shutil.copyfile(file, weights / name)
+    if not job.files:
+        from models import standins
+
+        standins.write(job.name, weights)
+    return convert(job.name, loaded_path(CATALOGUE[job.name], weights), job.folder)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+
+
+class Hub(ThreadingHTTPServer):
+    """A file server on 127.0.0.1 that keeps what was asked of it: (path, Range header or None) per request."""
+
+    def __init__(
+        self, files: dict[str, bytes], *, ranges: bool = True, cut_at: int | None = None, port: int = 0
+    ) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.files, self.ranges, self.cut_at = files, ranges, cut_at
+        self.asked: list[tuple[str, str | None]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Hub
+
+    def do_GET(self) -> None:  # the name http.server calls
+        wanted = self.headers.get("Range")
+        self.server.asked.append((self.path, wanted))
+        if self.path.startswith("/moved/"):
+            self.send_response(302)
+            self.send_header("Location", self.path.removeprefix("/moved"))
+            self.end_headers()
+            return
+        content = self.server.files.get(self.path)
+        if content is None:
+            self.send_error(404)
+            return
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.server.ranges else 0
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        self.wfile.write(content[start : self.server.cut_at])
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def serving(files: dict[str, bytes], *, ranges: bool = True, cut_at: int | None = None, port: int = 0) -> Iterator[Hub]:
+    """`cut_at`: break each answer off at this byte of the file."""
+    with Hub(files, ranges=ranges, cut_at=cut_at, port=port) as hub:
+        thread = Thread(target=hub.serve_forever, args=(0.01,))
+        thread.start()
+        yield hub
+        hub.shutdown()
+        thread.join()

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import bentoml
+import pytest
+
+from models import store
+from models.store import ModelCard, StoreError, find, save
+from tests.models.cards import card, files
+
+
+def tree(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_finds_nothing_in_an_empty_store(home: Path) -> None:
+    assert find("pet_classifier") is None
+
+
+def test_gives_back_the_card_and_the_files_that_were_saved(home: Path, tmp_path: Path) -> None:
+    save(card(), "aaa-1", files(tmp_path / "made"))
+    found = find("pet_classifier")
+    assert found is not None
+    assert found.card == card()
+    assert found.tag == "pet_classifier:aaa-1"
+    assert found.graph.read_text() == "graph graph.onnx"
+    assert found.program.read_text() == "graph graph.pt2"
+    assert [file.name for file in found.weights_folder.iterdir()] == ["model.safetensors"]
+    assert found.label_for_health == "pet-classifier@aaaaaaaaaaaa"
+
+
+def test_card_survives_bentoml_s_own_export_and_import(home: Path, tmp_path: Path) -> None:
+    save(card(), "aaa-1", files(tmp_path / "made"))
+    exported = bentoml.models.export_model("pet_classifier:latest", str(tmp_path / "out.bentomodel"))
+    bentoml.models.delete("pet_classifier:aaa-1")
+    assert find("pet_classifier") is None
+    bentoml.models.import_model(exported)
+    found = find("pet_classifier")
+    assert found is not None
+    assert found.card == card()
+
+
+def test_the_version_saved_last_is_the_one_found(home: Path, tmp_path: Path) -> None:
+    save(card(), "aaa-1", files(tmp_path / "first"))
+    save(card(sha256="b" * 64), "bbb-1", files(tmp_path / "second"))
+    found = find("pet_classifier")
+    assert found is not None
+    assert found.card.sha256 == "b" * 64
+
+
+def test_selecting_an_older_version_makes_find_and_bentoml_return_it(home: Path, tmp_path: Path) -> None:
+    save(card(), "aaa-1", files(tmp_path / "first"))
+    save(card(sha256="b" * 64), "bbb-1", files(tmp_path / "second"))
+    store.select("pet_classifier", "aaa-1")
+    found = find("pet_classifier")
+    assert found is not None
+    assert found.tag == "pet_classifier:aaa-1"
+    assert str(bentoml.models.get("pet_classifier:latest").tag) == "pet_classifier:aaa-1"
+
+
+def test_a_version_is_not_found_by_its_beginning(home: Path, tmp_path: Path) -> None:
+    save(card(), "aaa-12", files(tmp_path / "made"))
+    assert store.find_version("pet_classifier", "aaa-1") is None
+
+
+def test_a_stand_in_is_found_only_where_it_is_asked_for(home: Path, tmp_path: Path) -> None:
+    save(card(untrained=True), "seed0-1", files(tmp_path / "made"))
+    assert find("pet_classifier") is None
+    found = find("pet_classifier", untrained=True)
+    assert found is not None
+    assert found.label_for_health == "untrained"
+
+
+def test_a_stand_in_under_a_real_model_s_name_is_refused(home: Path, tmp_path: Path) -> None:
+    save(card(untrained=True), "seed0-1", files(tmp_path / "made"))
+    shelf = home / "models" / "pet_classifier-untrained"
+    shelf.rename(home / "models" / "pet_classifier")
+    with pytest.raises(StoreError, match="untrained=True"):
+        find("pet_classifier")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda entry: (entry / "graph.onnx").write_text("cut"), id="truncated graph"),
+        pytest.param(lambda entry: (entry / "graph.pt2").unlink(), id="missing program"),
+        pytest.param(lambda entry: (entry / "model.yaml").write_text("{"), id="broken yaml"),
+        pytest.param(lambda entry: (entry / "model.yaml").write_text("just text"), id="yaml of another kind"),
+        pytest.param(lambda entry: (entry / "model.yaml").unlink(), id="no yaml"),
+        pytest.param(lambda entry: _edit(entry, "conversion: 1\n", ""), id="card without an entry"),
+        pytest.param(lambda entry: _edit(entry, "name: pet_classifier\n    w", "name: else\n    w"), id="unknown name"),
+    ],
+)
+def test_a_damaged_entry_is_an_error_that_names_it_and_the_remedy(
+    home: Path, tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
+    save(card(), "aaa-1", files(tmp_path / "made"))
+    damage(home / "models" / "pet_classifier" / "aaa-1")
+    with pytest.raises(StoreError, match=r"pet_classifier.*bentoml models delete.*import_models pet_classifier"):
+        find("pet_classifier")
+
+
+def _edit(entry: Path, old: str, new: str) -> None:
+    text = (entry / "model.yaml").read_text()
+    assert old in text
+    (entry / "model.yaml").write_text(text.replace(old, new))
+
+
+def test_saving_over_a_damaged_entry_mends_it(home: Path, tmp_path: Path) -> None:
+    save(card(), "aaa-1", files(tmp_path / "first"))
+    (home / "models" / "pet_classifier" / "aaa-1" / "model.yaml").unlink()
+    save(card(), "aaa-1", files(tmp_path / "second"))
+    assert find("pet_classifier") is not None
+
+
+def test_a_new_version_is_saved_beside_a_damaged_one(home: Path, tmp_path: Path) -> None:
+    save(card(), "aaa-1", files(tmp_path / "first"))
+    (home / "models" / "pet_classifier" / "aaa-1" / "model.yaml").unlink()
+    save(card(sha256="b" * 64), "bbb-1", files(tmp_path / "second"))
+    found = find("pet_classifier")
+    assert found is not None
+    assert found.tag == "pet_classifier:bbb-1"
+
+
+@pytest.mark.parametrize("error", [OSError("no space left"), KeyboardInterrupt()], ids=["disk full", "interrupted"])
+@pytest.mark.parametrize("stored", [True, False], ids=["with a version", "empty"])
+def test_the_store_is_as_before_when_saving_fails(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, stored: bool
+) -> None:
+    if stored:
+        save(card(), "aaa-1", files(tmp_path / "first"))
+    before = tree(home / "models")
+    copy = shutil.copytree
+
+    def fail_in_the_store(source: Path, target: Path, *arguments: Any, **options: Any) -> Path:
+        copy(source, target, *arguments, **options)
+        if Path(target).is_relative_to(home):
+            raise error
+        return target
+
+    monkeypatch.setattr(shutil, "copytree", fail_in_the_store)
+    with pytest.raises(type(error)):
+        save(card(sha256="b" * 64), "bbb-1", files(tmp_path / "second"))
+    assert tree(home / "models") == before
+
+
+def test_card_without_fixed_size_keeps_its_none(home: Path) -> None:
+    assert ModelCard.from_metadata(card().to_metadata()).input["height"] is None
