@@ -24,7 +24,7 @@ from api.page import INDEX
 from api.request import Received, parse
 from api.schemas import Answer, DepthResponse, ImageInput, PetResponse, PoseResponse, ReidResponse, ThreatResponse
 from models.catalogue import CATALOGUE, ModelName
-from runners.contract import State
+from runners.contract import State, refusal
 from settings import SERVICE_NAME, get_settings
 from vision import image as images
 
@@ -162,7 +162,7 @@ class EnrichmentLight:
         link = self._links[name]
         status = link.status["models"][name] if link.status else None
         if status is not None and status["input"] is None:
-            raise ApiError("model_unavailable", f"{name} is {status['state']}: {status['detail']}")
+            raise ApiError("model_unavailable", refusal(name, status["state"], status["detail"]))
         model_input = status["input"] if status else {}
         prepared = await self._in_thread(answers.prepare, name, picture, min_confidence, SETTINGS.models, model_input)
         result = await link.infer(name, prepared.item)

@@ -54,7 +54,7 @@ class Gate:
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in self._untouched:
+        if scope["type"] != "http" or (scope["path"] in self._untouched and scope["method"] in {"GET", "HEAD"}):
             await self._app(scope, receive, send)
             return
         sent_id = Headers(scope=scope).get("x-request-id", "")
@@ -67,6 +67,8 @@ class Gate:
         except _ClientGone:
             return
         except ApiError as error:
+            if reply.status is not None:
+                raise  # too late for an answer: let the server close the connection
             await reply.fail(error)
         except Exception:
             logger.exception("request %s failed", identity)
@@ -141,15 +143,17 @@ class _Reply:
         headers = MutableHeaders(raw=message["headers"])
         if message["status"] >= 400 and ERROR_HEADER not in headers:
             self._replaced = True
-            await self.fail(_framework_error(message["status"]))
+            await self.fail(_framework_error(message["status"]), allow=headers.get("allow"))
             return
         headers["X-Request-ID"] = self._identity
         self.status = message["status"]
         await self._send({**message, "headers": headers.raw})
 
-    async def fail(self, error: ApiError) -> None:
+    async def fail(self, error: ApiError, allow: str | None = None) -> None:
         response = error.response(self._identity)
         response.headers["X-Request-ID"] = self._identity
+        if allow is not None:  # a 405 says which methods there are
+            response.headers["Allow"] = allow
         self.status = error.status
         await response(self._scope, self._receive, self._send)
 

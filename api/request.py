@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -188,5 +187,6 @@ def _fraction(field: str, value: Any) -> float | None:
 
 
 def _is_number(value: Any) -> bool:
-    # A box farther out than 10⁹ pixels is a mistake, and so large an integer would not even become a float.
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and abs(value) < 1e9
+    # A box farther out than 10⁹ pixels is a mistake. The comparison also refuses NaN, infinity and an integer of 400
+    # digits, which math.isfinite would raise on.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9

@@ -67,9 +67,12 @@ class Runner:
         self._residents = {
             name: Resident(name, partial(self._find, name), self._load, self._loader) for name in self._networks
         }
-        for name in settings.preload:
-            if name in self._residents:
-                self._residents[name].start_loading()
+        for name, resident in self._residents.items():
+            status = resident.status()
+            if status["detail"] is not None:
+                logger.warning("%s is %s: %s", name, status["state"], status["detail"])
+            if name in settings.preload:
+                resident.start_loading()
 
     def infer(self, name: ModelName, items: Sequence[Item]) -> list[Result | Failure]:
         """One result or failure per item, in their order; loads the model where that has not happened."""
