@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final, cast
 
@@ -17,16 +19,19 @@ from starlette.routing import Route
 
 import runners
 from api import answers, health, metrics
-from api.errors import ApiError, ErrorCode, invalid_field
+from api.budget import PixelBudget
+from api.errors import ApiError, ErrorCode, internal_error, invalid_field
 from api.gate import Gate, request_id
 from api.link import RunnerLink
 from api.page import INDEX
-from api.request import Received, parse
+from api.request import ImageRequest, Received, parse
 from api.schemas import Answer, DepthResponse, ImageInput, PetResponse, PoseResponse, ReidResponse, ThreatResponse
 from models.catalogue import CATALOGUE, ModelName
-from runners.contract import State, refusal
+from runners.contract import State
 from settings import SERVICE_NAME, get_settings
 from vision import image as images
+
+logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
 
 SETTINGS: Final = get_settings()
 RUNNERS: Final = runners.compose(SETTINGS)
@@ -78,6 +83,7 @@ class EnrichmentLight:
         self._watches: list[asyncio.Task[None]] = []
         # Decoding, resizing and PNG encoding happen here: on the event loop they would stall /health.
         self._pictures = ThreadPoolExecutor(SETTINGS.limits.decode_threads, thread_name_prefix="picture")
+        self._budget = PixelBudget(int(SETTINGS.limits.max_decoded_megapixels * 1_000_000))
         _PAGES.state.service = self
         metrics.set_gauges(0, {})
 
@@ -142,13 +148,24 @@ class EnrichmentLight:
     async def _respond(self, name: ModelName, received: Received) -> Response:
         try:
             answer = await self._answer(name, received)
+            # On a thread: a large depth map's is 20 MB of text.
+            body = await self._in_thread(partial(answer.model_dump_json, exclude_none=True))
         except ApiError as error:
             return error.response(request_id())
-        return Response(answer.model_dump_json(exclude_none=True), media_type="application/json")
+        except Exception:  # BentoML would log it under an id of its own, which the caller does not have
+            logger.exception("request %s failed", request_id())
+            return internal_error().response(request_id())
+        return Response(body, media_type="application/json")
 
     async def _answer(self, name: ModelName, received: Received) -> Answer:
         self._check_assigned(name)
-        picture, min_confidence = await self._in_thread(_open, received)
+        self._links[name].model(name)  # before the work of decoding: can it be answered at all?
+        request, pixels = await self._in_thread(_read, received)
+        async with self._budget.hold(pixels):
+            return await self._answer_picture(name, request)
+
+    async def _answer_picture(self, name: ModelName, request: ImageRequest) -> Answer:
+        picture, min_confidence = await self._in_thread(_open, request)
         began = time.perf_counter()
         answer = await self._ask(name, picture, min_confidence)
         if isinstance(answer, PetResponse) and answer.is_household_pet:
@@ -160,14 +177,13 @@ class EnrichmentLight:
 
     async def _ask(self, name: ModelName, picture: answers.Picture, min_confidence: float | None) -> Answer:
         link = self._links[name]
-        status = link.status["models"][name] if link.status else None
-        if status is not None and status["input"] is None:
-            raise ApiError("model_unavailable", refusal(name, status["state"], status["detail"]))
-        model_input = status["input"] if status else {}
-        prepared = await self._in_thread(answers.prepare, name, picture, min_confidence, SETTINGS.models, model_input)
+        status = link.model(name)
+        prepared = await self._in_thread(
+            answers.prepare, name, picture, min_confidence, SETTINGS.models, status["input"]
+        )
         result = await link.infer(name, prepared.item)
         answer: Answer = await self._in_thread(prepared.answer, result)
-        if status is not None and status["untrained"]:
+        if status["untrained"]:
             answer.untrained = True
         return answer
 
@@ -201,12 +217,24 @@ class EnrichmentLight:
         return await asyncio.get_running_loop().run_in_executor(self._pictures, partial(function, *args))
 
 
-def _open(received: Received) -> tuple[answers.Picture, float | None]:
-    """The picture and the options of a request. Raises ApiError for whatever is wrong with them."""
+def _read(received: Received) -> tuple[ImageRequest, int]:
+    """A request and the pixels of its image, by the header. Raises ApiError for whatever is wrong with either."""
     request = parse(received, SETTINGS.limits.max_image_bytes)
-    try:
+    with _image_errors():
+        return request, images.count_pixels(request.image, SETTINGS.limits.max_pixels)
+
+
+def _open(request: ImageRequest) -> tuple[answers.Picture, float | None]:
+    """The picture and the option of a request. Raises ApiError for a damaged image or a box outside of it."""
+    with _image_errors():
         image = images.decode(request.image, SETTINGS.limits.max_pixels)
         return answers.Picture.of(image, request.box), request.min_confidence
+
+
+@contextmanager
+def _image_errors() -> Iterator[None]:
+    try:
+        yield
     except images.BoxOutside as error:
         raise invalid_field("bbox", str(error)) from None
     except images.ImageError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from models.catalogue import CATALOGUE, ModelName
 
@@ -43,9 +44,20 @@ class Device(_Section):
 class Limits(_Section):
     max_image_mib: float = Field(gt=0)
     max_megapixels: float = Field(gt=0)
-    max_in_flight: int = Field(ge=1)
+    max_decoded_megapixels: float = Field(gt=0)
+    max_in_flight: int = Field(
+        ge=1, le=90
+    )  # BentoML makes at most 100 internal calls at a time, and the heartbeat is one
     request_timeout_s: float = Field(gt=0)
     decode_threads: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _one_image_fits(self) -> Limits:
+        if self.max_decoded_megapixels < self.max_megapixels:
+            raise ValueError(
+                "max_decoded_megapixels must be at least max_megapixels, or the largest images wait for ever"
+            )
+        return self
 
     @property
     def max_image_bytes(self) -> int:
@@ -114,6 +126,12 @@ class Settings(_Section):
         return tuple(name for name in CATALOGUE if self.models[name].assignment == "light")
 
 
+# Where a complaint of pydantic names one end of what is allowed only.
+_ALLOWED: Final[Mapping[tuple[str, ...], str]] = {
+    ("server", "host", "ipv4"): "an IPv4 or IPv6 address",
+    ("server", "port"): "a whole number from 1 to 65535",
+}
+
 # Variable → place in the tree. Where two variables set the same place, the later row wins.
 ENVIRONMENT: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("HOST", ("server", "host")),
@@ -137,7 +155,8 @@ def load(file: Path, environment: Mapping[str, str]) -> Settings:
     tree = _read(file)
     variables: dict[tuple[str, ...], str] = {}
     for variable, place in ENVIRONMENT:
-        if variable in environment:
+        # Compose passes `X=` for a variable that is not set; only an empty preload list means something.
+        if variable in environment and (environment[variable] or place == ("preload",)):
             _put(tree, place, environment[variable])
             variables[place] = variable
     try:
@@ -148,8 +167,14 @@ def load(file: Path, environment: Mapping[str, str]) -> Settings:
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """The settings of this process, from BENTOML_CONFIG's file where that is set, else from configuration.yaml here."""
-    return load(Path(os.environ.get("BENTOML_CONFIG") or DEFAULT_FILE), os.environ)
+    """The settings of this process, from BENTOML_CONFIG's file where that is set, else from configuration.yaml here.
+
+    Ends the process with the message where they are wrong: a traceback would bury it.
+    """
+    try:
+        return load(Path(os.environ.get("BENTOML_CONFIG") or DEFAULT_FILE), os.environ)
+    except SettingsError as error:
+        sys.exit(f"{SERVICE_NAME} can't start: {error}")
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -180,5 +205,6 @@ def _complaints(error: ValidationError, variables: Mapping[tuple[str, ...], str]
         # An entry of the preload list and a branch of a union stand one level below the place that was set.
         variable = variables.get(place) or variables.get(place[:-1])
         where = f"environment variable {variable}" if variable else f"{file.name}: {'.'.join(place)}"
-        complaints.append(f"{where} = {problem['input']!r}: {problem['msg']}")
+        allowed = f" (allowed: {_ALLOWED[place]})" if place in _ALLOWED else ""
+        complaints.append(f"{where} = {problem['input']!r}: {problem['msg']}{allowed}")
     return complaints

@@ -84,6 +84,11 @@ class ApiError(Exception):
         return Response(body, self.status, headers, media_type="application/json")
 
 
+def internal_error() -> ApiError:
+    """A 500. The bug's own text is for the log alone."""
+    return ApiError("internal", "an unexpected error; the service's log has it under this request_id")
+
+
 def invalid_field(field: str, message: str) -> ApiError:
     """A 422 about one field."""
     return ApiError("invalid_request", f"{field}: {message}", [{"field": field, "message": message}])

@@ -13,7 +13,7 @@ from typing import Final
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.errors import ERROR_HEADER, ApiError, ErrorCode
+from api.errors import ERROR_HEADER, ApiError, ErrorCode, internal_error
 from api.metrics import REQUESTS
 from api.request import is_accepted, media_type
 from settings import Limits
@@ -74,9 +74,7 @@ class Gate:
             logger.exception("request %s failed", identity)
             if reply.status is not None:
                 raise  # too late for an answer: let the server close the connection
-            await reply.fail(
-                ApiError("internal", "an unexpected error; the service's log has it under this request_id")
-            )
+            await reply.fail(internal_error())
         finally:
             _current_request_id.reset(token)
             if guarded and reply.status is not None:
@@ -163,7 +161,7 @@ def _framework_error(status: int) -> ApiError:
         return ApiError(*_FRAMEWORK_ERRORS[status])
     if status < 500:
         return ApiError("invalid_request", "the request can't be read")
-    return ApiError("internal", "an unexpected error; the service's log has it under this request_id")
+    return internal_error()
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

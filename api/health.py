@@ -36,8 +36,8 @@ def model_statuses(links: Sequence[RunnerLink]) -> dict[ModelName, ModelStatus]:
 
 
 def is_ready(links: Sequence[RunnerLink], preload: Sequence[ModelName]) -> bool:
-    """Whether the service may take traffic: runners there, preloaded models warm or given up, one able to serve."""
-    if any(link.status is None for link in links):
+    """Whether the service may take traffic: preloaded models warm or given up, one able to serve."""
+    if not all(link.was_up for link in links):
         return False
     statuses = model_statuses(links)
     warming = any(statuses[name]["state"] in {State.UNLOADED, State.LOADING} for name in preload)

@@ -15,9 +15,9 @@ import aiohttp
 from bentoml.exceptions import BentoMLException
 from prometheus_client import multiprocess
 
-from api.errors import ApiError
+from api.errors import ApiError, internal_error
 from models.catalogue import ModelName
-from runners.contract import Failure, Item, Result, RunnerStatus
+from runners.contract import Failure, Item, ModelStatus, Result, RunnerStatus, refusal
 
 logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
 
@@ -42,6 +42,7 @@ class RunnerLink:
         self.name = name
         self.models = tuple(models)
         self.status: RunnerStatus | None = None  # None while the runner is down
+        self.was_up = False  # once it was, and is gone now, the runners of other models may still serve
         self._call = call
         self._pid: int | None = None
         self._heard = time.monotonic()
@@ -51,8 +52,20 @@ class RunnerLink:
         """Probe the runner for ever, and call `on_beat` after each probe."""
         while True:
             await self._beat()
-            on_beat()
+            try:
+                on_beat()
+            except OSError:  # the metrics' files: a heartbeat that stopped would freeze /health
+                logger.exception("the gauges could not be written")
             await asyncio.sleep(HEARTBEAT_S if self.status else HEARTBEAT_DOWN_S)
+
+    def model(self, name: ModelName) -> ModelStatus:
+        """What the runner says of a model that it can load. Raises ApiError: runner_unavailable, model_unavailable."""
+        if self.status is None:
+            raise self._gone()
+        status = self.status["models"][name]
+        if status["input"] is None:
+            raise ApiError("model_unavailable", refusal(name, status["state"], status["detail"]))
+        return status
 
     async def infer(self, name: ModelName, item: Item) -> Result:
         """One model's result for one item. Raises ApiError: runner_unavailable, model_unavailable or internal."""
@@ -64,7 +77,7 @@ class RunnerLink:
             logger.error("the runner %s refused a call of %s: %s", self.name, name, error)
             if error.error_code.value == 503:
                 raise ApiError("runner_unavailable", "the runner takes no more work now") from None
-            raise ApiError("internal", "an unexpected error; the service's log has it under this request_id") from None
+            raise internal_error() from None
         if not isinstance(results, list) or len(results) != 1:
             raise ApiError("internal", f"{name} did not give one result for one image")
         return _unwrap(results[0])
@@ -122,6 +135,7 @@ class RunnerLink:
         if self._lost.done():
             self._lost = asyncio.get_running_loop().create_future()
         self.status = status
+        self.was_up = True
 
     def _down(self, reason: str) -> None:
         if self.status is not None:

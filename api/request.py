@@ -131,9 +131,10 @@ def _from_base64(key: str, text: str) -> bytes:
     prefix = _DATA_PREFIX.match(text)
     if prefix:
         text = text[prefix.end() :]
+    if "\n" in text or " " in text:
+        text = "".join(text.split())  # line breaks are what `base64` prints
     try:
-        # Line breaks are what `base64` prints; anything else that is not of the alphabet is a mistake.
-        image = base64.b64decode("".join(text.split()), validate=True)
+        image = base64.b64decode(text, validate=True)
     except ValueError:  # binascii.Error is one, and so is what non-ASCII text raises
         raise ApiError("invalid_base64", f"{key} is not base64") from None
     if not image:

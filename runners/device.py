@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 
 import pynvml
+
+logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
 
 @dataclass(frozen=True)
@@ -20,9 +23,13 @@ class Device:
         """Device memory of this process in GB (10⁹ bytes), CUDA context included; 0 on a CPU."""
         if self.uuid is None:
             return 0.0
-        handle = pynvml.nvmlDeviceGetHandleByUUID(self.uuid)
-        own = [process for process in pynvml.nvmlDeviceGetComputeRunningProcesses(handle) if process.pid == os.getpid()]
-        return sum(process.usedGpuMemory or 0 for process in own) / 1e9
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByUUID(self.uuid)
+            processes = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
+        except pynvml.NVMLError as error:
+            logger.warning("NVML does not say how much memory is used: %s", error)
+            return 0.0
+        return sum(process.usedGpuMemory or 0 for process in processes if process.pid == os.getpid()) / 1e9
 
 
 def choose(index: int) -> Device:
@@ -35,7 +42,8 @@ def choose(index: int) -> Device:
         count = pynvml.nvmlDeviceGetCount()
     except pynvml.NVMLError:  # no driver, no library, no permission: no GPU for this process
         return Device(cuda=False, name="CPU")
-    if count == 0:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if count == 0 or visible in {"", "-1"}:
         return Device(cuda=False, name="CPU")
     taken = index if index < count else 0
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 import bentoml
 import numpy as np
 
 from models import store
-from models.catalogue import CATALOGUE, ModelName
-from models.store import ModelCard, StoredModel
+from models.catalogue import ModelName
+from models.store import ModelCard, StoredModel, StoreError
 from runners import batches, device, engines
 from runners.contract import Failure, Item, Result, RunnerStatus
 from runners.engines import Engine
@@ -23,6 +26,8 @@ from runners.resident import Loaded, ModelUnavailable, Resident
 from settings import ModelSettings, get_settings
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
+_API_SILENCE_S: Final = 3.0  # the heartbeat comes every second: so long without it, the API is gone
+
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
@@ -62,6 +67,8 @@ class Runner:
         self._settings = settings
         self._device = device.choose(settings.device.gpu)
         logger.info("computing on %s", self._device.name)
+        self._heard = time.monotonic()
+        self._outlive_the_api()
         self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader")
         self._networks = {network.name: network for network in self.networks}
         self._residents = {
@@ -97,6 +104,7 @@ class Runner:
 
         The heartbeat is also when a model that was imported meanwhile is noticed, and loaded if it is to be preloaded.
         """
+        self._heard = time.monotonic()
         for name, resident in self._residents.items():
             resident.look_again()
             if name in self._settings.preload:
@@ -108,6 +116,25 @@ class Runner:
             "models": {name: resident.status() for name, resident in self._residents.items()},
         }
         return dict(status)
+
+    def _outlive_the_api(self) -> None:
+        """On SIGTERM, which BentoML sends to all processes at once, end only after the API has stopped calling.
+
+        Requests that are still being decoded there would otherwise find no runner. A stop takes 3 s longer by it.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            leave = signal.getsignal(number)
+            if getattr(leave, "__name__", "") == "handle_exit":  # uvicorn's: this is a server's process
+                signal.signal(number, partial(self._leave_later, leave))
+
+    def _leave_later(self, leave: Any, number: int, _: object) -> None:
+        def wait() -> None:
+            latest = time.monotonic() + self._settings.limits.request_timeout_s
+            while time.monotonic() < min(self._heard + _API_SILENCE_S, latest):
+                time.sleep(0.1)
+            leave(number, None)
+
+        threading.Thread(target=wait, name="leave", daemon=True).start()
 
     def _interpret(self, name: ModelName, loaded: Loaded, outputs: batches.Outputs, item: Item) -> Result | Failure:
         try:
@@ -122,7 +149,10 @@ class Runner:
         pinned = {model.tag.name: model.tag.version for model in bento.info.all_models} if bento else {}
         if name in pinned:
             return store.find_version(name, pinned[name])
-        return store.find(name) or (store.find(name, untrained=True) if self._settings.allow_untrained else None)
+        stored = store.find(name)
+        if stored is None and self._settings.allow_untrained and bento is None:
+            stored = store.find(name, untrained=True)
+        return stored
 
     def _load(self, stored: StoredModel) -> Engine:
         """Load and run every batch size at the largest input and every usual input once: first calls are slow."""
@@ -139,7 +169,11 @@ class Runner:
 
 def weights_attributes(names: Sequence[ModelName]) -> dict[str, bentoml.models.BentoModel]:
     """Class attributes that make `bentoml build` pack the models which are in the store; absent ones start degraded."""
-    references = {
-        f"weights_of_{name}": bentoml.models.BentoModel(f"{name}:latest") for name in names if name in CATALOGUE
-    }
-    return {attribute: reference for attribute, reference in references.items() if reference.stored is not None}
+    return {f"weights_of_{name}": bentoml.models.BentoModel(f"{name}:latest") for name in names if _is_stored(name)}
+
+
+def _is_stored(name: ModelName) -> bool:
+    try:
+        return store.find(name) is not None
+    except StoreError:
+        return False  # the runner finds it out again and reports it: one damaged model must not stop the others

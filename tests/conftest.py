@@ -45,3 +45,7 @@ def model_store(shared: Path, depth_weights: Path) -> Path:
     done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return Path(_HOME)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes more than ten seconds for the sake of one rare event")

@@ -12,7 +12,7 @@ import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
 
-from settings import SettingsError, get_settings
+from settings import get_settings
 
 _READY_TIMEOUT_S = 120.0
 
@@ -20,11 +20,7 @@ _READY_TIMEOUT_S = 120.0
 def main() -> int:
     """The exit code of the server, 1 where it does not become ready."""
     environment = {**os.environ, "ENRICHMENT_ALLOW_UNTRAINED": "true"}
-    try:
-        settings = get_settings()
-    except SettingsError as error:
-        print(error, file=sys.stderr)
-        return 1
+    settings = get_settings()
     url = f"http://{settings.server.host}:{settings.server.port}"
     command = [sys.executable, "-m", "bentoml", "serve", "service:EnrichmentLight"]
     began = time.monotonic()

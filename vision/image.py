@@ -20,6 +20,26 @@ FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 MAX_SIDE: Final = 65_535  # JPEG's own limit; a PNG can announce two thousand million
 LETTERBOX_GREY: Final = 114  # ultralytics/data/augment.py, LetterBox(padding_value=114)
 
+# Judged by MAX_SIDE and max_pixels instead, from the header, before anything is decoded.
+Image.MAX_IMAGE_PIXELS = None
+
+# Formats that are known, and refused: name, offset and bytes of their signatures. Asking Pillow would run every decoder
+# that it has on the bytes of strangers, some of them in pure Python for seconds.
+_REFUSED: Final = (
+    ("AVIF or HEIF", 4, b"ftyp"),
+    ("EPS", 0, b"%!PS"),
+    ("ICO", 0, b"\0\0\1\0"),
+    ("JPEG 2000", 0, b"\0\0\0\x0cjP  "),
+    ("JPEG XL", 0, b"\0\0\0\x0cJXL "),
+    ("JPEG XL", 0, b"\xff\x0a"),
+    ("PCX", 0, b"\x0a\x05\x01"),
+    ("PDF", 0, b"%PDF"),
+    *(("PPM", 0, b"P%d" % kind) for kind in range(1, 8)),
+    ("PSD", 0, b"8BPS"),
+    ("SVG", 0, b"<svg"),
+    ("SVG", 0, b"<?xml"),
+)
+
 _EXIF_ORIENTATION: Final = 0x0112
 _UPRIGHT: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -64,19 +84,19 @@ class BoxOutside(ImageError):
     """The box has no pixel in common with the image."""
 
 
+def count_pixels(data: bytes, max_pixels: int) -> int:
+    """How many pixels an image file has, by its header alone. Raises DamagedImage, UnsupportedFormat, ImageTooLarge."""
+    width, height = _open(data, max_pixels).size
+    return width * height
+
+
 def decode(data: bytes, max_pixels: int) -> RGB:
     """Decode an image file (first frame) into an upright (height, width, 3) uint8 RGB array.
 
     EXIF orientation is applied, alpha is dropped, 16-bit grey is scaled to 8 bits. `max_pixels` is judged from the
     header. Raises DamagedImage, UnsupportedFormat or ImageTooLarge.
     """
-    image = _open(data)
-    width, height = image.size
-    if width * height > max_pixels or max(width, height) > MAX_SIDE:
-        raise ImageTooLarge(
-            f"the image has {width}×{height} pixels; at most {max_pixels / 1e6:g} megapixels"
-            f" and {MAX_SIDE} pixels on a side are taken"
-        )
+    image = _open(data, max_pixels)
     try:
         image.load()
         turn = _UPRIGHT.get(_orientation(image))
@@ -163,19 +183,27 @@ def resize_shortest_edge(image: RGB, edge: int, crop_size: int, resample: Image.
     return np.asarray(Image.fromarray(image).resize((crop_size, crop_size), resample, box=source))
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    image = _identify(data)
+    width, height = image.size
+    if width * height > max_pixels or max(width, height) > MAX_SIDE:
+        raise ImageTooLarge(
+            f"the image has {width}×{height} pixels; at most {max_pixels / 1e6:g} megapixels"
+            f" and {MAX_SIDE} pixels on a side are taken"
+        )
+    return image
+
+
+def _identify(data: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(data), formats=FORMATS)
-    except Image.DecompressionBombError as error:
-        raise ImageTooLarge(str(error)) from None
     except UnidentifiedImageError:
         pass  # unknown bytes, or a format that is known but not accepted: told apart below
     except _DAMAGED as error:
         raise DamagedImage(f"the image's header is damaged: {error}") from None
-    try:
-        other = Image.open(io.BytesIO(data)).format
-    except (Image.DecompressionBombError, *_DAMAGED):
-        raise DamagedImage("the bytes are no image that can be read") from None
+    other = next((name for name, offset, magic in _REFUSED if data[offset : offset + len(magic)] == magic), None)
+    if other is None:
+        raise DamagedImage("the bytes are no image that can be read")
     raise UnsupportedFormat(f"images of the format {other} are not accepted; send one of {', '.join(FORMATS)}")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 
 # Importing openvino would report it to Google Analytics; without this package it uses a stub of its own.
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+
+
+logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
 
 class Engine(Protocol):
@@ -38,12 +43,14 @@ class Engine(Protocol):
 def load(stored: StoredModel, settings: Settings, device: Device) -> Engine:
     """Load a stored model into the engine that the settings and the device call for.
 
-    `auto` means torch on a CUDA device and OpenVINO elsewhere. Raises EngineError where what was asked for by name
-    can't be had: nothing falls back silently.
+    `auto` means torch on a CUDA device, where torch is installed, and OpenVINO elsewhere. Raises EngineError where what
+    was asked for by name can't be had: nothing falls back silently.
     """
     choice = settings.engine
     if choice == "auto":
-        choice = "torch" if device.cuda else "openvino"
+        choice = "torch" if device.cuda and find_spec("torch") else "openvino"
+        if device.cuda and choice == "openvino":
+            logger.warning("torch is not installed (requirements/gpu.txt): the CPU computes, not %s", device.name)
     # Imported here and not above: an engine costs up to 2 GB and seconds, and a process needs one of them.
     if choice == "torch":
         from runners.engines.torch import TorchEngine

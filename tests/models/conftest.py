@@ -14,7 +14,7 @@ from models.catalogue import CATALOGUE
 
 @pytest.fixture(autouse=True, scope="session")
 def quiet_libraries(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep the libraries from the network and out of the user's home, as models/workshop.py does."""
+    """Keep the libraries from the network and out of the user's home, as models.workshop does."""
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     os.environ |= {
         "MPLCONFIGDIR": str(tmp_path_factory.mktemp("matplotlib")),

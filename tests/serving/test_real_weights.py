@@ -83,7 +83,7 @@ def test_all_five_are_ready_and_no_process_holds_torch(real: Server) -> None:
 def test_postures_at_every_scale_and_mirrored(
     client: httpx.Client, shared: Path, name: str, scale: float, mirrored: bool
 ) -> None:
-    image = Image.open(shared / "images" / name)
+    image: Image.Image = Image.open(shared / "images" / name)
     image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BOX)
     answer = ask(client, "/pose-analyze", encoded(ImageOps.mirror(image) if mirrored else image))
     assert (answer["posture"], answer["alerts"]) == POSTURES[name]

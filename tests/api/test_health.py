@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from api.health import is_ready, model_statuses, report
+from api.link import RunnerLink
+from models.catalogue import CATALOGUE, ModelName
+from runners.contract import ModelStatus, RunnerStatus, State
+
+NAMES = tuple(CATALOGUE)
+
+
+def status(state: State, *, untrained: bool = False) -> ModelStatus:
+    found = state not in (State.ABSENT, State.DISABLED)
+    return {
+        "state": state,
+        "engine": "openvino" if state is State.READY else None,
+        "precision": "f32" if state is State.READY else None,
+        "weights": ("untrained" if untrained else "weights@0123456789ab") if found else None,
+        "untrained": untrained,
+        "detail": None if state in (State.READY, State.UNLOADED, State.LOADING) else "why",
+        "input": {} if found else None,
+    }
+
+
+async def link_of(models: Mapping[ModelName, ModelStatus], *, up: bool = True, gpu: str | None = None) -> RunnerLink:
+    """A link as the heartbeat leaves it. It makes no calls."""
+    link = RunnerLink("runner", tuple(models), print)
+    runner: RunnerStatus = {"pid": 1, "gpu": gpu, "gpu_memory_used_gb": 0.5 if gpu else 0.0, "models": dict(models)}
+    link.status = runner if up else None
+    link.was_up = True
+    return link
+
+
+async def links_of(states: Sequence[State | None]) -> list[RunnerLink]:
+    """One runner for all models; None: assigned to the heavy service."""
+    pairs = zip(NAMES, states, strict=True)
+    return [await link_of({name: status(state) for name, state in pairs if state is not None})]
+
+
+READY, UNLOADED, LOADING, ABSENT, FAILED = State.READY, State.UNLOADED, State.LOADING, State.ABSENT, State.FAILED
+
+
+@pytest.mark.parametrize(
+    ("states", "summary", "code"),
+    [
+        ((READY,) * 5, "healthy", 200),
+        ((READY, READY, UNLOADED, UNLOADED, UNLOADED), "healthy", 200),
+        ((UNLOADED,) * 5, "healthy", 200),
+        ((READY, None, READY, None, READY), "healthy", 200),
+        ((READY, READY, READY, READY, ABSENT), "degraded", 200),
+        ((FAILED, READY, READY, READY, READY), "degraded", 200),
+        ((UNLOADED, ABSENT, FAILED, ABSENT, None), "degraded", 200),
+        ((ABSENT,) * 5, "unhealthy", 503),
+        ((FAILED, ABSENT, FAILED, None, None), "unhealthy", 503),
+        ((None,) * 5, "unhealthy", 503),
+    ],
+)
+async def test_the_summary_of_all_models(states: Sequence[State | None], summary: str, code: int) -> None:
+    found, body = report(await links_of(states), 1)
+    assert (body["status"], found) == (summary, code)
+
+
+async def test_the_document_has_the_contracts_keys_and_values() -> None:
+    states = {**dict.fromkeys(NAMES, status(READY)), "person_reid": status(ABSENT), "pet_classifier": status(LOADING)}
+    _, body = report([await link_of(states, gpu="NVIDIA RTX A400")], 3600.51)
+    assert {key: value for key, value in body.items() if key != "models"} == {
+        "status": "degraded",
+        "models_loaded": {
+            "pose_estimator": True,
+            "threat_detector": True,
+            "person_reid": False,
+            "pet_classifier": False,
+            "depth_estimator": True,
+        },
+        "gpu_available": True,
+        "gpu_memory_used_gb": 0.5,
+        "uptime_seconds": 3600.5,
+    }
+    assert list(body["models"]) == list(NAMES)
+    assert body["models"]["pose_estimator"] == {
+        "state": "ready",
+        "engine": "openvino",
+        "precision": "f32",
+        "weights": "weights@0123456789ab",
+        "detail": None,
+    }
+    assert body["models"]["person_reid"]["detail"] == "why"
+    assert json.loads(json.dumps(body)) == body
+
+
+async def test_models_for_the_heavy_service_are_disabled() -> None:
+    _, body = report(await links_of((READY, None, READY, READY, READY)), 1)
+    assert body["models"]["threat_detector"]["state"] == "disabled"
+    assert body["models_loaded"]["threat_detector"] is False
+
+
+async def test_stand_ins_are_never_healthy() -> None:
+    states = {**dict.fromkeys(NAMES, status(READY)), "depth_estimator": status(READY, untrained=True)}
+    code, body = report([await link_of(states)], 1)
+    assert (code, body["status"]) == (200, "degraded")
+    assert body["models"]["depth_estimator"]["weights"] == "untrained"
+
+
+async def test_a_runner_that_is_gone_takes_its_models_along() -> None:
+    everything = dict.fromkeys(NAMES, status(READY))
+    code, body = report([await link_of(everything, up=False)], 1)
+    assert (code, body["status"]) == (503, "unhealthy")
+    assert body["models_loaded"] == dict.fromkeys(NAMES, False)
+    assert {model["state"] for model in body["models"].values()} == {"failed"}
+
+
+async def test_of_several_runners_one_may_be_gone() -> None:
+    alone = await link_of({"depth_estimator": status(READY)}, up=False)
+    others = await link_of({name: status(READY) for name in NAMES[:4]}, gpu="GPU")
+    code, body = report([alone, others], 1)
+    assert (code, body["status"]) == (200, "degraded")
+    assert body["gpu_memory_used_gb"] == 0.5
+    assert model_statuses([alone, others])["depth_estimator"]["state"] is State.FAILED
+
+
+async def test_the_memory_is_that_of_all_runners() -> None:
+    links = [await link_of({name: status(READY)}, gpu="GPU") for name in NAMES[:3]]
+    assert report(links, 1)[1]["gpu_memory_used_gb"] == 1.5
+
+
+@pytest.mark.parametrize(
+    ("states", "preload", "ready"),
+    [
+        ((READY,) * 5, NAMES, True),
+        ((LOADING, READY, READY, READY, READY), NAMES, False),
+        ((UNLOADED, READY, READY, READY, READY), NAMES, False),
+        ((LOADING, READY, READY, READY, READY), NAMES[1:], True),
+        ((UNLOADED,) * 5, (), True),
+        ((ABSENT, FAILED, READY, READY, READY), NAMES, True),
+        ((ABSENT,) * 5, NAMES, False),
+        ((ABSENT, ABSENT, ABSENT, ABSENT, UNLOADED), (), True),
+    ],
+)
+async def test_ready_means_preloaded_models_are_warm_or_given_up(
+    states: Sequence[State | None], preload: Sequence[ModelName], ready: bool
+) -> None:
+    assert is_ready(await links_of(states), preload) is ready
+
+
+async def test_not_ready_before_every_runner_was_heard_of() -> None:
+    here = await link_of({name: status(READY) for name in NAMES[:4]})
+    starting = await link_of({"depth_estimator": status(READY)}, up=False)
+    starting.was_up = False
+    assert not is_ready([here, starting], NAMES[:4])
+
+
+async def test_one_runner_that_is_gone_does_not_take_the_others_out_of_service() -> None:
+    here = await link_of({name: status(READY) for name in NAMES[:4]})
+    gone = await link_of({"depth_estimator": status(READY)}, up=False)
+    assert is_ready([here, gone], NAMES)
+    assert not is_ready([gone], ("depth_estimator",))

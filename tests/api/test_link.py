@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any
+
+import aiohttp
+import numpy as np
+import pytest
+from bentoml.exceptions import BentoMLException, ServiceUnavailable
+
+from api import link as links
+from api.errors import ApiError
+from api.link import RunnerLink
+from runners.contract import Item, State
+
+ITEM: Item = {"image": np.zeros((2, 2, 3), np.uint8)}
+RESULT = {"embedding": np.ones(3, np.float32)}
+OWN_PID = os.getpid()
+# What BentoML's client raises where the runner closed an idle connection, and where its process died.
+RACE = aiohttp.ServerDisconnectedError()
+CUT_OFF = aiohttp.ClientPayloadError("Response payload is not completed")
+
+
+@pytest.fixture(autouse=True)
+def quick_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(links, "HEARTBEAT_DOWN_S", 0.02)
+
+
+class Runner:
+    """The far end of BentoML's internal call: gives or raises what the test wrote down for it."""
+
+    def __init__(self, *script: object, pid: int = OWN_PID) -> None:
+        self.script = list(script)
+        self.pid = pid
+        self.silent: BaseException | None = None  # what /state raises
+        self.inferences = 0
+        self.hold = asyncio.Event()
+        self.hold.set()
+
+    async def __call__(self, method: str, *args: Any) -> Any:
+        if method == "state":
+            if self.silent is not None:
+                raise self.silent
+            model = {"state": State.READY}
+            return {"pid": self.pid, "gpu": None, "gpu_memory_used_gb": 0.0, "models": {"person_reid": model}}
+        assert (method, args) == ("person_reid", ([ITEM],))
+        self.inferences += 1
+        await self.hold.wait()
+        step = self.script.pop(0)
+        if isinstance(step, BaseException):
+            raise step
+        return step() if callable(step) else step
+
+
+@contextlib.asynccontextmanager
+async def watched(runner: Runner) -> Any:
+    link = RunnerLink("runner", ["person_reid"], runner)
+    beat = asyncio.Event()
+    watch = asyncio.create_task(link.watch(beat.set))
+    await asyncio.wait_for(beat.wait(), 5)
+    try:
+        yield link
+    finally:
+        watch.cancel()
+
+
+async def refusal(link: RunnerLink) -> ApiError:
+    with pytest.raises(ApiError) as caught:
+        await link.infer("person_reid", ITEM)
+    return caught.value
+
+
+async def until(condition: Any, seconds: float = 5) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def dead_pid() -> int:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    return child.pid
+
+
+@pytest.fixture
+def zombie_pid() -> Iterator[int]:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    child.send_signal(signal.SIGKILL)
+    time.sleep(0.2)  # dead, and not waited for
+    yield child.pid
+    child.wait()
+
+
+async def test_an_answer_comes_back_as_it_is() -> None:
+    async with watched(Runner([RESULT])) as link:
+        assert await link.infer("person_reid", ITEM) is RESULT
+
+
+async def test_before_the_first_heartbeat_there_is_no_runner() -> None:
+    runner = Runner([RESULT])
+    assert (await refusal(RunnerLink("runner", ["person_reid"], runner))).code == "runner_unavailable"
+    assert runner.inferences == 0
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("broken", [RACE, aiohttp.ClientOSError(104, "reset"), CUT_OFF], ids=repr)
+async def test_a_broken_connection_to_a_living_runner_is_tried_again(broken: Exception, times: int) -> None:
+    runner = Runner(*[broken] * times, [RESULT])
+    async with watched(runner) as link:
+        assert await link.infer("person_reid", ITEM) is RESULT
+    assert runner.inferences == times + 1
+
+
+async def test_a_connection_that_breaks_every_time_is_given_up() -> None:
+    runner = Runner(*[RACE] * links.ATTEMPTS, [RESULT])
+    async with watched(runner) as link:
+        error = await refusal(link)
+    assert (error.code, error.status) == ("runner_unavailable", 503)
+    assert error.response("id").headers["retry-after"] == "10"
+    assert runner.inferences == links.ATTEMPTS
+
+
+async def test_a_runner_with_another_pid_died_so_nothing_is_repeated() -> None:
+    runner = Runner(RACE, [RESULT])
+    async with watched(runner) as link:
+        runner.pid = os.getppid()
+        assert (await refusal(link)).code == "runner_unavailable"
+        assert runner.inferences == 1
+        await until(lambda: link.status is not None)  # and the new one is used from then on
+        assert await link.infer("person_reid", ITEM) is RESULT
+
+
+async def test_a_runner_that_is_dead_is_not_asked_again(dead_pid: int) -> None:
+    runner = Runner(RACE, [RESULT], pid=dead_pid)
+    async with watched(runner) as link:
+        runner.silent = aiohttp.ClientConnectionError("refused")
+        assert (await refusal(link)).code == "runner_unavailable"
+    assert runner.inferences == 1
+    assert link.status is None
+
+
+@pytest.mark.parametrize("results", [[], [RESULT, RESULT], None, RESULT, "ab"], ids=repr)
+async def test_another_number_of_results_is_nobodys_answer(results: object) -> None:
+    async with watched(Runner(results)) as link:
+        error = await refusal(link)
+    assert (error.code, error.status) == ("internal", 500)
+
+
+@pytest.mark.parametrize(("code", "status"), [("model_unavailable", 503), ("internal", 500)])
+async def test_an_items_failure_is_its_own(code: str, status: int) -> None:
+    async with watched(Runner([{"error": code, "message": "why"}])) as link:
+        error = await refusal(link)
+    assert (error.code, error.status, error.message) == (code, status, "why")
+
+
+async def test_a_runner_that_drops_a_call_is_unavailable() -> None:
+    async with watched(Runner(ServiceUnavailable("process is overloaded at /usr/lib"))) as link:
+        error = await refusal(link)
+    assert error.code == "runner_unavailable"
+    assert "/usr" not in error.message
+
+
+async def test_a_call_that_the_runner_fails_is_internal_and_tells_nothing() -> None:
+    broken = BentoMLException("Traceback at /usr/lib", error_code=HTTPStatus.INTERNAL_SERVER_ERROR)
+    async with watched(Runner(broken)) as link:
+        error = await refusal(link)
+    assert error.code == "internal"
+    assert "/usr" not in error.message
+
+
+async def test_calls_under_way_end_as_soon_as_the_runner_is_found_dead(dead_pid: int) -> None:
+    runner = Runner(pid=dead_pid)
+    runner.hold.clear()  # BentoML's own call would hang until the runner is respawned
+    async with watched(runner) as link:
+        calls = [asyncio.create_task(refusal(link)) for _ in range(8)]
+        await until(lambda: runner.inferences == 8)
+        runner.silent = aiohttp.ClientConnectionError("refused")
+        began = time.monotonic()
+        assert {error.code for error in await asyncio.gather(*calls)} == {"runner_unavailable"}
+        assert time.monotonic() - began < 1
+        assert (await refusal(link)).code == "runner_unavailable"  # and the next one does not even try
+    assert runner.inferences == 8
+
+
+async def test_calls_under_way_end_when_the_runner_was_replaced_between_two_heartbeats() -> None:
+    runner = Runner()
+    runner.hold.clear()
+    async with watched(runner) as link:
+        call = asyncio.create_task(refusal(link))
+        await until(lambda: runner.inferences == 1)
+        runner.pid = os.getppid()
+        assert (await asyncio.wait_for(call, 5)).code == "runner_unavailable"
+        await until(lambda: link.status is not None)
+
+
+async def test_a_zombie_counts_as_dead(zombie_pid: int) -> None:
+    runner = Runner(pid=zombie_pid)
+    async with watched(runner) as link:
+        runner.silent = aiohttp.ClientConnectionError("refused")
+        await until(lambda: link.status is None)
+
+
+async def test_a_living_runner_may_miss_heartbeats_until_it_was_silent_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(links, "SILENCE_S", 1.0)
+    runner = Runner([RESULT])
+    async with watched(runner) as link:
+        runner.silent = TimeoutError()
+        await asyncio.sleep(0.4)
+        assert link.status is not None
+        await until(lambda: link.status is None, 3)
+        runner.silent = None
+        await until(lambda: link.status is not None, 3)
+        assert await link.infer("person_reid", ITEM) is RESULT
+
+
+@pytest.mark.parametrize("unexpected", [RuntimeError("Session is closed"), KeyError("pid"), ValueError("no JSON")])
+async def test_the_heartbeat_goes_on_whatever_a_probe_raises(unexpected: Exception) -> None:
+    runner = Runner([RESULT])
+    async with watched(runner) as link:
+        runner.silent = unexpected
+        await asyncio.sleep(0.3)
+        runner.silent = None
+        runner.pid = os.getppid()
+        await until(lambda: link.status is not None and link.status["pid"] == os.getppid())
+
+
+async def test_a_caller_that_gives_up_ends_its_call() -> None:
+    ended = asyncio.Event()
+
+    async def call(method: str, *_: Any) -> Any:
+        if method == "state":
+            return {"pid": OWN_PID, "gpu": None, "gpu_memory_used_gb": 0.0, "models": {}}
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    link = RunnerLink("runner", ["person_reid"], call)
+    watch = asyncio.create_task(link.watch(lambda: None))
+    await until(lambda: link.status is not None)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(link.infer("person_reid", ITEM), 0.1)
+    await asyncio.wait_for(ended.wait(), 1)
+    watch.cancel()

@@ -1,0 +1,105 @@
+"""What each runner file knows of its model: the input it prepares and what it makes of the outputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from models.catalogue import ModelName
+from models.store import ModelCard
+from runners import depth_estimator, person_reid, pet_classifier, pose_estimator, threat_detector
+from runners.contract import Item
+from settings import DEFAULT_FILE, load
+from tests.serving import fake
+
+MODELS = load(DEFAULT_FILE, {}).models
+ITEM: Item = {"image": np.zeros((1, 1, 3), np.uint8)}
+
+
+def card(name: ModelName) -> ModelCard:
+    stored = fake.find(name)
+    assert stored is not None
+    return stored.card
+
+
+@pytest.mark.parametrize(
+    ("size", "shape"),
+    [
+        ((1920, 1080), (392, 686)),
+        ((640, 480), (448, 602)),
+        ((500, 500), (518, 518)),
+        ((480, 640), (602, 448)),
+        ((1080, 1920), (686, 392)),
+        ((1, 3000), (686, 392)),
+        ((3000, 1), (392, 686)),
+        ((1, 1), (518, 518)),
+    ],
+)
+def test_depth_has_five_input_shapes(size: tuple[int, int], shape: tuple[int, int]) -> None:
+    assert depth_estimator.input_shape(*size, 518) == shape
+    assert depth_estimator.prepare(np.zeros((size[1], size[0], 3), np.uint8), 518).shape == (*shape, 3)
+
+
+@pytest.mark.parametrize("size", [14, 28, 266, 518, 1036])
+def test_depths_inputs_are_multiples_of_the_patch_and_about_equal_in_area(size: int) -> None:
+    for ratio in depth_estimator.ASPECT_RATIOS:
+        height, width = depth_estimator.input_shape(round(1000 * ratio), 1000, size)
+        assert height % 14 == width % 14 == 0
+        assert height >= 14
+        assert size < 100 or height * width == pytest.approx(size**2, rel=0.06)
+
+
+def test_depth_is_normalised_over_its_whole_map() -> None:
+    result = depth_estimator.interpret(
+        (np.array([[2, 4], [6, 3]], np.float32),), ITEM, card("depth_estimator"), MODELS.depth_estimator
+    )
+    assert result["depth"].tolist() == [[0, 0.5], [1, 0.25]]
+
+
+def test_an_embedding_is_normalised_whatever_its_length() -> None:
+    for scale in (1e-20, 1, 1e15):
+        outputs = (np.array([3, 4, 0], np.float32) * np.float32(scale),)
+        embedding = person_reid.interpret(outputs, ITEM, card("person_reid"), MODELS.person_reid)["embedding"]
+        assert embedding.dtype == np.float32
+        np.testing.assert_allclose(embedding, [0.6, 0.8, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [0.0, np.nan, np.inf])
+def test_an_embedding_without_a_length_is_an_error(bad: float) -> None:
+    with pytest.raises(ValueError, match="length"):
+        person_reid.interpret((np.full(512, bad, np.float32),), ITEM, card("person_reid"), MODELS.person_reid)
+
+
+def test_a_pets_probabilities_carry_the_checkpoints_labels_in_its_order() -> None:
+    outputs = np.array([1000.0, 1002.0], np.float32), np.zeros(512, np.float32)
+    result = pet_classifier.interpret(outputs, ITEM, card("pet_classifier"), MODELS.pet_classifier)
+    assert result["probabilities"] == pytest.approx({"cats": 0.1192, "dogs": 0.8808}, abs=1e-4)
+
+
+def test_threats_carry_the_checkpoints_labels() -> None:
+    head = np.zeros((8, 4), np.float32)
+    head[:4] = np.array([[50, 50, 20, 20], [150, 50, 20, 20], [250, 50, 20, 20], [350, 50, 20, 20]]).T
+    head[4:, :] = np.diag([0.6, 0.7, 0.8, 0.9])
+    result = threat_detector.interpret((head,), ITEM, card("threat_detector"), MODELS.threat_detector)
+    assert result["labels"] == ["knife", "grenade", "explosion", "Gun"]
+    assert result["scores"].tolist() == pytest.approx([0.9, 0.8, 0.7, 0.6])
+
+
+def test_a_persons_keypoints_are_17_triples() -> None:
+    head = np.zeros((56, 2), np.float32)
+    head[:5, 0] = 50, 50, 20, 20, 0.9
+    head[5:, 0] = np.arange(51)
+    result = pose_estimator.interpret((head,), ITEM, card("pose_estimator"), MODELS.pose_estimator)
+    assert result["keypoints"].shape == (1, 17, 3)
+    assert result["keypoints"][0, 1].tolist() == [3, 4, 5]
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 3000), (3000, 1), (640, 360)])
+def test_every_input_is_of_a_size_that_the_networks_take(width: int, height: int) -> None:
+    image = np.zeros((height, width, 3), np.uint8)
+    for fitted in (pose_estimator.prepare(image).image, threat_detector.prepare(image).image):
+        assert max(fitted.shape[:2]) <= 640
+        assert fitted.shape[0] % 32 == fitted.shape[1] % 32 == 0
+    assert person_reid.prepare(image).shape == (256, 128, 3)
+    pet = {"shortest_edge": 224, "crop_pct": 0.875, "resample": 3}
+    assert pet_classifier.prepare(image, pet).shape == (224, 224, 3)

@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from models.store import StoredModel, StoreError
+from runners.contract import State
+from runners.engines import Engine
+from runners.engines.errors import EngineError
+from runners.resident import ModelUnavailable, Resident
+from tests.serving import fake
+
+FOUND = fake.find("person_reid")
+assert FOUND is not None
+
+
+class World:
+    """A model store that may hold something and an engine that may load: written by the test, counted by itself."""
+
+    def __init__(self) -> None:
+        self.stored: StoredModel | StoreError | None = FOUND
+        self.engine: Engine | Exception = fake.FakeEngine("person_reid")
+        self.may_load = threading.Event()
+        self.may_load.set()
+        self.loads: list[str] = []
+
+    def find(self) -> StoredModel | None:
+        if isinstance(self.stored, StoreError):
+            raise self.stored
+        return self.stored
+
+    def load(self, stored: StoredModel) -> Engine:
+        assert stored is FOUND
+        self.loads.append(threading.current_thread().name)
+        assert self.may_load.wait(10)
+        if isinstance(self.engine, Exception):
+            raise self.engine
+        return self.engine
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def loader() -> Iterator[Executor]:
+    with ThreadPoolExecutor(1, thread_name_prefix="loader") as executor:
+        yield executor
+
+
+@pytest.fixture
+def make(world: World, loader: Executor) -> Callable[[], Resident]:
+    return lambda: Resident("person_reid", world.find, world.load, loader)
+
+
+Make = Callable[[], Resident]
+
+
+def state(resident: Resident) -> tuple[State, Any]:
+    status = resident.status()
+    return status["state"], status["detail"]
+
+
+def test_a_stored_model_is_unloaded_until_it_is_asked_for(make: Make, world: World) -> None:
+    resident = make()
+    assert resident.status() == {
+        "state": State.UNLOADED,
+        "engine": None,
+        "precision": None,
+        "weights": "osnet-x0-25@0123456789ab",
+        "untrained": False,
+        "detail": None,
+        "input": {},
+    }
+    assert world.loads == []
+
+
+def test_the_first_request_loads_it_on_the_loaders_thread(make: Make, world: World) -> None:
+    resident = make()
+    loaded = resident.wait(5)
+    assert loaded.engine is world.engine
+    assert loaded.stored is FOUND
+    assert [name.split("_")[0] for name in world.loads] == ["loader"]
+    status = resident.status()
+    assert (status["state"], status["engine"], status["precision"]) == (State.READY, "openvino", "f32")
+
+
+def test_however_many_ask_it_is_loaded_once(make: Make, world: World) -> None:
+    world.may_load.clear()
+    resident = make()
+    engines: list[Engine] = []
+    threads = [threading.Thread(target=lambda: engines.append(resident.wait(10).engine)) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    while not world.loads:
+        time.sleep(0.001)
+    assert state(resident)[0] is State.LOADING
+    world.may_load.set()
+    for thread in threads:
+        thread.join(10)
+    assert engines == [world.engine] * 16
+    assert len(world.loads) == 1
+    resident.wait(1)
+    assert len(world.loads) == 1
+
+
+def test_who_waits_too_long_is_told_that_it_is_loading(make: Make, world: World) -> None:
+    world.may_load.clear()
+    resident = make()
+    with pytest.raises(ModelUnavailable, match=r"person_reid is still loading after 0\.05 s"):
+        resident.wait(0.05)
+    world.may_load.set()
+    assert resident.wait(5).engine is world.engine
+    assert len(world.loads) == 1
+
+
+def test_a_model_that_is_not_in_the_store_is_absent_and_names_the_remedy(make: Make, world: World) -> None:
+    world.stored = None
+    resident = make()
+    remedy = "python -m models.import_models person_reid"
+    with pytest.raises(ModelUnavailable, match=f"person_reid is absent: .*{remedy}"):
+        resident.wait(1)
+    assert state(resident)[0] is State.ABSENT
+    assert remedy in state(resident)[1]
+    assert resident.status()["input"] is None
+    assert world.loads == []
+
+
+@pytest.mark.parametrize("before", [None, StoreError("half a copy")])
+def test_a_model_that_is_imported_later_is_loaded_by_the_next_request(
+    make: Make, world: World, before: StoreError | None
+) -> None:
+    world.stored = before
+    resident = make()
+    with pytest.raises(ModelUnavailable):
+        resident.wait(1)
+    world.stored = FOUND
+    assert resident.wait(5).engine is world.engine
+    assert state(resident) == (State.READY, None)
+
+
+@pytest.mark.parametrize("before", [None, StoreError("half a copy")])
+def test_a_model_that_is_imported_later_is_noticed_without_a_request(
+    make: Make, world: World, before: StoreError | None
+) -> None:
+    world.stored = before
+    resident = make()
+    world.stored = FOUND
+    resident.look_again()
+    assert state(resident) == (State.UNLOADED, None)
+    assert world.loads == []
+
+
+def test_a_loaded_model_is_not_looked_for_again(make: Make, world: World) -> None:
+    resident = make()
+    resident.wait(5)
+    world.stored = None
+    resident.look_again()
+    assert state(resident) == (State.READY, None)
+
+
+def test_a_damaged_entry_of_the_store_has_failed_with_its_text(make: Make, world: World) -> None:
+    world.stored = StoreError("person_reid:1 cannot be used")
+    assert state(make()) == (State.FAILED, "person_reid:1 cannot be used")
+
+
+@pytest.mark.parametrize(
+    ("failure", "detail"),
+    [
+        (EngineError("this CPU has no bf16 instructions"), "this CPU has no bf16 instructions"),
+        (StoreError("gone"), "gone"),
+        (RuntimeError("warm-up: out of memory"), "loading failed: RuntimeError: warm-up: out of memory"),
+    ],
+)
+def test_a_load_that_fails_is_failed_with_its_cause_and_not_tried_again(
+    make: Make, world: World, failure: Exception, detail: str
+) -> None:
+    world.engine = failure
+    resident = make()
+    for _ in range(3):
+        with pytest.raises(ModelUnavailable):
+            resident.wait(5)
+    assert state(resident) == (State.FAILED, detail)
+    assert len(world.loads) == 1
+
+
+def test_what_a_caller_is_told_of_a_failure_holds_no_path(make: Make, world: World) -> None:
+    world.engine = RuntimeError("cannot open /home/bentoml/models/graph.onnx")
+    with pytest.raises(ModelUnavailable) as caught:
+        make().wait(5)
+    assert str(caught.value) == "person_reid has failed: /health says why"

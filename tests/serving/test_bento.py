@@ -1,0 +1,55 @@
+"""The built bento, served without the checkout and from another model store."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.serving.server import ROOT, serving
+
+pytestmark = [pytest.mark.weights, pytest.mark.serve]
+
+PACKED = {
+    "LICENSE",
+    "api",
+    "bentofile.yaml",
+    "configuration.yaml",
+    "models",
+    "runners",
+    "service.py",
+    "settings.py",
+    "vision",
+}
+
+
+def bentoml(home: Path, *arguments: str, cwd: Path) -> str:
+    environment = {**os.environ, "BENTOML_HOME": str(home)}
+    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"  # BentoML calls uv by its name
+    command = [sys.executable, "-m", "bentoml", *arguments]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()
+
+
+def test_a_built_bento_serves_the_models_it_was_built_with(model_store: Path, shared: Path, tmp_path: Path) -> None:
+    tag = bentoml(model_store, "build", "--output", "tag", cwd=ROOT).removeprefix("__tag__:")
+    archive = tmp_path / "service.tar"  # a .bento is compressed, which takes minutes for the weights
+    bentoml(model_store, "export", tag, str(archive), cwd=tmp_path)
+    home = tmp_path / "home"
+    bentoml(home, "import", str(archive), cwd=tmp_path)
+    name, version = tag.split(":")
+    assert {path.name for path in (home / "bentos" / name / version / "src").iterdir()} == PACKED
+    # A model that was imported since then is not what this bento was built with.
+    newer = home / "models" / "threat_detector" / "latest"
+    newer.write_text("imported-since")
+    with serving(tmp_path, {"BENTOML_HOME": str(home)}, tag, cwd=tmp_path) as server:
+        assert server.model("threat_detector")["weights"] == "threat-detection-yolov8n@67685628b76d"
+        picture = (shared / "images" / "knife_board.jpg").read_bytes()
+        answer = httpx.post(f"{server.url}/threat-detect", files={"image": picture}, timeout=30).json()
+        assert [threat["class"] for threat in answer["threats_detected"]] == ["knife"]
+        assert server.health().json()["status"] == "healthy"

@@ -1,0 +1,153 @@
+"""Runners that die, and a server that is told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import aiohttp
+import httpx
+import psutil  # type: ignore[import-untyped]
+import pytest
+
+from tests.serving import fake
+from tests.serving.pictures import answer, ask, check_error, encoded, plain
+from tests.serving.server import Server, serving
+from tests.serving.test_metrics import samples
+
+pytestmark = pytest.mark.serve
+
+PNG = encoded(plain((1, 2, 3)))
+RAW = {"content-type": "image/png"}
+# BentoML looks for dead processes every ten seconds (measured: back after 0 to 10 s and the load).
+BACK_S = 40
+
+
+@pytest.fixture(scope="module")
+def isolated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One runner process for each of two models."""
+    heavy = dict.fromkeys(("ENRICHMENT_THREAT_SERVICE", "ENRICHMENT_PET_SERVICE", "ENRICHMENT_DEPTH_SERVICE"), "heavy")
+    with serving(tmp_path_factory.mktemp("isolated"), {"ENRICHMENT_PLACEMENT": "isolated", **heavy}) as running:
+        yield running
+
+
+async def test_a_killed_runner_is_told_at_once_and_comes_back(server: Server) -> None:
+    replies: list[tuple[float, int, float, str]] = []  # when it was sent, status, seconds, error code
+    health: list[tuple[float, int]] = []
+    stop = asyncio.Event()
+    image = encoded(plain(fake.sleeper(0.1)))  # so that some are under way in the engine when it dies
+
+    async def load(session: aiohttp.ClientSession) -> None:
+        while not stop.is_set():
+            began = time.monotonic()
+            async with session.post("/person-reid", data=image, headers=RAW) as response:
+                body = await response.json()
+                code = body["error"]["code"] if "error" in body else "ok"
+                replies.append((began, response.status, time.monotonic() - began, code))
+            await asyncio.sleep(0.02)
+
+    async def watch(session: aiohttp.ClientSession) -> None:
+        while not stop.is_set():
+            began = time.monotonic()
+            async with session.get("/health") as response:
+                await response.read()
+                health.append((began, response.status))
+            await asyncio.sleep(0.05)
+
+    async with aiohttp.ClientSession(server.url) as session:
+        tasks = [asyncio.create_task(load(session)) for _ in range(8)] + [asyncio.create_task(watch(session))]
+        async with asyncio.timeout(10):
+            while len(replies) < 16:
+                await asyncio.sleep(0.01)
+        killed = time.monotonic()
+        os.kill(server.runner_pid(), signal.SIGKILL)
+        async with asyncio.timeout(BACK_S):
+            while not any(status == 200 and began > killed + 0.5 for began, status, _, _ in replies):
+                await asyncio.sleep(0.05)
+        stop.set()
+        await asyncio.gather(*tasks)
+
+    before = [status for began, status, seconds, _ in replies if began + seconds < killed]
+    assert set(before) == {200}
+    assert {(status, code) for _, status, _, code in replies} == {(200, "ok"), (503, "runner_unavailable")}
+    assert max(seconds for _, status, seconds, _ in replies if status == 503) < 4
+    at_once = [seconds for began, status, seconds, _ in replies if status == 503 and began > killed + 4]
+    assert not at_once or max(at_once) < 1  # once it is known, nobody waits
+    assert {status for began, status in health if began < killed} == {200}
+    assert 503 in {status for began, status in health if began > killed}
+    assert max(began for began, status in health if status == 503) - killed > 0.1
+
+    server.wait(server.is_ready, "ready again", BACK_S)
+    assert server.health().json()["status"] == "healthy"
+
+
+def test_while_the_runner_is_gone_all_routes_say_so_in_the_contracts_shape(server: Server) -> None:
+    os.kill(server.runner_pid(), signal.SIGSTOP)  # alive, so that BentoML starts no other, and silent
+    try:
+        with httpx.Client(base_url=server.url, timeout=30) as client:
+            assert server.health().status_code == 200  # a hiccup is no death
+            psutil.Process(server.runner_pid()).kill()
+            server.wait(lambda: server.health().status_code == 503, "unhealthy", 10)
+            body = server.health().json()
+            assert body["status"] == "unhealthy"
+            assert {model["state"] for model in body["models"].values()} == {"failed"}
+            assert not any(body["models_loaded"].values())
+            assert client.get("/livez").status_code == 200  # the process is alive, but
+            assert client.get("/readyz").status_code == 503  # it may take no traffic
+            for route in ("/person-reid", "/depth-estimate", "/pose-analyze"):
+                began = time.monotonic()
+                response = ask(client, route, PNG)
+                check_error(response, 503, "runner_unavailable")
+                assert response.headers["retry-after"] == "10"
+                assert time.monotonic() - began < 0.5
+            metrics = client.get("/metrics").text
+            assert 'enrichment_light_model_loaded{model="person_reid"} 0.0' in metrics
+    finally:
+        server.wait(server.is_ready, "ready again", BACK_S)
+    assert ask(httpx.Client(base_url=server.url), "/person-reid", PNG).status_code == 200
+
+
+def test_an_image_that_crashes_one_of_two_runners_leaves_the_other(isolated: Server) -> None:
+    with httpx.Client(base_url=isolated.url, timeout=30) as client:
+        assert answer(client, "/pose-analyze", PNG)["num_people"] == 1
+        began = time.monotonic()
+        crashed = ask(client, "/person-reid", plain(fake.CRASHES))
+        check_error(crashed, 503, "runner_unavailable")
+        assert time.monotonic() - began < 4
+        isolated.wait(lambda: isolated.health().json()["status"] == "degraded", "degraded", 5)
+        assert isolated.health().status_code == 200
+        assert isolated.model("person_reid")["state"] == "failed"
+        assert isolated.model("pose_estimator")["state"] == "ready"
+        assert answer(client, "/pose-analyze", PNG)["num_people"] == 1
+        check_error(ask(client, "/person-reid", PNG), 503, "runner_unavailable")
+        isolated.wait(lambda: isolated.model("person_reid")["state"] == "ready", "back", BACK_S)
+        assert fake.colour_of(answer(client, "/person-reid", PNG)["embedding"]) == (1, 2, 3)
+
+
+def test_requests_in_flight_are_finished_when_the_server_is_told_to_end(isolated: Server) -> None:
+    # The last test of this file: the server is gone afterwards.
+    def post(number: int) -> httpx.Response:
+        image = encoded(plain(fake.sleeper(2.0) if number == 0 else (number, 7, 7)))
+        return httpx.post(f"{isolated.url}/person-reid", content=image, headers=RAW, timeout=30)
+
+    def in_runner() -> float:
+        name = "bentoml_service_request_in_progress"
+        found = samples(httpx.Client(base_url=isolated.url), name).get(name, {})
+        return sum(value for labels, value in found.items() if ("endpoint", "/person_reid") in labels)
+
+    family = psutil.Process(isolated.process.pid).children(recursive=True)
+    with ThreadPoolExecutor(8) as pool:
+        held = [pool.submit(post, 0)]
+        isolated.wait(lambda: in_runner() == 1, "running", 10)
+        held += [pool.submit(post, number) for number in range(1, 8)]
+        isolated.wait(lambda: in_runner() == 8, "queued behind it", 10)
+        isolated.process.send_signal(signal.SIGTERM)
+        replies = [future.result() for future in held]
+    assert [reply.status_code for reply in replies] == [200] * 8
+    assert [fake.colour_of(reply.json()["embedding"]) for reply in replies[1:]] == [(i, 7, 7) for i in range(1, 8)]
+    assert isolated.process.wait(20) == 0
+    assert psutil.wait_procs(family, timeout=5)[1] == []

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import re
+import threading
+import time
+
+import httpx
+import pytest
+
+from models.catalogue import CATALOGUE
+from tests.serving.fake import sleeper
+from tests.serving.pictures import ROUTES, ask, encoded, plain
+from tests.serving.server import Server
+
+pytestmark = pytest.mark.serve
+
+
+def test_the_health_document_of_a_healthy_service(client: httpx.Client) -> None:
+    response = client.get("/health")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    body = response.json()
+    assert 0 < body.pop("uptime_seconds") < 3600
+    weights = {name: f"{spec.weights}@0123456789ab" for name, spec in CATALOGUE.items()}
+    assert body == {
+        "status": "healthy",
+        "models_loaded": dict.fromkeys(CATALOGUE, True),
+        "gpu_available": False,
+        "gpu_memory_used_gb": 0.0,
+        "models": {
+            name: {"state": "ready", "engine": "openvino", "precision": "f32", "weights": weights[name], "detail": None}
+            for name in CATALOGUE
+        },
+    }
+
+
+def test_alive_ready_and_healthy_have_routes_of_their_own(client: httpx.Client) -> None:
+    assert [client.get(path).status_code for path in ("/livez", "/readyz", "/health", "/metrics")] == [200] * 4
+
+
+def test_health_answers_within_100_ms_while_models_are_busy(server: Server, client: httpx.Client) -> None:
+    def keep_busy(route: str) -> None:
+        assert httpx.post(f"{server.url}{route}", content=slow, headers=png, timeout=30).status_code == 200
+
+    slow, png = encoded(plain(sleeper(2))), {"content-type": "image/png"}
+    busy = [
+        route for route in ROUTES if route != "/pet-classify"
+    ]  # it would sleep twice: it asks the pose estimator, too
+    threads = [threading.Thread(target=keep_busy, args=(route,)) for route in busy]
+    began = time.monotonic()
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    seconds = []
+    while time.monotonic() - began < 1.8:
+        asked = time.perf_counter()
+        assert client.get("/health").json()["status"] == "healthy"
+        seconds.append(time.perf_counter() - asked)
+        time.sleep(0.02)
+    for thread in threads:
+        thread.join()
+    assert time.monotonic() - began > 2  # they were busy all the time
+    assert sorted(seconds)[int(len(seconds) * 0.9)] < 0.1  # a few may meet a machine that is busy elsewhere
+    assert len(seconds) > 20
+
+
+def test_a_slow_image_of_one_model_does_not_hold_up_another(server: Server, client: httpx.Client) -> None:
+    slow = threading.Thread(
+        target=lambda: ask(httpx.Client(base_url=server.url), "/depth-estimate", plain(sleeper(1.5)))
+    )
+    slow.start()
+    time.sleep(0.3)
+    began = time.monotonic()
+    assert ask(client, "/person-reid", plain((1, 2, 3))).status_code == 200
+    assert time.monotonic() - began < 1
+    slow.join()
+
+
+def test_the_index_page_loads_nothing_from_elsewhere(client: httpx.Client) -> None:
+    response = client.get("/")
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith("text/html")
+    assert not re.findall(r"(?:https?:)?//[\w.-]+\.\w+", response.text)
+    for route in ROUTES:
+        assert route.removeprefix("/") in response.text
+
+
+def test_the_openapi_document_has_the_routes_and_their_fields(client: httpx.Client) -> None:
+    document = client.get("/docs.json").json()
+    for route in ROUTES:
+        schema = document["paths"][route]["post"]["requestBody"]["content"]["application/json"]["schema"]
+        assert set(schema["properties"]) == {"image_base64", "image", "bbox", "min_confidence"}

@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from models.catalogue import CATALOGUE
+from settings import DEFAULT_FILE, Settings, SettingsError, load
+from tests.serving.server import configuration
+
+
+def get(settings: Settings, path: str) -> Any:
+    value: Any = settings
+    for part in path.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def test_the_file_of_the_checkout_is_valid_and_has_the_documented_defaults() -> None:
+    settings = load(DEFAULT_FILE, {})
+    assert str(settings.server.host) == "0.0.0.0"
+    assert settings.server.port == 8096
+    assert settings.limits.max_image_bytes == 10 * 2**20
+    assert settings.limits.max_pixels == 50_000_000
+    assert settings.assigned() == tuple(CATALOGUE)
+    assert settings.allow_untrained is False
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "path", "expected"),
+    [
+        ("HOST", "127.0.0.1", "server.host", "127.0.0.1"),
+        ("HOST", "::1", "server.host", "::1"),
+        ("PORT", "9000", "server.port", "9000"),
+        ("ENRICHMENT_PRELOAD_MODELS", "person_reid", "preload", "('person_reid',)"),
+        (
+            "ENRICHMENT_LIGHT_PRELOAD_MODELS",
+            " person_reid , pose_estimator,",
+            "preload",
+            "('person_reid', 'pose_estimator')",
+        ),
+        ("ENRICHMENT_LIGHT_PRELOAD_MODELS", "", "preload", "()"),
+        ("ENRICHMENT_ENGINE", "torch", "engine", "torch"),
+        ("ENRICHMENT_PRECISION", "bf16", "precision", "bf16"),
+        ("ENRICHMENT_PLACEMENT", "isolated", "placement", "isolated"),
+        ("ENRICHMENT_ALLOW_UNTRAINED", "true", "allow_untrained", "True"),
+        ("ENRICHMENT_POSE_SERVICE", "heavy", "models.pose_estimator.assignment", "heavy"),
+        ("ENRICHMENT_THREAT_SERVICE", "heavy", "models.threat_detector.assignment", "heavy"),
+        ("ENRICHMENT_REID_SERVICE", "heavy", "models.person_reid.assignment", "heavy"),
+        ("ENRICHMENT_PET_SERVICE", "heavy", "models.pet_classifier.assignment", "heavy"),
+        ("ENRICHMENT_DEPTH_SERVICE", "heavy", "models.depth_estimator.assignment", "heavy"),
+    ],
+)
+def test_a_variable_wins_over_the_file(variable: str, value: str, path: str, expected: str) -> None:
+    assert str(get(load(DEFAULT_FILE, {}), path)) != expected
+    assert str(get(load(DEFAULT_FILE, {variable: value}), path)) == expected
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "allowed"),
+    [
+        ("HOST", "no-address", "IPv4"),
+        ("PORT", "eighty", "integer"),
+        ("PORT", "65536", "65535"),
+        ("PORT", "0", "1"),
+        ("ENRICHMENT_PRELOAD_MODELS", "face_detector", "'pose_estimator'"),
+        ("ENRICHMENT_LIGHT_PRELOAD_MODELS", "pose_estimator,face_detector", "'depth_estimator'"),
+        ("ENRICHMENT_ENGINE", "onnx", "'auto', 'openvino' or 'torch'"),
+        ("ENRICHMENT_PRECISION", "int8", "'auto', 'f32', 'bf16' or 'f16'"),
+        ("ENRICHMENT_PLACEMENT", "together", "'shared' or 'isolated'"),
+        ("ENRICHMENT_ALLOW_UNTRAINED", "perhaps", "boolean"),
+        ("ENRICHMENT_POSE_SERVICE", "medium", "'light' or 'heavy'"),
+        ("ENRICHMENT_REID_SERVICE", "Light", "'light' or 'heavy'"),
+        ("ENRICHMENT_PET_SERVICE", "none", "'light' or 'heavy'"),
+        ("ENRICHMENT_DEPTH_SERVICE", "1", "'light' or 'heavy'"),
+    ],
+)
+def test_a_bad_variable_is_named_with_its_value_and_what_is_allowed(variable: str, value: str, allowed: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(DEFAULT_FILE, {variable: value})
+    text = str(caught.value)
+    assert f"environment variable {variable} = " in text
+    assert repr(value.split(",")[-1]) in text
+    assert allowed in text
+
+
+@pytest.mark.parametrize("variable", ["HOST", "PORT", "ENRICHMENT_ENGINE", "ENRICHMENT_POSE_SERVICE"])
+def test_an_empty_variable_is_one_that_is_not_set(variable: str) -> None:
+    """Compose passes `X=` where the host has no X."""
+    assert load(DEFAULT_FILE, {variable: ""}) == load(DEFAULT_FILE, {})
+
+
+def test_all_bad_variables_are_named_at_once() -> None:
+    with pytest.raises(SettingsError, match=r"PORT.*ENRICHMENT_ENGINE|ENRICHMENT_ENGINE.*PORT"):
+        load(DEFAULT_FILE, {"PORT": "x", "ENRICHMENT_ENGINE": "y"})
+
+
+@pytest.mark.parametrize("light", ["pose_estimator", ""])
+def test_the_variable_for_light_models_wins_over_the_one_of_the_compose_file(light: str) -> None:
+    environment = {"ENRICHMENT_LIGHT_PRELOAD_MODELS": light, "ENRICHMENT_PRELOAD_MODELS": "person_reid"}
+    assert load(DEFAULT_FILE, environment).preload == (("pose_estimator",) if light else ())
+
+
+def test_models_for_the_heavy_service_are_not_assigned() -> None:
+    settings = load(DEFAULT_FILE, {"ENRICHMENT_PET_SERVICE": "heavy", "ENRICHMENT_POSE_SERVICE": "heavy"})
+    assert settings.assigned() == ("threat_detector", "person_reid", "depth_estimator")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("max_in_flight", 64),
+        ("limits.max_in_fligth", 64),
+        ("models.face_detector", {"assignment": "light", "max_batch_size": 8}),
+        ("models.person_reid.min_confidence", 0.5),
+    ],
+)
+def test_an_unknown_key_of_the_file_is_refused_by_name(tmp_path: Path, path: str, value: object) -> None:
+    with pytest.raises(SettingsError, match=rf"changed\.yaml: {path} = .*Extra inputs are not permitted"):
+        load(configuration(tmp_path, {path: value}), {})
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "allowed"),
+    [
+        ("limits.max_image_mib", 0, "greater than 0"),
+        ("limits.max_in_flight", 0, "greater than or equal to 1"),
+        ("limits.request_timeout_s", -1, "greater than 0"),
+        ("models.pose_estimator.max_batch_size", 1, "greater than or equal to 2"),
+        ("models.pose_estimator.min_confidence", 1.5, "less than or equal to 1"),
+        ("models.depth_estimator.input_size", 520, "multiple of 14"),
+        ("models.threat_detector.assignment", "both", "'light' or 'heavy'"),
+        ("preload", ["nobody"], "'pose_estimator'"),
+    ],
+)
+def test_a_bad_value_of_the_file_is_named_with_what_is_allowed(
+    tmp_path: Path, path: str, value: object, allowed: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load(configuration(tmp_path, {path: value}), {})
+    assert f"changed.yaml: {path}" in str(caught.value)
+    assert allowed in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("services: [", "is not YAML"),
+        ("", "has no section services.ai-enrichment-light.enrichment"),
+        ("services: {ai-enrichment-light: {}}", "has no section"),
+        ("services: {ai-enrichment-light: {enrichment: 3}}", "must be a mapping"),
+    ],
+)
+def test_a_file_without_our_section_is_refused_by_name(tmp_path: Path, text: str, complaint: str) -> None:
+    file = tmp_path / "odd.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(SettingsError, match=complaint) as caught:
+        load(file, {})
+    assert str(file) in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"nowhere\.yaml: cannot be read"):
+        load(tmp_path / "nowhere.yaml", {})
+
+
+def test_settings_are_frozen() -> None:
+    settings = load(DEFAULT_FILE, {})
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.limits.max_in_flight = 1  # type: ignore[misc]
+
+
+def test_a_bad_variable_stops_the_start_of_the_service(tmp_path: Path) -> None:
+    environment = {**os.environ, "ENRICHMENT_ENGINE": "onnx", "BENTOML_HOME": str(tmp_path)}
+    started = subprocess.run(
+        [sys.executable, "-c", "import service"],
+        env=environment,
+        cwd=DEFAULT_FILE.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert started.returncode != 0
+    assert "environment variable ENRICHMENT_ENGINE = 'onnx'" in started.stderr.splitlines()[-1]
