@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
-import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import bentoml
 import numpy as np
@@ -26,8 +23,6 @@ from runners.resident import Loaded, ModelUnavailable, Resident
 from settings import ModelSettings, get_settings
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
-_API_SILENCE_S: Final = 3.0  # the heartbeat comes every second: so long without it, the API is gone
-
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 
@@ -67,8 +62,6 @@ class Runner:
         self._settings = settings
         self._device = device.choose(settings.device.gpu)
         logger.info("computing on %s", self._device.name)
-        self._heard = time.monotonic()
-        self._outlive_the_api()
         self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader")
         self._networks = {network.name: network for network in self.networks}
         self._residents = {
@@ -104,7 +97,6 @@ class Runner:
 
         The heartbeat is also when a model that was imported meanwhile is noticed, and loaded if it is to be preloaded.
         """
-        self._heard = time.monotonic()
         for name, resident in self._residents.items():
             resident.look_again()
             if name in self._settings.preload:
@@ -116,25 +108,6 @@ class Runner:
             "models": {name: resident.status() for name, resident in self._residents.items()},
         }
         return dict(status)
-
-    def _outlive_the_api(self) -> None:
-        """On SIGTERM, which BentoML sends to all processes at once, end only after the API has stopped calling.
-
-        Requests that are still being decoded there would otherwise find no runner. A stop takes 3 s longer by it.
-        """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            leave = signal.getsignal(number)
-            if getattr(leave, "__name__", "") == "handle_exit":  # uvicorn's: this is a server's process
-                signal.signal(number, partial(self._leave_later, leave))
-
-    def _leave_later(self, leave: Any, number: int, _: object) -> None:
-        def wait() -> None:
-            latest = time.monotonic() + self._settings.limits.request_timeout_s
-            while time.monotonic() < min(self._heard + _API_SILENCE_S, latest):
-                time.sleep(0.1)
-            leave(number, None)
-
-        threading.Thread(target=wait, name="leave", daemon=True).start()
 
     def _interpret(self, name: ModelName, loaded: Loaded, outputs: batches.Outputs, item: Item) -> Result | Failure:
         try:
