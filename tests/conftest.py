@@ -9,11 +9,15 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 # Before anything imports BentoML, which reads it once: no test may see or touch the user's own model store.
 _HOME = tempfile.mkdtemp(prefix="enrichment-tests-")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 os.environ |= {"BENTOML_HOME": _HOME, "BENTOML_DO_NOT_TRACK": "True", "YOLO_CONFIG_DIR": f"{_HOME}/ultralytics"}
+
+# As Pillow has it: ultralytics, which some tests import into this process, replaces it with a function of its own.
+PILLOW_OPEN = Image.open
 
 CHECKOUT = Path(__file__).parents[1]
 
