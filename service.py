@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,10 @@ from api.page import INDEX
 from api.request import ImageRequest, Received, parse
 from api.schemas import Answer, DepthResponse, ImageInput, PetResponse, PoseResponse, ReidResponse, ThreatResponse
 from models.catalogue import CATALOGUE, ModelName
+from profiling import Profiler
+from runners import engines
 from runners.contract import State
+from runners.engines.errors import EngineError
 from settings import SERVICE_NAME, get_settings
 from vision import image as images
 
@@ -77,8 +81,18 @@ class EnrichmentLight:
     pet_classifier = _runner("pet_classifier")
     depth_estimator = _runner("depth_estimator")
 
+    @bentoml.on_deployment
+    @staticmethod
+    def check_device() -> None:
+        """Before anything is started: end `bentoml serve` where a GPU is required and there is none."""
+        try:
+            engines.check_gpu(SETTINGS)
+        except EngineError as error:
+            sys.exit(f"{SERVICE_NAME} can't start: {error}")
+
     def __init__(self) -> None:
         self._started = time.monotonic()
+        self._profiler = Profiler(SETTINGS.pyroscope, "api")
         self._links: dict[ModelName, RunnerLink] = {}
         self._watches: list[asyncio.Task[None]] = []
         # Decoding, resizing and PNG encoding happen here: on the event loop they would stall /health.

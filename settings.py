@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    NonNegativeFloat,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from models.catalogue import CATALOGUE, ModelName
 
@@ -39,6 +48,24 @@ class Server(_Section):
 
 class Device(_Section):
     gpu: int = Field(ge=0)
+    gpu_required: bool
+
+
+class Residency(_Section):
+    budget_mb: Literal["auto"] | NonNegativeFloat
+    min_residency_s: float = Field(ge=0)
+
+
+class TensorRt(_Section):
+    cache: Path
+    workspace_gib: float = Field(gt=0)
+    build_timeout_s: float = Field(gt=0)
+
+
+class Pyroscope(_Section):
+    enabled: bool
+    url: HttpUrl
+    application_name: str = Field(min_length=1)
 
 
 class Limits(_Section):
@@ -71,9 +98,11 @@ class Limits(_Section):
 class ModelSettings(_Section):
     assignment: Assignment
     max_batch_size: int = Field(ge=2, le=64)  # BentoML refuses a batchable method with less than two
+    idle_ttl_s: float = Field(ge=0)
 
 
 class DetectorSettings(ModelSettings):
+    use_tensorrt: bool
     min_confidence: float = Fraction
     iou_threshold: float = Fraction
 
@@ -109,6 +138,9 @@ class Settings(_Section):
     precision: Precision
     cpu_threads: int = Field(ge=0)
     device: Device
+    residency: Residency
+    tensorrt: TensorRt
+    pyroscope: Pyroscope
     limits: Limits
     models: Models
     # Set by `make run` alone: the trial may serve untrained stand-ins for the weights that it can't have.
@@ -142,6 +174,15 @@ ENVIRONMENT: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("ENRICHMENT_PRECISION", ("precision",)),
     ("ENRICHMENT_PLACEMENT", ("placement",)),
     ("ENRICHMENT_ALLOW_UNTRAINED", ("allow_untrained",)),
+    ("ENRICHMENT_GPU", ("device", "gpu")),
+    ("ENRICHMENT_GPU_REQUIRED", ("device", "gpu_required")),
+    ("ENRICHMENT_MEMORY_BUDGET_MB", ("residency", "budget_mb")),
+    ("POSE_USE_TENSORRT", ("models", "pose_estimator", "use_tensorrt")),
+    ("THREAT_USE_TENSORRT", ("models", "threat_detector", "use_tensorrt")),
+    ("TENSORRT_CACHE", ("tensorrt", "cache")),
+    ("PYROSCOPE_ENABLED", ("pyroscope", "enabled")),
+    ("PYROSCOPE_URL", ("pyroscope", "url")),
+    ("SERVICE_NAME", ("pyroscope", "application_name")),
     *((spec.assignment_variable, ("models", name, "assignment")) for name, spec in CATALOGUE.items()),
 )
 

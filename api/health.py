@@ -17,13 +17,17 @@ _DISABLED: Final[ModelStatus] = {
     "untrained": False,
     "detail": "assigned to the heavy service",
     "input": None,
+    "memory_mb": None,
+    "loads": 0,
 }
 _GONE: Final[ModelStatus] = {
     **_DISABLED,
     "state": State.FAILED,
     "detail": "its runner is not there; it is being restarted",
 }
-_CAN_SERVE: Final = frozenset({State.READY, State.UNLOADED, State.LOADING})
+_LOADED: Final = frozenset({State.READY, State.BUILDING_ENGINE})
+_CAN_SERVE: Final = _LOADED | {State.UNLOADED, State.LOADING}
+_SHOWN: Final = ("state", "engine", "precision", "weights", "detail", "memory_mb", "loads")
 
 
 def model_statuses(links: Sequence[RunnerLink]) -> dict[ModelName, ModelStatus]:
@@ -51,21 +55,32 @@ def report(links: Sequence[RunnerLink], uptime_seconds: float) -> tuple[int, dic
     alive = [link.status for link in links if link.status]
     body = {
         "status": summary,
-        "models_loaded": {name: status["state"] == State.READY for name, status in statuses.items()},
-        "gpu_available": any(status["gpu"] is not None for status in alive),
+        "models_loaded": {name: status["state"] in _LOADED for name, status in statuses.items()},
+        "gpu_available": any(status["device"]["index"] is not None for status in alive),
         "gpu_memory_used_gb": gpu_memory_used_gb(links),
         "uptime_seconds": round(uptime_seconds, 1),
-        "models": {
-            name: {key: status[key] for key in ("state", "engine", "precision", "weights", "detail")}
-            for name, status in statuses.items()
-        },
+        "models": {name: {key: status[key] for key in _SHOWN} for name, status in statuses.items()},
+        "runners": [_runner(link) for link in links],
     }
     return (503 if summary == "unhealthy" else 200), body
 
 
 def gpu_memory_used_gb(links: Sequence[RunnerLink]) -> float:
-    """Device memory of all runner processes in GB."""
-    return round(sum(link.status["gpu_memory_used_gb"] for link in links if link.status), 3)
+    """Device memory of all runner processes in GB (10⁹ bytes); 0 where they compute on a CPU."""
+    on_gpu = [link.status for link in links if link.status and link.status["device"]["index"] is not None]
+    return round(sum(status["memory"]["used_mb"] for status in on_gpu) / 1000, 3)
+
+
+def _runner(link: RunnerLink) -> dict[str, Any]:
+    status = link.status
+    return {
+        "name": link.name,
+        "pid": status["pid"] if status else None,
+        "restarts": link.restarts,
+        "last_fault": link.last_fault,
+        "device": status["device"] if status else None,
+        "memory": status["memory"] if status else None,
+    }
 
 
 def _summary(statuses: Mapping[ModelName, ModelStatus]) -> str:

@@ -43,6 +43,8 @@ class RunnerLink:
         self.models = tuple(models)
         self.status: RunnerStatus | None = None  # None while the runner is down
         self.was_up = False  # once it was, and is gone now, the runners of other models may still serve
+        self.restarts = 0
+        self.last_fault: str | None = None  # when and why the runner ended its process itself
         self._call = call
         self._pid: int | None = None
         self._heard = time.monotonic()
@@ -80,7 +82,10 @@ class RunnerLink:
             raise internal_error() from None
         if not isinstance(results, list) or len(results) != 1:
             raise ApiError("internal", f"{name} did not give one result for one image")
-        return _unwrap(results[0])
+        result = results[0]
+        if result.get("error") == "runner_unavailable" and self.status is not None:
+            await self._beat()  # it is about to end: hear why, and let nobody else wait for it
+        return _unwrap(result)
 
     async def _until_answered(self, method: str, *args: Any) -> Any:
         """A call, repeated where its connection broke although the runner lives on.
@@ -129,9 +134,15 @@ class RunnerLink:
         if status["pid"] != self._pid:
             if self._pid is not None:
                 self._down("it has a new process")
+                self.restarts += 1
                 _forget_metrics(self._pid)
             logger.info("the runner %s is up (process %d)", self.name, status["pid"])
             self._pid = status["pid"]
+        if status["fault"] is not None:
+            if self.status is not None or self.last_fault is None:
+                self.last_fault = f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {status['fault']}"
+            self._down(status["fault"])
+            return
         if self._lost.done():
             self._lost = asyncio.get_running_loop().create_future()
         self.status = status

@@ -14,6 +14,7 @@ from models.store import StoredModel, find
 from runners import batches, depth_estimator, person_reid, pet_classifier, pose_estimator, threat_detector
 from runners.contract import Result
 from runners.engines import Engine
+from runners.engines.errors import OutOfMemory
 from settings import Settings
 from vision.image import RGB, Box, decode
 
@@ -39,9 +40,12 @@ class Pipeline:
         name = self.stored.card.name
         models = self.settings.models
         prepared = [prepare(name, Picture.of(image, box), None, models, self.stored.card.input) for image in images]
-        outputs = batches.run(self.engine, [one.item["image"] for one in prepared], models[name].max_batch_size)
+        inputs = [one.item["image"] for one in prepared]
+        outputs = batches.run(self.engine, inputs, models[name].max_batch_size, lambda: None)
         answers = []
         for one, output in zip(prepared, outputs, strict=True):
+            if isinstance(output, OutOfMemory):
+                raise output
             result = _ROOMS[name].interpret(output, one.item, self.stored.card, models[name])
             answers.append((result, one.answer(result)))
         return answers

@@ -19,8 +19,7 @@ from api.schemas import PetResponse, PoseResponse, ThreatResponse
 from benchmarks.in_process import Pipeline, read, stored
 from models.catalogue import CATALOGUE, ModelName
 from runners.contract import F32, DepthResult, PoseResult, ReidResult, ThreatResult
-from runners.device import choose
-from runners.engines import load
+from runners.engines import load, take_gpu
 from settings import EngineChoice, Precision, get_settings
 from vision.boxes import intersection
 
@@ -124,7 +123,7 @@ def pipeline(name: ModelName, engine: EngineChoice, precision: Precision) -> Pip
     """A model on one engine in one precision."""
     settings = get_settings().model_copy(update={"engine": engine, "precision": precision})
     model = stored(name)
-    return Pipeline(model, load(model, settings, choose(settings.device.gpu)), settings)
+    return Pipeline(model, load(model, settings, take_gpu(settings)), settings)
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ class State(StrEnum):
     ABSENT = "absent"  # no weights in the model store
     UNLOADED = "unloaded"  # loads on the first request
     LOADING = "loading"
+    BUILDING_ENGINE = "building_engine"  # ready on torch while a TensorRT engine is being built
     READY = "ready"
     FAILED = "failed"
 
@@ -81,12 +82,16 @@ Result = PoseResult | ThreatResult | ReidResult | PetResult | DepthResult
 class Failure(TypedDict):
     """One item's failure, given back as a value so that its neighbours in the batch keep their answers."""
 
-    error: Literal["model_unavailable", "internal"]
+    error: Literal["model_unavailable", "runner_unavailable", "internal"]
     message: str
 
 
 class ModelStatus(TypedDict):
-    """One model as its runner knows it. `input` is the model card's, None while there are no weights."""
+    """One model as its runner knows it.
+
+    input: the model card's, None while there are no weights. memory_mb: what loading it was measured to take, None
+    before its first load. loads: how often it was loaded in this process.
+    """
 
     state: State
     engine: str | None
@@ -95,12 +100,35 @@ class ModelStatus(TypedDict):
     untrained: bool
     detail: str | None
     input: Mapping[str, Any] | None
+    memory_mb: int | None
+    loads: int
+
+
+class DeviceStatus(TypedDict):
+    """What a runner computes on. index: physical, in PCI order. All but the name are None on a CPU."""
+
+    name: str
+    index: int | None
+    memory_gb: float | None
+    driver: str | None
+
+
+class MemoryStatus(TypedDict):
+    """Memory of a runner process in MB (10⁶ bytes): on a GPU the device's, CUDA context included; on a CPU its growth.
+
+    budget_mb: None = no limit. out_of_memory: batches for which the device had too little.
+    """
+
+    used_mb: int
+    budget_mb: int | None
+    out_of_memory: int
 
 
 class RunnerStatus(TypedDict):
-    """A runner process as a whole."""
+    """A runner process as a whole. fault: the sticky error for which it is about to end."""
 
     pid: int
-    gpu: str | None
-    gpu_memory_used_gb: float
+    device: DeviceStatus
+    memory: MemoryStatus
+    fault: str | None
     models: dict[ModelName, ModelStatus]

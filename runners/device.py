@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
+from collections.abc import MutableMapping
 from dataclasses import dataclass
+from typing import Any
 
 import pynvml
 
@@ -12,41 +13,62 @@ logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handler
 
 
 @dataclass(frozen=True)
-class Device:
-    """cuda: there is a GPU to compute on. name: as NVML calls it, or "CPU". uuid: of the GPU."""
+class Gpu:
+    """One GPU as NVML describes it. index: physical, in PCI order; memory_mb: of the whole card, in 10⁶ bytes."""
 
-    cuda: bool
+    index: int
     name: str
-    uuid: str | None = None
+    uuid: str
+    memory_mb: float
+    driver: str
+    compute_capability: str
 
-    def memory_used_gb(self) -> float:
-        """Device memory of this process in GB (10⁹ bytes), CUDA context included; 0 on a CPU."""
-        if self.uuid is None:
-            return 0.0
-        try:
-            handle = pynvml.nvmlDeviceGetHandleByUUID(self.uuid)
-            processes = pynvml.nvmlDeviceGetComputeRunningProcesses(handle)
-        except pynvml.NVMLError as error:
-            logger.warning("NVML does not say how much memory is used: %s", error)
-            return 0.0
-        return sum(process.usedGpuMemory or 0 for process in processes if process.pid == os.getpid()) / 1e9
+    def __str__(self) -> str:
+        return f"GPU {self.index}: {self.name}, {self.memory_mb / 1000:.1f} GB, driver {self.driver}"
 
 
-def choose(index: int) -> Device:
-    """Take physical GPU `index`, or the only one where just one is visible (a container), or the CPU.
+def choose(index: int, environment: MutableMapping[str, str]) -> Gpu | None:
+    """Take physical GPU `index`, or the only one where just one is visible (a container); None: the CPU computes.
 
-    Sets CUDA_VISIBLE_DEVICES, so it must run before torch is imported; one that is set already is respected.
+    Sets CUDA_VISIBLE_DEVICES in `environment`, so it must run before torch is imported. One that is set already is
+    respected: its first entry is the GPU.
     """
     try:
         pynvml.nvmlInit()
         count = pynvml.nvmlDeviceGetCount()
     except pynvml.NVMLError:  # no driver, no library, no permission: no GPU for this process
-        return Device(cuda=False, name="CPU")
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        return None
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
     if count == 0 or visible in {"", "-1"}:
-        return Device(cuda=False, name="CPU")
+        return None
+    environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # CUDA's own order is by speed; NVML's is this
+    if visible is not None:
+        handle = _handle(visible.split(",")[0].strip(), count)
+        if handle is None:
+            logger.warning("CUDA_VISIBLE_DEVICES=%s names no GPU of this machine (NVML finds %d)", visible, count)
+        return _describe(handle) if handle is not None else None
+    if index >= count > 1:
+        logger.warning("GPU %d is configured and there are %d: GPU 0 is taken", index, count)
     taken = index if index < count else 0
-    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", str(taken))
-    handle = pynvml.nvmlDeviceGetHandleByIndex(taken)
-    return Device(cuda=True, name=pynvml.nvmlDeviceGetName(handle), uuid=pynvml.nvmlDeviceGetUUID(handle))
+    environment["CUDA_VISIBLE_DEVICES"] = str(taken)
+    return _describe(pynvml.nvmlDeviceGetHandleByIndex(taken))
+
+
+def _handle(entry: str, count: int) -> Any | None:
+    """The GPU of one entry of CUDA_VISIBLE_DEVICES: an index, or the beginning of a UUID. None: there is none."""
+    handles = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(count)]
+    if entry.isdecimal():
+        return handles[int(entry)] if int(entry) < count else None
+    return next((handle for handle in handles if pynvml.nvmlDeviceGetUUID(handle).startswith(entry)), None)
+
+
+def _describe(handle: Any) -> Gpu:
+    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+    return Gpu(
+        index=pynvml.nvmlDeviceGetIndex(handle),
+        name=pynvml.nvmlDeviceGetName(handle),
+        uuid=pynvml.nvmlDeviceGetUUID(handle),
+        memory_mb=pynvml.nvmlDeviceGetMemoryInfo(handle).total / 1e6,
+        driver=pynvml.nvmlSystemGetDriverVersion(),
+        compute_capability=f"{major}.{minor}",
+    )

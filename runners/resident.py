@@ -1,56 +1,89 @@
-"""One model's life in a runner process: absent, unloaded, loading, ready or failed."""
+"""One model's life in a runner process: absent, unloaded, loading, building_engine, ready or failed."""
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Executor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from models.catalogue import ModelName
 from models.store import StoredModel, StoreError
 from runners.contract import ModelStatus, State, refusal
 from runners.engines import Engine
-from runners.engines.errors import EngineError
-
-logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
 
 class ModelUnavailable(RuntimeError):
     """The model can't answer now; the text is for the caller of the service and says what the operator can do."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Loaded:
-    """A model that can answer."""
+    """A model that can answer. Times are of time.monotonic()."""
 
     stored: StoredModel
     engine: Engine
+    since: float = field(default_factory=time.monotonic)
+    last_used: float = field(default_factory=time.monotonic)
+    users: int = 0  # calls under way; it may be closed when there are none
 
 
 class Resident:
-    """Loads a model once, however many ask, on a thread that is not theirs."""
+    """What is known of one model, and the way to it: `lease`. What becomes of it is decided by runners.residency.
+
+    `change` guards everything here and is notified at every change; it is one for all models of a process.
+    """
 
     def __init__(
         self,
         name: ModelName,
         find: Callable[[], StoredModel | None],
-        load: Callable[[StoredModel], Engine],
-        loader: Executor,
+        change: threading.Condition,
+        request_load: Callable[[Resident], None],
     ) -> None:
-        """`find` looks into the model store; `load` loads and warms; `loader` is the thread that loading happens on."""
+        """`find` looks into the model store; `request_load` has the model loaded soon, on a thread that is not ours."""
         self.name = name
+        self.loaded: Loaded | None = None
+        self.memory_mb: float | None = None  # what loading it was measured to take; None before the first time
+        self.loads = 0
         self._find = find
-        self._load = load
-        self._loader = loader
-        self._change = threading.Condition()
+        self._change = change
+        self._request_load = request_load
         self._stored: StoredModel | None = None
-        self._loaded: Loaded | None = None
         self._state = State.ABSENT
         self._detail: str | None = None
+        self._refusal: str | None = None  # what callers are told in place of the detail
+        self._try_again: float | None = None  # when a failure that may pass has to be forgotten
+        self._building: str | None = None
         self._look()
+
+    @contextmanager
+    def lease(self, timeout: float) -> Iterator[Loaded]:
+        """The loaded model for as long as the block runs, as soon as it is there; has it loaded if need be.
+
+        Raises ModelUnavailable if that fails or takes over `timeout` s.
+        """
+        end = time.monotonic() + timeout
+        self.look_again()
+        with self._change:
+            if self._try_again is not None and time.monotonic() >= self._try_again:
+                self._look()
+            while self.loaded is None:
+                self.start_loading()
+                if self._state is not State.LOADING:
+                    raise ModelUnavailable(self._refusal or refusal(self.name, self._state, self._detail))
+                if not self._change.wait_for(lambda: self._state is not State.LOADING, end - time.monotonic()):
+                    raise ModelUnavailable(f"{self.name} is still loading after {timeout:g} s{self._reason()}")
+            loaded = self.loaded
+            loaded.users += 1
+        try:
+            yield loaded
+        finally:
+            with self._change:
+                loaded.users -= 1
+                loaded.last_used = time.monotonic()
+                self._change.notify_all()
 
     def look_again(self) -> None:
         """Look into the model store where nothing usable was found: the operator may have imported it meanwhile."""
@@ -62,36 +95,90 @@ class Resident:
         """Begin to load, unless that has begun already or there is nothing to load."""
         with self._change:
             if self._state is State.UNLOADED:
-                self._state = State.LOADING
-                self._loader.submit(self._run)
-
-    def wait(self, timeout: float) -> Loaded:
-        """The loaded model, as soon as it is there. Raises ModelUnavailable if that fails or takes over `timeout` s."""
-        self.look_again()
-        self.start_loading()
-        with self._change:
-            self._change.wait_for(lambda: self._state is not State.LOADING, timeout)
-            if self._loaded is not None:
-                return self._loaded
-            if self._state is State.LOADING:
-                raise ModelUnavailable(f"{self.name} is still loading after {timeout:g} s")
-            raise ModelUnavailable(refusal(self.name, self._state, self._detail))
+                self._state, self._detail = State.LOADING, None
+                self._request_load(self)
 
     def status(self) -> ModelStatus:
         """What the runner says of this model to the API."""
         with self._change:
-            engine = self._loaded.engine if self._loaded else None
+            engine = self.loaded.engine if self.loaded else None
+            building = self._building if self.loaded else None
             return {
-                "state": self._state,
+                "state": State.BUILDING_ENGINE if building else self._state,
                 "engine": engine.name if engine else None,
                 "precision": engine.precision if engine else None,
                 "weights": self._stored.label_for_health if self._stored else None,
                 "untrained": self._stored.card.untrained if self._stored else False,
-                "detail": self._detail,
+                "detail": building or self._detail,
                 "input": self._stored.card.input if self._stored else None,
+                "memory_mb": round(self.memory_mb) if self.memory_mb is not None else None,
+                "loads": self.loads,
             }
 
+    # What follows is for runners.residency, which decides.
+
+    @property
+    def stored(self) -> StoredModel:
+        """What `find` found; there is something wherever a load was requested."""
+        assert self._stored is not None
+        return self._stored
+
+    def measure(self, memory_mb: float) -> None:
+        """Keep what loading took: the most of all times, since freed heap that is used again does not show."""
+        self.memory_mb = max(memory_mb, self.memory_mb or 0.0)
+
+    def explain(self, detail: str | None) -> None:
+        """Say in /health what the model is waiting for, or what there is to say of it while it is ready."""
+        with self._change:
+            self._detail = detail
+
+    def set_building(self, detail: str | None) -> None:
+        """Say that a faster engine is being built while the present one serves; None: no longer."""
+        with self._change:
+            self._building = detail
+            self._change.notify_all()
+
+    def settle_ready(self, engine: Engine) -> None:
+        """The model can answer."""
+        with self._change:
+            self.loaded = Loaded(self.stored, engine)
+            self.loads += 1
+            self._state, self._detail, self._refusal, self._try_again = State.READY, None, None, None
+            self._change.notify_all()
+
+    def settle_failed(self, detail: str, *, told: str | None = None, retry_after_s: float | None = None) -> None:
+        """The model can't be had. told: what callers may read of it.
+
+        retry_after_s: a request later than that tries again; None: only a restart does.
+        """
+        with self._change:
+            self._state, self._detail, self._refusal = State.FAILED, detail, told
+            self._try_again = None if retry_after_s is None else time.monotonic() + retry_after_s
+            self._change.notify_all()
+
+    def replace(self, engine: Engine) -> Loaded | None:
+        """Let another engine answer from now on. Returns the former one, or None where the model has left meanwhile."""
+        with self._change:
+            former = self.loaded
+            if former is not None:
+                self.loaded = Loaded(former.stored, engine, last_used=former.last_used)
+                self._change.notify_all()
+            return former
+
+    def take_out(self, detail: str) -> Loaded | None:
+        """Let nobody get the model from now on. Returns it, with calls perhaps still under way on it."""
+        with self._change:
+            former, self.loaded = self.loaded, None
+            if former is not None:
+                self._state, self._detail = State.UNLOADED, detail
+                self._change.notify_all()
+            return former
+
+    def _reason(self) -> str:
+        return f": {self._detail}" if self._detail else ""
+
     def _look(self) -> None:
+        self._refusal = self._try_again = None
         try:
             self._stored = self._find()
         except StoreError as error:
@@ -102,31 +189,3 @@ class Resident:
             self._detail = f"its weights are not in the model store; run: python -m models.import_models {self.name}"
         else:
             self._state, self._detail = State.UNLOADED, None
-
-    def _run(self) -> None:
-        assert self._stored is not None  # start_loading left UNLOADED only with a stored model
-        began = time.monotonic()
-        try:
-            loaded = Loaded(self._stored, self._load(self._stored))
-        except (EngineError, StoreError) as error:
-            self._settle(State.FAILED, str(error))
-            logger.error("%s can't be served: %s", self.name, error)
-        except Exception as error:
-            self._settle(State.FAILED, f"loading failed: {type(error).__name__}: {error}")
-            logger.exception("%s could not be loaded", self.name)
-            raise  # into the loader's future, so that the thread pool has it too
-        else:
-            self._settle(State.READY, None, loaded)
-            logger.info(
-                "%s is ready on %s (%s) after %.1f s: %s",
-                self.name,
-                loaded.engine.name,
-                loaded.engine.precision,
-                time.monotonic() - began,
-                self._stored.label_for_health,
-            )
-
-    def _settle(self, state: State, detail: str | None, loaded: Loaded | None = None) -> None:
-        with self._change:
-            self._state, self._detail, self._loaded = state, detail, loaded
-            self._change.notify_all()

@@ -4,26 +4,40 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 import bentoml
-import numpy as np
+import pynvml
 
 from models import store
 from models.catalogue import ModelName
 from models.store import ModelCard, StoredModel, StoreError
-from runners import batches, device, engines
-from runners.contract import Failure, Item, Result, RunnerStatus
+from profiling import Profiler
+from runners import batches, engines, memory
+from runners.contract import DeviceStatus, Failure, Item, Result, RunnerStatus
+from runners.device import Gpu
 from runners.engines import Engine
+from runners.engines.errors import DeviceLost, OutOfMemory
+from runners.memory import GpuMemory
+from runners.residency import Policy, Residency
 from runners.resident import Loaded, ModelUnavailable, Resident
+from runners.tensorrt import engines as tensorrt_engines
+from runners.tensorrt.engines import TensorRtEngines
 from settings import ModelSettings, get_settings
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 Method = TypeVar("Method", bound=Callable[..., Any])
+
+GPU_BUDGET_MB: Final = 1200.0  # the seed's: five models beside the CUDA context on a card of 4 GB
+EXIT_DEVICE_LOST: Final = 70  # sysexits.h EX_SOFTWARE; only to be told apart in a log
+_LAST_WORDS_S: Final = 1.5  # longer than between two heartbeats of the API
+_RUNNER_ENDS: Final[Failure] = {
+    "error": "runner_unavailable",
+    "message": "the runner has lost its device and is being restarted",
+}
 
 
 @dataclass(frozen=True)
@@ -60,36 +74,56 @@ class Runner:
     def __init__(self) -> None:
         settings = get_settings()
         self._settings = settings
-        self._device = device.choose(settings.device.gpu)
-        logger.info("computing on %s", self._device.name)
-        self._loader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="loader")
         self._networks = {network.name: network for network in self.networks}
-        self._residents = {
-            name: Resident(name, partial(self._find, name), self._load, self._loader) for name in self._networks
-        }
-        for name, resident in self._residents.items():
+        self._gpu = engines.take_gpu(settings)
+        self._memory = memory.of(self._gpu)
+        self._profiler = Profiler(settings.pyroscope, "runner")
+        self._started = False
+        self._out_of_memory = 0
+        self._fault: str | None = None
+        self._tensorrt: TensorRtEngines | None = None
+        budget_mb = settings.residency.budget_mb
+        self._residency = Residency(
+            tuple(self._networks),
+            self._find,
+            self._start,
+            self._load,
+            self._warm_up,
+            self._memory,
+            Policy(
+                budget_mb=budget_mb if budget_mb != "auto" else GPU_BUDGET_MB if self._gpu else 0.0,
+                min_residency_s=settings.residency.min_residency_s,
+                idle_ttl_s={name: settings.models[name].idle_ttl_s for name in self._networks},
+                pinned=frozenset(settings.preload),
+            ),
+            self._build_engine,
+            self._end,
+        )
+        for name, resident in self._residency.models.items():
             status = resident.status()
             if status["detail"] is not None:
                 logger.warning("%s is %s: %s", name, status["state"], status["detail"])
-            if name in settings.preload:
-                resident.start_loading()
+        self._residency.refresh()
+
+    @bentoml.on_shutdown
+    def close(self) -> None:
+        """Stop what goes on beside the calls: engine builds and loading."""
+        if self._tensorrt is not None:
+            self._tensorrt.close()
+        self._residency.close()
 
     def infer(self, name: ModelName, items: Sequence[Item]) -> list[Result | Failure]:
         """One result or failure per item, in their order; loads the model where that has not happened."""
+        if self._fault is not None:
+            return [_RUNNER_ENDS for _ in items]
         try:
-            loaded = self._residents[name].wait(self._settings.limits.request_timeout_s)
+            with self._residency.models[name].lease(self._settings.limits.request_timeout_s) as loaded:
+                return self._run(name, loaded, items)
         except ModelUnavailable as error:
             return [Failure(error="model_unavailable", message=str(error)) for _ in items]
-        try:
-            images = [item["image"] for item in items]
-            outputs = batches.run(loaded.engine, images, self._settings.models[name].max_batch_size)
-        except Exception:
-            if len(items) == 1:
-                logger.exception("%s failed", name)
-                return [Failure(error="internal", message=f"{name} failed on this image")]
-            logger.warning("%s failed on a batch of %d: trying its items one by one", name, len(items), exc_info=True)
-            return [self.infer(name, [item])[0] for item in items]
-        return [self._interpret(name, loaded, output, item) for output, item in zip(outputs, items, strict=True)]
+        except DeviceLost as error:
+            self._end(error)
+            return [_RUNNER_ENDS for _ in items]
 
     @bentoml.api(route="/state")
     async def state(self) -> dict[str, Any]:
@@ -97,19 +131,75 @@ class Runner:
 
         The heartbeat is also when a model that was imported meanwhile is noticed, and loaded if it is to be preloaded.
         """
-        for name, resident in self._residents.items():
-            resident.look_again()
-            if name in self._settings.preload:
-                resident.start_loading()
+        self._residency.refresh()
         status: RunnerStatus = {
             "pid": os.getpid(),
-            "gpu": self._device.name if self._device.cuda else None,
-            "gpu_memory_used_gb": self._device.memory_used_gb(),
-            "models": {name: resident.status() for name, resident in self._residents.items()},
+            "device": _device_status(self._gpu),
+            "memory": {
+                "used_mb": round(self._used_mb()),
+                "budget_mb": round(self._residency.budget_mb) or None,
+                "out_of_memory": self._out_of_memory,
+            },
+            "fault": self._fault,
+            "models": {name: resident.status() for name, resident in self._residency.models.items()},
         }
         return dict(status)
 
-    def _interpret(self, name: ModelName, loaded: Loaded, outputs: batches.Outputs, item: Item) -> Result | Failure:
+    def _run(self, name: ModelName, loaded: Loaded, items: Sequence[Item]) -> list[Result | Failure]:
+        """One result or failure per item. Raises DeviceLost."""
+        images = [item["image"] for item in items]
+        try:
+            with self._profiler.tagged(model=name, engine=loaded.engine.name):
+                largest = self._settings.models[name].max_batch_size
+                outputs = batches.run(loaded.engine, images, largest, self._free_memory)
+        except DeviceLost:
+            raise
+        except Exception:
+            if len(items) == 1:
+                logger.exception("%s failed", name)
+                return [Failure(error="internal", message=f"{name} failed on this image")]
+            logger.warning("%s failed on a batch of %d: trying its items one by one", name, len(items), exc_info=True)
+            return [self._run(name, loaded, [item])[0] for item in items]
+        return [self._interpret(name, loaded, output, item) for output, item in zip(outputs, items, strict=True)]
+
+    def _free_memory(self) -> None:
+        self._out_of_memory += 1
+        self._memory.give_back()
+
+    def _end(self, error: DeviceLost) -> None:
+        """End the process, which can do nothing on its device any more, so that it is started anew.
+
+        A moment later, in which the API hears why: from the failures of this batch, or from the heartbeat.
+        """
+        if self._fault is None:
+            self._fault = str(error)
+            logger.critical("the runner ends, to be restarted: %s", error)
+            threading.Timer(_LAST_WORDS_S, os._exit, (EXIT_DEVICE_LOST,)).start()
+
+    def _used_mb(self) -> float:
+        try:
+            return self._memory.used_mb()
+        except pynvml.NVMLError as error:
+            logger.warning("NVML does not say how much memory is used: %s", error)
+            return 0.0
+
+    def _start(self) -> None:
+        if not self._started:
+            engines.start(self._settings, self._gpu)
+            if isinstance(self._memory, GpuMemory):
+                self._memory.recognise()
+            self._tensorrt = tensorrt_engines.find(self._settings, self._gpu)
+            self._started = True
+
+    def _build_engine(self, resident: Resident) -> None:
+        if self._tensorrt is not None and resident.loaded is not None and resident.loaded.engine.name == "torch":
+            self._tensorrt.build(resident, self._residency.exchange)
+
+    def _interpret(
+        self, name: ModelName, loaded: Loaded, outputs: batches.Outputs | OutOfMemory, item: Item
+    ) -> Result | Failure:
+        if isinstance(outputs, OutOfMemory):
+            return Failure(error="model_unavailable", message=f"the device is out of memory for {name} now")
         try:
             return self._networks[name].interpret(outputs, item, loaded.stored.card, self._settings.models[name])
         except Exception:
@@ -128,16 +218,22 @@ class Runner:
         return stored
 
     def _load(self, stored: StoredModel) -> Engine:
-        """Load and run every batch size at the largest input and every usual input once: first calls are slow."""
-        engine = engines.load(stored, self._settings, self._device)
+        engine = self._tensorrt.load(stored) if self._tensorrt is not None else None
+        return engine or engines.load(stored, self._settings, self._gpu)
+
+    def _warm_up(self, stored: StoredModel, engine: Engine) -> None:
+        """Every batch size at the largest input, and every usual input once."""
         name = stored.card.name
         settings = self._settings.models[name]
         largest, *others = self._networks[name].warm_up_sizes(settings)
-        shapes = [(size, *largest) for size in batches.batch_sizes(settings.max_batch_size)]
-        shapes += [(1, *other) for other in others]
-        for shape in shapes:
-            engine.run(np.zeros((*shape, 3), dtype=np.uint8))
-        return engine
+        shapes = [(size, *largest, 3) for size in batches.batch_sizes(settings.max_batch_size)]
+        engine.warm_up(shapes + [(1, *other, 3) for other in others])
+
+
+def _device_status(gpu: Gpu | None) -> DeviceStatus:
+    if gpu is None:
+        return {"name": "CPU", "index": None, "memory_gb": None, "driver": None}
+    return {"name": gpu.name, "index": gpu.index, "memory_gb": round(gpu.memory_mb / 1000, 1), "driver": gpu.driver}
 
 
 def weights_attributes(names: Sequence[ModelName]) -> dict[str, bentoml.models.BentoModel]:

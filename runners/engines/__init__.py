@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from runners import device
+from runners.engines.errors import EngineError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
     from models.store import StoredModel
-    from runners.device import Device
+    from runners.device import Gpu
     from settings import Settings
 
 # Importing openvino would report it to Google Analytics; without this package it uses a stub of its own.
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
-
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
+
+Shape = tuple[int, ...]  # of a batch: n, height, width, 3
 
 
 class Engine(Protocol):
@@ -27,7 +34,7 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """`openvino` or `torch`."""
+        """`openvino`, `torch` or `tensorrt`."""
         ...
 
     @property
@@ -35,27 +42,99 @@ class Engine(Protocol):
         """`f32`, `bf16` or `f16`."""
         ...
 
+    def warm_up(self, shapes: Sequence[Shape]) -> None:
+        """Run each shape once, and do what pays for the shapes that will come most: first calls are slow."""
+        ...
+
     def run(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
-        """Run a batch (n, h, w, 3) uint8 RGB and return the graph's outputs, each with n as its first dimension."""
+        """Run a batch (n, h, w, 3) uint8 RGB and return the graph's outputs, each with n as its first dimension.
+
+        Raises OutOfMemory where the device has too little left for this batch, DeviceLost after a sticky error.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of all memory. The last call that an engine gets."""
         ...
 
 
-def load(stored: StoredModel, settings: Settings, device: Device) -> Engine:
+def choose(settings: Settings, gpu: Gpu | None) -> Literal["openvino", "torch"]:
+    """The engine that the settings and the device call for: `auto` is torch on a GPU, where it is installed."""
+    if settings.engine != "auto":
+        return settings.engine
+    return "torch" if gpu is not None and find_spec("torch") else "openvino"
+
+
+def take_gpu(settings: Settings) -> Gpu | None:
+    """The GPU that this process computes on, and says so; None, loudly, is the CPU.
+
+    To be called before torch is imported.
+    """
+    gpu = device.choose(settings.device.gpu, os.environ)
+    if gpu is None:
+        logger.warning("NO GPU IS USED: NVML finds none. All models run on the CPU")
+    elif choose(settings, gpu) == "openvino":
+        logger.warning("NO GPU IS USED, though there is %s: %s. All models run on the CPU", gpu, _why_not(settings))
+        return None
+    else:
+        logger.info("computing on %s", gpu)
+    return gpu
+
+
+def check_gpu(settings: Settings) -> None:
+    """Raises EngineError where a GPU is required and `take_gpu` would leave the computing to the CPU."""
+    if not settings.device.gpu_required:
+        return
+    environment = dict(os.environ)
+    gpu = device.choose(settings.device.gpu, environment)
+    if gpu is not None and choose(settings, gpu) == "torch":
+        return
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    nothing = "NVML finds none" if visible is None else f"NVML finds none with CUDA_VISIBLE_DEVICES={visible!r}"
+    raise EngineError(
+        f"device.gpu_required is true, and no GPU would be used: {nothing if gpu is None else _why_not(settings)}. "
+        "Check `nvidia-smi` and, in a container, the GPU reservation; or set ENRICHMENT_GPU_REQUIRED=false for the CPU"
+    )
+
+
+def _why_not(settings: Settings) -> str:
+    asked_for = settings.engine == "openvino"
+    return "ENRICHMENT_ENGINE is openvino" if asked_for else "torch is not installed (requirements/gpu.txt)"
+
+
+def start(settings: Settings, gpu: Gpu | None) -> None:
+    """Load the engine's library and, on a GPU, make the CUDA context: what all models share and none is charged for.
+
+    Raises EngineError where that can't be had.
+    """
+    if choose(settings, gpu) == "openvino":
+        import openvino
+
+        openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return
+    if not find_spec("torch"):
+        raise EngineError("torch is not installed (requirements/gpu.txt), and ENRICHMENT_ENGINE asks for it")
+    from runners.engines import torch as torch  # the library and what runs on it
+
+    if gpu is not None:
+        from runners.engines import cuda
+
+        try:
+            cuda.make_context()
+        except RuntimeError as error:
+            raise EngineError(f"torch can't compute on {gpu}: {str(error).splitlines()[0]}") from error
+
+
+def load(stored: StoredModel, settings: Settings, gpu: Gpu | None) -> Engine:
     """Load a stored model into the engine that the settings and the device call for.
 
-    `auto` means torch on a CUDA device, where torch is installed, and OpenVINO elsewhere. Raises EngineError where what
-    was asked for by name can't be had: nothing falls back silently.
+    Raises EngineError where what was asked for by name can't be had: nothing falls back silently.
     """
-    choice = settings.engine
-    if choice == "auto":
-        choice = "torch" if device.cuda and find_spec("torch") else "openvino"
-        if device.cuda and choice == "openvino":
-            logger.warning("torch is not installed (requirements/gpu.txt): the CPU computes, not %s", device.name)
     # Imported here and not above: an engine costs up to 2 GB and seconds, and a process needs one of them.
-    if choice == "torch":
-        from runners.engines.torch import TorchEngine
+    if choose(settings, gpu) == "torch":
+        from runners.engines import torch
 
-        return TorchEngine(stored.program, settings.precision, cuda=device.cuda, threads=settings.cpu_threads)
+        return torch.load(stored.program, settings.precision, on_cuda=gpu is not None, threads=settings.cpu_threads)
     from runners.engines.openvino import OpenVinoEngine
 
     precision = OpenVinoEngine.auto_precision(stored.card.name) if settings.precision == "auto" else settings.precision

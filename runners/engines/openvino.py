@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
 
@@ -10,6 +11,7 @@ import openvino
 from numpy.typing import NDArray
 
 from models.catalogue import ModelName
+from runners.engines import Shape
 from runners.engines.errors import EngineError
 
 _HINT: Final = {"f32": openvino.Type.f32, "bf16": openvino.Type.bf16, "f16": openvino.Type.f16}
@@ -38,17 +40,28 @@ class OpenVinoEngine:
         config: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": _HINT[precision]}
         if threads:
             config["INFERENCE_NUM_THREADS"] = threads
-        self._request = openvino.Core().compile_model(graph, "CPU", config).create_infer_request()
+        model = openvino.Core().compile_model(graph, "CPU", config)
+        self._request: openvino.InferRequest | None = model.create_infer_request()
 
     @staticmethod
     def auto_precision(name: ModelName) -> Literal["f32", "bf16"]:
         """What `auto` takes for a model: bf16 where this CPU has it and its loss was measured to be within bounds."""
         return "bf16" if name in _BF16_WITHIN_BOUNDS and "BF16" in _capabilities() else "f32"
 
+    def warm_up(self, shapes: Sequence[Shape]) -> None:
+        """See Engine.warm_up."""
+        for shape in shapes:
+            self.run(np.zeros(shape, dtype=np.uint8))
+
     def run(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
         """See Engine.run."""
+        assert self._request is not None  # nobody has an engine that was closed
         results = self._request.infer([batch], share_inputs=True)
         return tuple(np.array(results[index]) for index in range(len(results)))
+
+    def close(self) -> None:
+        """See Engine.close."""
+        self._request = None
 
 
 def _capabilities() -> list[str]:

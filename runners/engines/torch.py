@@ -2,46 +2,179 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Final, Literal
+from statistics import median
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.export.passes import move_to_device_pass
+from torch.fx import GraphModule, Node
 
-from runners.engines.errors import EngineError
+from runners.engines import Shape, cuda
+from runners.engines.errors import EngineError, OutOfMemory
+
+logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
 _DTYPE: Final = {"bf16": torch.bfloat16, "f16": torch.float16}
+# The operators that autocast computes in the reduced precision, with their weights at positions 1 and 2.
+_MATRIX_OPERATORS: Final = frozenset(
+    {
+        torch.ops.aten.conv2d.default,
+        torch.ops.aten.conv_transpose2d.input,
+        torch.ops.aten.linear.default,
+    }
+)
+# A captured graph saves the launches, and its buffers cost memory: it is kept where it takes at most this part.
+_GRAPH_PAYS_BELOW: Final = 0.95
+_TIMED_CALLS: Final = 5
+
+Requested = Literal["auto", "f32", "bf16", "f16"]
 
 
-class TorchEngine:
+def load(program: Path, precision: Requested, *, on_cuda: bool, threads: int) -> CpuEngine | CudaEngine:
+    """Load `program` onto the GPU or the CPU. threads: per call on a CPU; 0 = all cores.
+
+    `auto` is f16 on CUDA and f32 on a CPU. Raises EngineError for f16 on a CPU, where torch has no fast kernels,
+    OutOfMemory and DeviceLost.
+    """
+    if precision == "auto":
+        precision = "f16" if on_cuda else "f32"
+    if on_cuda:
+        return CudaEngine(program, precision)
+    if precision == "f16":
+        raise EngineError("torch has no fast f16 on a CPU: set ENRICHMENT_PRECISION to auto, f32 or bf16")
+    if threads:
+        torch.set_num_threads(threads)
+    return CpuEngine(program, precision)
+
+
+class _TorchEngine:
     """An exported program as a module, under autocast where the precision is a reduced one."""
 
     name = "torch"
 
-    def __init__(
-        self, program: Path, precision: Literal["auto", "f32", "bf16", "f16"], *, cuda: bool, threads: int
-    ) -> None:
-        """Load `program` onto the GPU (`cuda`) or the CPU. threads: per call on a CPU; 0 = all cores.
-
-        `auto` is f16 on CUDA and f32 on a CPU. Raises EngineError for f16 on a CPU, where torch has no fast kernels.
-        """
-        if precision == "auto":
-            precision = "f16" if cuda else "f32"
-        if precision == "f16" and not cuda:
-            raise EngineError("torch has no fast f16 on a CPU: set ENRICHMENT_PRECISION to auto, f32 or bf16")
+    def __init__(self, program: Path, precision: str, device: torch.device) -> None:
         self.precision = precision
-        self._device = torch.device("cuda" if cuda else "cpu")
-        if threads:
-            torch.set_num_threads(threads)
-        self._module = torch.export.load(program).module().to(self._device)
+        self._device = device
+        self._dtype = _DTYPE.get(precision)
+        # The program was exported on a CPU, and says so in every tensor that it makes.
+        exported = move_to_device_pass(torch.export.load(program), device.type)
+        self._module = _reduced(exported.module(), self._dtype)
+
+    def close(self) -> None:
+        """See Engine.close."""
+        del self._module
+
+    def _forward(self, images: torch.Tensor) -> cuda.Tensors:
+        outputs: torch.Tensor | cuda.Tensors
+        with self._autocast():
+            outputs = self._module(images)
+        return outputs if isinstance(outputs, tuple) else (outputs,)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        # Without its cache: a cached copy of a weight must not be made inside one CUDA graph and used by another.
+        return torch.autocast(self._device.type, self._dtype, cache_enabled=False) if self._dtype else nullcontext()
+
+
+class CpuEngine(_TorchEngine):
+    """torch on a CPU."""
+
+    def __init__(self, program: Path, precision: str) -> None:
+        super().__init__(program, precision, torch.device("cpu"))
+
+    def warm_up(self, shapes: Sequence[Shape]) -> None:
+        """See Engine.warm_up."""
+        for shape in shapes:
+            self.run(np.zeros(shape, dtype=np.uint8))
 
     @torch.inference_mode()
     def run(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
         """See Engine.run."""
-        images = torch.from_numpy(batch).to(self._device)
-        dtype = _DTYPE.get(self.precision)
-        with torch.autocast(self._device.type, dtype=dtype, enabled=dtype is not None):
-            outputs = self._module(images)
-        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-        return tuple(output.float().cpu().numpy() for output in outputs)
+        return tuple(output.float().numpy() for output in self._forward(torch.from_numpy(batch)))
+
+
+class CudaEngine(_TorchEngine):
+    """torch on a GPU.
+
+    Channels-last (which the uint8 NHWC input is already), weights kept in the reduced precision, pinned host memory on
+    both sides of the copies, a stream of its own, and CUDA graphs for the warmed-up shapes where they pay.
+    """
+
+    def __init__(self, program: Path, precision: str) -> None:
+        """Raises OutOfMemory and DeviceLost."""
+        with cuda.device_errors():
+            super().__init__(program, precision, cuda.DEVICE)
+            self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._stream = cuda.new_stream()
+            self._pool = torch.cuda.graph_pool_handle()
+        self._captured: dict[Shape, cuda.Captured] = {}
+
+    def warm_up(self, shapes: Sequence[Shape]) -> None:
+        """See Engine.warm_up."""
+        for shape in shapes:
+            self.run(np.zeros(shape, dtype=np.uint8))
+            with cuda.on(self._stream):
+                self._capture(shape)
+
+    def run(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+        """See Engine.run."""
+        with cuda.on(self._stream):
+            images = cuda.to_device(batch)
+            captured = self._captured.get(batch.shape)
+            if captured is None:
+                return cuda.to_host(self._forward(images), self._stream)
+            captured.images.copy_(images)
+            captured.graph.replay()
+            return cuda.to_host(captured.outputs, self._stream)
+
+    def close(self) -> None:
+        """See Engine.close."""
+        self._captured.clear()
+        super().close()
+
+    def _capture(self, shape: Shape) -> None:
+        try:
+            with cuda.device_errors():
+                captured = cuda.capture(self._forward, shape, self._pool, self._stream)
+        except OutOfMemory as error:
+            logger.info("no CUDA graph for an input of %s, there is too little memory: %s", shape, error)
+        except RuntimeError as error:
+            logger.warning("no CUDA graph for an input of %s: %s", shape, str(error).split("\n")[0])
+        else:
+            eager_s = self._time(lambda: self._forward(captured.images))
+            replay_s = self._time(captured.graph.replay)
+            if replay_s < eager_s * _GRAPH_PAYS_BELOW:
+                self._captured[shape] = captured
+            logger.debug("input %s: %.2f ms eager, %.2f ms replayed", shape, eager_s * 1000, replay_s * 1000)
+
+    def _time(self, call: Callable[[], object]) -> float:
+        """Seconds of a call, the median of a few."""
+        seconds = []
+        for _ in range(_TIMED_CALLS):
+            self._stream.synchronize()
+            began = time.perf_counter()
+            call()
+            self._stream.synchronize()
+            seconds.append(time.perf_counter() - began)
+        return median(seconds)
+
+
+def _reduced(module: torch.nn.Module, dtype: torch.dtype | None) -> torch.nn.Module:
+    """Keep in `dtype` what autocast would convert at every call: the weights of convolutions and linear layers."""
+    if dtype is not None:
+        assert isinstance(module, GraphModule)
+        for node in module.graph.nodes:
+            if node.op == "get_attr" and node.users and all(_is_weight_of(user, node) for user in node.users):
+                parameter = module.get_parameter(node.target)
+                parameter.data = parameter.data.to(dtype)
+    return module
+
+
+def _is_weight_of(user: Node, weight: Node) -> bool:
+    return user.target in _MATRIX_OPERATORS and weight in user.args[1:3]

@@ -8,7 +8,7 @@ import pytest
 from api.health import is_ready, model_statuses, report
 from api.link import RunnerLink
 from models.catalogue import CATALOGUE, ModelName
-from runners.contract import ModelStatus, RunnerStatus, State
+from runners.contract import DeviceStatus, MemoryStatus, ModelStatus, RunnerStatus, State
 
 NAMES = tuple(CATALOGUE)
 
@@ -23,13 +23,19 @@ def status(state: State, *, untrained: bool = False) -> ModelStatus:
         "untrained": untrained,
         "detail": None if state in (State.READY, State.UNLOADED, State.LOADING) else "why",
         "input": {} if found else None,
+        "memory_mb": 123 if state is State.READY else None,
+        "loads": 1 if state is State.READY else 0,
     }
 
 
 async def link_of(models: Mapping[ModelName, ModelStatus], *, up: bool = True, gpu: str | None = None) -> RunnerLink:
     """A link as the heartbeat leaves it. It makes no calls."""
     link = RunnerLink("runner", tuple(models), print)
-    runner: RunnerStatus = {"pid": 1, "gpu": gpu, "gpu_memory_used_gb": 0.5 if gpu else 0.0, "models": dict(models)}
+    device: DeviceStatus = {"name": "CPU", "index": None, "memory_gb": None, "driver": None}
+    if gpu:
+        device = {"name": gpu, "index": 1, "memory_gb": 4.3, "driver": "580.95"}
+    memory: MemoryStatus = {"used_mb": 500, "budget_mb": 1200 if gpu else None, "out_of_memory": 0}
+    runner: RunnerStatus = {"pid": 1, "device": device, "memory": memory, "fault": None, "models": dict(models)}
     link.status = runner if up else None
     link.was_up = True
     return link
@@ -67,7 +73,7 @@ async def test_the_summary_of_all_models(states: Sequence[State | None], summary
 async def test_the_document_has_the_contracts_keys_and_values() -> None:
     states = {**dict.fromkeys(NAMES, status(READY)), "person_reid": status(ABSENT), "pet_classifier": status(LOADING)}
     _, body = report([await link_of(states, gpu="NVIDIA RTX A400")], 3600.51)
-    assert {key: value for key, value in body.items() if key != "models"} == {
+    assert {key: value for key, value in body.items() if key not in ("models", "runners")} == {
         "status": "degraded",
         "models_loaded": {
             "pose_estimator": True,
@@ -87,9 +93,36 @@ async def test_the_document_has_the_contracts_keys_and_values() -> None:
         "precision": "f32",
         "weights": "weights@0123456789ab",
         "detail": None,
+        "memory_mb": 123,
+        "loads": 1,
     }
     assert body["models"]["person_reid"]["detail"] == "why"
+    assert body["runners"] == [
+        {
+            "name": "runner",
+            "pid": 1,
+            "restarts": 0,
+            "last_fault": None,
+            "device": {"name": "NVIDIA RTX A400", "index": 1, "memory_gb": 4.3, "driver": "580.95"},
+            "memory": {"used_mb": 500, "budget_mb": 1200, "out_of_memory": 0},
+        }
+    ]
     assert json.loads(json.dumps(body)) == body
+
+
+async def test_a_model_that_serves_while_its_engine_is_built_counts_as_loaded() -> None:
+    link = await link_of({**dict.fromkeys(NAMES, status(READY)), "pose_estimator": status(State.BUILDING_ENGINE)})
+    code, body = report([link], 1)
+    assert (code, body["status"]) == (200, "healthy")
+    assert body["models"]["pose_estimator"]["state"] == "building_engine"
+    assert body["models_loaded"] == dict.fromkeys(NAMES, True)
+    assert is_ready([link], NAMES)
+
+
+async def test_a_cpu_has_no_gpu_memory() -> None:
+    _, body = report(await links_of((READY,) * 5), 1)
+    assert (body["gpu_available"], body["gpu_memory_used_gb"]) == (False, 0)
+    assert body["runners"][0]["memory"]["used_mb"] == 500
 
 
 async def test_models_for_the_heavy_service_are_disabled() -> None:

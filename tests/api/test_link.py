@@ -43,6 +43,7 @@ class Runner:
         self.pid = pid
         self.silent: BaseException | None = None  # what /state raises
         self.inferences = 0
+        self.fault: str | None = None
         self.hold = asyncio.Event()
         self.hold.set()
 
@@ -51,7 +52,7 @@ class Runner:
             if self.silent is not None:
                 raise self.silent
             model = {"state": State.READY}
-            return {"pid": self.pid, "gpu": None, "gpu_memory_used_gb": 0.0, "models": {"person_reid": model}}
+            return {"pid": self.pid, "fault": self.fault, "models": {"person_reid": model}}
         assert (method, args) == ("person_reid", ([ITEM],))
         self.inferences += 1
         await self.hold.wait()
@@ -241,7 +242,7 @@ async def test_a_caller_that_gives_up_ends_its_call() -> None:
 
     async def call(method: str, *_: Any) -> Any:
         if method == "state":
-            return {"pid": OWN_PID, "gpu": None, "gpu_memory_used_gb": 0.0, "models": {}}
+            return {"pid": OWN_PID, "fault": None, "models": {}}
         try:
             await asyncio.sleep(60)
         finally:
@@ -254,3 +255,28 @@ async def test_a_caller_that_gives_up_ends_its_call() -> None:
         await asyncio.wait_for(link.infer("person_reid", ITEM), 0.1)
     await asyncio.wait_for(ended.wait(), 1)
     watch.cancel()
+
+
+async def test_a_runner_with_a_fault_is_gone_at_once_and_the_fault_is_kept() -> None:
+    runner = Runner([{"error": "runner_unavailable", "message": "the runner has lost its device"}], [RESULT])
+    async with watched(runner) as link:
+        runner.fault = "the GPU refuses everything after: illegal memory access"
+        assert (await refusal(link)).code == "runner_unavailable"
+        assert link.status is None  # heard in the same call, not with the next heartbeat
+        assert (await refusal(link)).code == "runner_unavailable"
+        assert runner.inferences == 1
+        assert link.last_fault is not None
+        assert link.last_fault.endswith("illegal memory access")
+        runner.pid, runner.fault = os.getppid(), None
+        await until(lambda: link.status is not None)
+        assert link.restarts == 1
+        assert "illegal memory access" in link.last_fault  # still told after the restart
+        assert await link.infer("person_reid", ITEM) is RESULT
+
+
+async def test_a_fault_that_no_call_met_is_heard_by_the_heartbeat() -> None:
+    runner = Runner([RESULT])
+    async with watched(runner) as link:
+        runner.fault = "lost while loading"
+        await until(lambda: link.status is None)
+        assert "lost while loading" in (link.last_fault or "")

@@ -3,18 +3,21 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+from models.catalogue import ModelName
 from models.store import StoredModel, StoreError
 from runners.contract import State
 from runners.engines import Engine
 from runners.engines.errors import EngineError
-from runners.resident import ModelUnavailable, Resident
+from runners.memory import CpuMemory
+from runners.residency import Policy, Residency
+from runners.resident import Loaded, ModelUnavailable, Resident
 from tests.serving import fake
 
+Make = Callable[[], Resident]
 FOUND = fake.find("person_reid")
 assert FOUND is not None
 
@@ -49,17 +52,27 @@ def world() -> World:
 
 
 @pytest.fixture
-def loader() -> Iterator[Executor]:
-    with ThreadPoolExecutor(1, thread_name_prefix="loader") as executor:
-        yield executor
+def make(world: World) -> Iterator[Make]:
+    """Makes the one model of a runner, as it is in the beginning."""
+    made: list[Residency] = []
+
+    def make() -> Resident:
+        policy = Policy(0, 0, {"person_reid": 0}, frozenset())
+        nothing: Callable[..., None] = lambda *_: None  # noqa: E731
+        find: Callable[[ModelName], Any] = lambda _: world.find()  # noqa: E731
+        made.append(
+            Residency(["person_reid"], find, nothing, world.load, nothing, CpuMemory(), policy, nothing, nothing)
+        )
+        return made[-1].models["person_reid"]
+
+    yield make
+    for residency in made:
+        residency.close()
 
 
-@pytest.fixture
-def make(world: World, loader: Executor) -> Callable[[], Resident]:
-    return lambda: Resident("person_reid", world.find, world.load, loader)
-
-
-Make = Callable[[], Resident]
+def wait(resident: Resident, seconds: float) -> Loaded:
+    with resident.lease(seconds) as loaded:
+        return loaded
 
 
 def state(resident: Resident) -> tuple[State, Any]:
@@ -77,13 +90,15 @@ def test_a_stored_model_is_unloaded_until_it_is_asked_for(make: Make, world: Wor
         "untrained": False,
         "detail": None,
         "input": {},
+        "memory_mb": None,
+        "loads": 0,
     }
     assert world.loads == []
 
 
 def test_the_first_request_loads_it_on_the_loaders_thread(make: Make, world: World) -> None:
     resident = make()
-    loaded = resident.wait(5)
+    loaded = wait(resident, 5)
     assert loaded.engine is world.engine
     assert loaded.stored is FOUND
     assert [name.split("_")[0] for name in world.loads] == ["loader"]
@@ -95,7 +110,7 @@ def test_however_many_ask_it_is_loaded_once(make: Make, world: World) -> None:
     world.may_load.clear()
     resident = make()
     engines: list[Engine] = []
-    threads = [threading.Thread(target=lambda: engines.append(resident.wait(10).engine)) for _ in range(16)]
+    threads = [threading.Thread(target=lambda: engines.append(wait(resident, 10).engine)) for _ in range(16)]
     for thread in threads:
         thread.start()
     while not world.loads:
@@ -106,7 +121,7 @@ def test_however_many_ask_it_is_loaded_once(make: Make, world: World) -> None:
         thread.join(10)
     assert engines == [world.engine] * 16
     assert len(world.loads) == 1
-    resident.wait(1)
+    wait(resident, 1)
     assert len(world.loads) == 1
 
 
@@ -114,9 +129,9 @@ def test_who_waits_too_long_is_told_that_it_is_loading(make: Make, world: World)
     world.may_load.clear()
     resident = make()
     with pytest.raises(ModelUnavailable, match=r"person_reid is still loading after 0\.05 s"):
-        resident.wait(0.05)
+        wait(resident, 0.05)
     world.may_load.set()
-    assert resident.wait(5).engine is world.engine
+    assert wait(resident, 5).engine is world.engine
     assert len(world.loads) == 1
 
 
@@ -125,7 +140,7 @@ def test_a_model_that_is_not_in_the_store_is_absent_and_names_the_remedy(make: M
     resident = make()
     remedy = "python -m models.import_models person_reid"
     with pytest.raises(ModelUnavailable, match=f"person_reid is absent: .*{remedy}"):
-        resident.wait(1)
+        wait(resident, 1)
     assert state(resident)[0] is State.ABSENT
     assert remedy in state(resident)[1]
     assert resident.status()["input"] is None
@@ -139,9 +154,9 @@ def test_a_model_that_is_imported_later_is_loaded_by_the_next_request(
     world.stored = before
     resident = make()
     with pytest.raises(ModelUnavailable):
-        resident.wait(1)
+        wait(resident, 1)
     world.stored = FOUND
-    assert resident.wait(5).engine is world.engine
+    assert wait(resident, 5).engine is world.engine
     assert state(resident) == (State.READY, None)
 
 
@@ -159,7 +174,7 @@ def test_a_model_that_is_imported_later_is_noticed_without_a_request(
 
 def test_a_loaded_model_is_not_looked_for_again(make: Make, world: World) -> None:
     resident = make()
-    resident.wait(5)
+    wait(resident, 5)
     world.stored = None
     resident.look_again()
     assert state(resident) == (State.READY, None)
@@ -185,7 +200,7 @@ def test_a_load_that_fails_is_failed_with_its_cause_and_not_tried_again(
     resident = make()
     for _ in range(3):
         with pytest.raises(ModelUnavailable):
-            resident.wait(5)
+            wait(resident, 5)
     assert state(resident) == (State.FAILED, detail)
     assert len(world.loads) == 1
 
@@ -193,5 +208,5 @@ def test_a_load_that_fails_is_failed_with_its_cause_and_not_tried_again(
 def test_what_a_caller_is_told_of_a_failure_holds_no_path(make: Make, world: World) -> None:
     world.engine = RuntimeError("cannot open /home/bentoml/models/graph.onnx")
     with pytest.raises(ModelUnavailable) as caught:
-        make().wait(5)
+        wait(make(), 5)
     assert str(caught.value) == "person_reid has failed: /health says why"

@@ -46,7 +46,7 @@ def make() -> Runner:
 
 
 def states(runner: Runner) -> dict[ModelName, Any]:
-    return {name: resident.status() for name, resident in runner._residents.items()}
+    return {name: resident.status() for name, resident in runner._residency.models.items()}
 
 
 def item(colour: fake.Colour, height: int = 256, width: int = 128) -> Item:

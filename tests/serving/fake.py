@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,8 +17,8 @@ from numpy.typing import NDArray
 
 from models.catalogue import CATALOGUE, ModelName
 from models.store import ModelCard, StoredModel, StoreError
-from runners.device import Device
-from runners.engines import Engine
+from runners.device import Gpu
+from runners.engines import Engine, Shape
 from runners.engines.errors import EngineError
 from settings import Settings
 
@@ -39,6 +40,7 @@ UNLOADABLE: Final = "FAKE_UNLOADABLE"  # the file's text is the EngineError's
 DAMAGED: Final = "FAKE_DAMAGED"  # the file's text is the StoreError's
 UNTRAINED: Final = "FAKE_UNTRAINED"
 SLOW: Final = "FAKE_SLOW"  # the file's text is the seconds that loading takes
+MEMORY: Final = "FAKE_MEMORY"  # the file's text is the memory that the engine takes, in 10⁶ bytes
 
 # A standing figure in a box: x, y as fractions of its width and height. The left ear is not seen.
 # fmt: off
@@ -63,11 +65,20 @@ def score(red: int) -> float:
 class FakeEngine:
     """Runs one model's made-up arithmetic on each image of a batch."""
 
-    name = "openvino"
     precision = "f32"
 
-    def __init__(self, model: ModelName) -> None:
+    def __init__(self, model: ModelName, name: str = "openvino", memory_mb: float = 0) -> None:
+        """memory_mb: what it really takes of the process's memory, in 10⁶ bytes."""
         self._model = model
+        self.name = name
+        self._held = np.ones(int(memory_mb * 1e6), np.uint8)
+
+    def warm_up(self, shapes: Sequence[Shape]) -> None:
+        for shape in shapes:
+            self.run(np.zeros(shape, np.uint8))
+
+    def close(self) -> None:
+        del self._held
 
     def run(self, batch: NDArray[np.uint8]) -> tuple[F32, ...]:
         colours = [_centre(image) for image in batch]
@@ -136,13 +147,13 @@ def find(name: ModelName, *, untrained: bool = False) -> StoredModel | None:
     return StoredModel(f"{name}:fake", Path("/nowhere"), card)
 
 
-def load(stored: StoredModel, settings: Settings, device: Device) -> Engine:
+def load(stored: StoredModel, settings: Settings, gpu: Gpu | None) -> Engine:
     """Stands in for runners.engines.load."""
     name = stored.card.name
     time.sleep(float(_note(SLOW, name) or 0))
     if (complaint := _note(UNLOADABLE, name)) is not None:
         raise EngineError(complaint)
-    return FakeEngine(name)
+    return FakeEngine(name, "openvino" if gpu is None else "torch", float(_note(MEMORY, name) or 0))
 
 
 def _note(variable: str, name: ModelName) -> str | None:

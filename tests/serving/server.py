@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
-import psutil  # type: ignore[import-untyped]
+import psutil
 import yaml
 
 from models.catalogue import ModelName

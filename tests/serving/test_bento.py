@@ -20,6 +20,7 @@ PACKED = {
     "bentofile.yaml",
     "configuration.yaml",
     "models",
+    "profiling.py",
     "runners",
     "service.py",
     "settings.py",

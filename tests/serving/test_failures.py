@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import aiohttp
 import httpx
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 
 from tests.serving import fake

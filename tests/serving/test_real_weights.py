@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 import numpy as np
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 from PIL import Image, ImageOps
 

@@ -1,0 +1,91 @@
+"""TensorRT on CUDA: runs an engine that ultralytics' exporter built. Not run on hardware so far: see README."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tensorrt
+import torch
+from numpy.typing import NDArray
+
+from runners.engines import Shape, cuda
+from runners.engines.errors import EngineError, OutOfMemory
+
+_HEADER = 4  # bytes of the length of ultralytics' metadata, little-endian, in front of the engine
+_WHY = "TensorRT's own log has the reason"
+
+
+class EngineUnreadable(EngineError):
+    """The file is not an engine that this TensorRT can use on this GPU."""
+
+
+class TensorRtEngine:
+    """A YOLO engine: float NCHW input `images` scaled to 0…1, the decoded head's predictions out, dynamic shapes."""
+
+    name = "tensorrt"
+
+    def __init__(self, file: Path, precision: Literal["f16", "f32"]) -> None:
+        """Load `file`. Raises EngineUnreadable, OutOfMemory and DeviceLost."""
+        self.precision = precision
+        with cuda.device_errors():
+            runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.WARNING))
+            self._engine: Any = runtime.deserialize_cuda_engine(without_header(file.read_bytes()))
+            if self._engine is None:
+                raise EngineUnreadable(f"TensorRT {tensorrt.__version__} can't read {file.name}: {_WHY}")
+            self._context: Any = self._engine.create_execution_context()
+            if self._context is None:
+                raise OutOfMemory(f"TensorRT could not make a context for {file.name}: {_WHY}")
+            self._stream = cuda.new_stream()
+        names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
+        inputs = [name for name in names if self._engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT]
+        if len(inputs) != 1:
+            raise EngineUnreadable(f"{file.name} has the inputs {inputs}; one is expected")
+        (self._input,) = inputs
+        self._outputs = [name for name in names if name != self._input]
+
+    def warm_up(self, shapes: Sequence[Shape]) -> None:
+        """See Engine.warm_up."""
+        for shape in shapes:
+            self.run(np.zeros(shape, dtype=np.uint8))
+
+    def run(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+        """See Engine.run."""
+        with cuda.on(self._stream):
+            images = cuda.to_device(batch).permute(0, 3, 1, 2)
+            scaled = (images.to(self._dtype(self._input)) / 255).contiguous()
+            if not self._context.set_input_shape(self._input, tuple(scaled.shape)):
+                raise ValueError(f"an input of {tuple(scaled.shape)} is outside of the engine's profile")
+            self._context.set_tensor_address(self._input, scaled.data_ptr())
+            outputs = [self._output(name) for name in self._outputs]
+            if not self._context.execute_async_v3(self._stream.cuda_stream):
+                raise RuntimeError(f"TensorRT did not run the batch: {_WHY}")
+            return cuda.to_host(outputs, self._stream)
+
+    def close(self) -> None:
+        """See Engine.close."""
+        del self._context
+        del self._engine  # after the context, which must not outlive it
+
+    def _output(self, name: str) -> torch.Tensor:
+        output = torch.empty(tuple(self._context.get_tensor_shape(name)), dtype=self._dtype(name), device=cuda.DEVICE)
+        self._context.set_tensor_address(name, output.data_ptr())
+        return output
+
+    def _dtype(self, name: str) -> torch.dtype:
+        return torch.float16 if self._engine.get_tensor_dtype(name) == tensorrt.DataType.HALF else torch.float32
+
+
+def without_header(content: bytes) -> bytes:
+    """A serialized engine without the JSON metadata that ultralytics' exporter writes in front of it, if it does."""
+    end = _HEADER + int.from_bytes(content[:_HEADER], "little")
+    if not _HEADER < end <= len(content):
+        return content
+    try:
+        json.loads(content[_HEADER:end])
+    except ValueError:  # an engine's own bytes are not JSON
+        return content
+    return content[end:]

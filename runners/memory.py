@@ -1,0 +1,113 @@
+"""How much memory a runner process takes where its models live: on the GPU, or on a CPU in the process itself."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+import os
+import sys
+from typing import Protocol
+
+import psutil
+import pynvml
+
+from runners.device import Gpu
+
+logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
+
+_MB = 1e6  # the seed's tables and NVIDIA's data sheets count in powers of ten
+
+
+class Memory(Protocol):
+    """Measures the whole process and gives back what its libraries keep for later."""
+
+    def used_mb(self) -> float:
+        """What the process takes now, in MB (10⁶ bytes); libraries and the CUDA context included."""
+        ...
+
+    def give_back(self) -> None:
+        """Return to the system what was freed: collect garbage, empty the allocators' caches."""
+        ...
+
+
+class CpuMemory:
+    """By how much the process's resident memory has grown since this object was made, in its beginning."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self._base = self._resident_mb()
+
+    def used_mb(self) -> float:
+        """See Memory.used_mb."""
+        return max(0.0, self._resident_mb() - self._base)
+
+    def give_back(self) -> None:
+        """See Memory.give_back."""
+        gc.collect()
+        _trim_heap()
+
+    def _resident_mb(self) -> float:
+        return float(self._process.memory_info().rss / _MB)
+
+
+class GpuMemory:
+    """Device memory of this process as NVML counts it, the CUDA context included.
+
+    NVML's list of processes is by pid. In a container it may show this process under its pid on the host, or without a
+    figure, or not at all, depending on the driver. So the process is recognised by its pid or else by being the one
+    that appeared when the CUDA context was made; where neither has a figure, by how much the whole card's use has
+    grown since, which counts other programs on the same card in.
+    """
+
+    def __init__(self, gpu: Gpu) -> None:
+        """To be made before the CUDA context."""
+        self._handle = pynvml.nvmlDeviceGetHandleByUUID(gpu.uuid)
+        self._others = set(self._processes())
+        self._card_before = self._card_mb()
+        self._pid = os.getpid()
+
+    def recognise(self) -> None:
+        """To be called when the CUDA context has been made: find out which of NVML's processes this one is."""
+        appeared = self._processes().keys() - self._others
+        if self._pid not in appeared and len(appeared) == 1:
+            (self._pid,) = appeared
+        if not self._processes().get(self._pid):
+            logger.warning(
+                "NVML gives no memory of this process alone (a container without the host's pids): what all programs on"
+                " the card have taken since the start is counted"
+            )
+
+    def used_mb(self) -> float:
+        """See Memory.used_mb. Raises pynvml.NVMLError where the driver does not answer."""
+        own = self._processes().get(self._pid)
+        return own if own else max(0.0, self._card_mb() - self._card_before)
+
+    def give_back(self) -> None:
+        """See Memory.give_back."""
+        gc.collect()
+        _trim_heap()
+        if "torch" in sys.modules:
+            import torch
+
+            torch.cuda.empty_cache()
+
+    def _processes(self) -> dict[int, float]:
+        """pid → MB, 0 where NVML has no figure."""
+        processes = pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
+        return {process.pid: (process.usedGpuMemory or 0) / _MB for process in processes}
+
+    def _card_mb(self) -> float:
+        return float(pynvml.nvmlDeviceGetMemoryInfo(self._handle).used / _MB)
+
+
+def of(gpu: Gpu | None) -> CpuMemory | GpuMemory:
+    """The memory of this process on the device that it computes on. To be made before the CUDA context."""
+    return CpuMemory() if gpu is None else GpuMemory(gpu)
+
+
+def _trim_heap() -> None:
+    """Ask glibc to return free heap pages; other C libraries have no such call and need none."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -1,0 +1,294 @@
+"""Which models of a runner process are in memory: preload, on demand, budget, idle time."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from models.catalogue import ModelName
+from models.store import StoredModel, StoreError
+from runners.contract import State
+from runners.engines import Engine
+from runners.engines.errors import DeviceLost, EngineError, OutOfMemory
+from runners.memory import Memory
+from runners.resident import Loaded, Resident
+
+logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
+
+_TICK_S: Final = 0.5  # how often idle times are looked at
+_RETRY_S: Final = 60.0  # after which a model that found too little memory is tried again: something else may have left
+_STOP_S: Final = 10.0  # how long a stop waits for a load under way
+
+
+class _DoesNotFit(Exception):
+    """Even with everything out that may leave, the budget is too small; the text has the figures."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """budget_mb: 0 = no limit; min_residency_s: how long a model just loaded may stay; idle_ttl_s: 0 = it stays.
+
+    Pinned models neither leave for others nor for being idle.
+    """
+
+    budget_mb: float
+    min_residency_s: float
+    idle_ttl_s: Mapping[ModelName, float]
+    pinned: frozenset[ModelName]
+
+
+class Residency:
+    """The models of one process. Everything that loads or unloads happens on its one thread, in the order asked for.
+
+    The budget is compared with what `memory` measures of the process, never with a sum of guesses. What a model takes
+    is known after its first load, so only that one can go beyond the budget, by its own size and until it is measured;
+    after that room is made first.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[ModelName],
+        find: Callable[[ModelName], StoredModel | None],
+        start: Callable[[], None],
+        load: Callable[[StoredModel], Engine],
+        warm_up: Callable[[StoredModel, Engine], None],
+        memory: Memory,
+        policy: Policy,
+        on_ready: Callable[[Resident], None],
+        on_device_lost: Callable[[DeviceLost], None],
+    ) -> None:
+        """All functions but `find` are called on the residency's thread.
+
+        `start` is called before each load, and makes what all models share and none is to be charged for.
+        """
+        self._start = start
+        self._load = load
+        self._warm_up = warm_up
+        self._memory = memory
+        self._policy = policy
+        self._on_ready = on_ready
+        self._on_device_lost = on_device_lost
+        self._change = threading.Condition()
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._stopping = False
+        self.models: dict[ModelName, Resident] = {
+            name: Resident(name, lambda name=name: find(name), self._change, self._request_load)  # type: ignore[misc]
+            for name in names
+        }
+        self._thread = threading.Thread(target=self._work, name="loader", daemon=True)
+        self._thread.start()
+
+    @property
+    def budget_mb(self) -> float:
+        """0 = no limit."""
+        return self._policy.budget_mb
+
+    def refresh(self) -> None:
+        """Notice what was imported meanwhile, and begin to load what is to be preloaded. Returns at once."""
+        for name, resident in self.models.items():
+            resident.look_again()
+            if name in self._policy.pinned:
+                resident.start_loading()
+
+    def exchange(
+        self, resident: Resident, load: Callable[[], Engine], on_done: Callable[[Exception | None], None]
+    ) -> None:
+        """Let the engine that `load` makes take the place of a loaded model's, once it is warm. Returns at once.
+
+        Where that fails the present one goes on, and `on_done` is told why: an EngineError or OutOfMemory. It is told
+        None where it went well, or the model has left meanwhile and will find the engine when it comes back.
+        """
+        self._enqueue(lambda: self._exchange(resident, load, on_done))
+
+    def close(self) -> None:
+        """End the thread; a load under way is waited for, but not for ever."""
+        with self._change:
+            self._stopping = True
+            self._change.notify_all()
+        self._thread.join(_STOP_S)
+
+    def _request_load(self, resident: Resident) -> None:
+        self._enqueue(lambda: self._bring_in(resident))
+
+    def _enqueue(self, job: Callable[[], None]) -> None:
+        with self._change:
+            self._jobs.append(job)
+            self._change.notify_all()
+
+    def _work(self) -> None:
+        while True:
+            with self._change:
+                self._change.wait_for(lambda: self._jobs or self._stopping, _TICK_S)
+                if self._stopping:
+                    return
+                job = self._jobs.popleft() if self._jobs else None
+            try:
+                if job is not None:
+                    job()
+                self._let_idle_ones_go()
+            except Exception:  # the driver's own errors: a thread that ended would leave every later request waiting
+                logger.exception("a model could not be loaded or unloaded")
+
+    def _bring_in(self, resident: Resident) -> None:
+        began = time.monotonic()
+        try:
+            self._start()
+            self._make_room(resident)
+            resident.explain(None)
+            engine = self._load_measured(resident)
+        except _DoesNotFit as error:
+            self._fail(resident, str(error), told=str(error), retry_after_s=_RETRY_S)
+        except OutOfMemory as error:
+            self._memory.give_back()
+            told = f"{resident.name} does not fit into the device's memory now"
+            self._fail(resident, f"{told}: {error}", told=told, retry_after_s=_RETRY_S)
+        except (EngineError, StoreError) as error:
+            self._fail(resident, str(error))
+        except DeviceLost as error:
+            self._on_device_lost(error)
+            self._fail(resident, str(error))
+        except Exception as error:
+            resident.settle_failed(f"loading failed: {type(error).__name__}: {error}")
+            logger.exception("%s could not be loaded", resident.name)
+        else:
+            resident.settle_ready(engine)
+            logger.info(
+                "%s is ready on %s (%s) after %.1f s, %.0f MB: %s",
+                resident.name,
+                engine.name,
+                engine.precision,
+                time.monotonic() - began,
+                resident.memory_mb,
+                resident.stored.label_for_health,
+            )
+            self._on_ready(resident)
+
+    def _fail(
+        self, resident: Resident, detail: str, told: str | None = None, retry_after_s: float | None = None
+    ) -> None:
+        resident.settle_failed(detail, told=told, retry_after_s=retry_after_s)
+        logger.error("%s can't be served: %s", resident.name, detail)
+
+    def _exchange(
+        self, resident: Resident, load: Callable[[], Engine], on_done: Callable[[Exception | None], None]
+    ) -> None:
+        if resident.loaded is None:
+            on_done(None)
+            return
+        before = self._memory.used_mb()
+        try:
+            engine = self._warmed(resident.stored, load)
+        except (EngineError, OutOfMemory) as error:
+            failure: Exception = error
+        except DeviceLost as error:
+            self._on_device_lost(error)
+            return
+        else:
+            resident.memory_mb = max(0.0, self._memory.used_mb() - before)
+            former = resident.replace(engine)
+            assert former is not None  # only this thread takes models out
+            self._close(former)
+            logger.info("%s is on %s (%s) now", resident.name, engine.name, engine.precision)
+            on_done(None)
+            return
+        self._memory.give_back()
+        on_done(failure)
+
+    def _warmed(self, stored: StoredModel, load: Callable[[], Engine]) -> Engine:
+        engine = load()
+        try:
+            self._warm_up(stored, engine)
+        except BaseException:
+            engine.close()
+            raise
+        return engine
+
+    def _load_measured(self, resident: Resident) -> Engine:
+        """Load, and measure by how much the process grew. Raises _DoesNotFit if that is too much even alone."""
+        before = self._memory.used_mb()
+        engine = self._warmed(resident.stored, lambda: self._load(resident.stored))
+        resident.measure(max(0.0, self._memory.used_mb() - before))
+        try:
+            self._evict_until(resident, self._memory.used_mb)
+        except _DoesNotFit:
+            engine.close()
+            self._memory.give_back()
+            raise
+        return engine
+
+    def _make_room(self, resident: Resident) -> None:
+        """Before a load whose size is known: evict until it fits. Raises _DoesNotFit."""
+        needed = resident.memory_mb
+        if needed is not None:
+            self._evict_until(resident, lambda: self._memory.used_mb() + needed)
+
+    def _evict_until(self, resident: Resident, wanted_mb: Callable[[], float]) -> None:
+        """Evict until `wanted_mb()` is within the budget; waits for models just loaded. Raises _DoesNotFit."""
+        if not self._policy.budget_mb:
+            return
+        while (wanted := wanted_mb()) > self._policy.budget_mb:
+            leaving = self._next_to_leave(resident)
+            if leaving is None:
+                raise _DoesNotFit(
+                    f"{resident.name} does not fit: it takes {resident.memory_mb:.0f} MB, with it the process would "
+                    f"take {wanted:.0f} MB, and the budget is {self._policy.budget_mb:.0f} MB; preloaded and staying: "
+                    f"{', '.join(self._staying(resident)) or 'none'}"
+                )
+            self._evict(leaving, f"left to make room for {resident.name}")
+
+    def _next_to_leave(self, resident: Resident) -> Resident | None:
+        """The least recently used model that may leave; waits while all of them were loaded just now."""
+        while True:
+            with self._change:
+                candidates = {
+                    other: other.loaded
+                    for name, other in self.models.items()
+                    if other is not resident and other.loaded is not None and name not in self._policy.pinned
+                }
+                if not candidates or self._stopping:
+                    return None
+                now = time.monotonic()
+                protected = {other: loaded.since + self._policy.min_residency_s for other, loaded in candidates.items()}
+                free = [other for other, until in protected.items() if until <= now]
+                if free:
+                    return min(free, key=lambda other: candidates[other].last_used)
+                first = min(protected, key=lambda other: protected[other])
+                resident.explain(f"waiting for room: {first.name} was just loaded and stays a few seconds")
+                self._change.wait(protected[first] - now)
+
+    def _evict(self, resident: Resident, reason: str) -> None:
+        before = self._memory.used_mb()
+        loaded = resident.take_out(reason)
+        assert loaded is not None  # only this thread takes models out
+        self._close(loaded)
+        logger.info("%s %s: %.0f MB before, %.0f MB after", resident.name, reason, before, self._memory.used_mb())
+
+    def _close(self, loaded: Loaded) -> None:
+        """Wait until nobody uses an engine that nobody new can get, and give its memory back."""
+        with self._change:
+            self._change.wait_for(lambda: loaded.users == 0)
+        loaded.engine.close()
+        self._memory.give_back()
+
+    def _let_idle_ones_go(self) -> None:
+        for name, resident in self.models.items():
+            ttl, loaded = self._policy.idle_ttl_s[name], resident.loaded
+            if not ttl or name in self._policy.pinned or loaded is None or loaded.users:
+                continue
+            if time.monotonic() - loaded.last_used >= ttl:
+                self._evict(resident, f"left after {ttl:g} s without a request")
+
+    def _staying(self, resident: Resident) -> list[str]:
+        return [
+            f"{name} ({other.memory_mb or 0:.0f} MB)"
+            for name, other in self.models.items()
+            if other is not resident and name in self._policy.pinned and other.status()["state"] in _IN_MEMORY
+        ]
+
+
+_IN_MEMORY: Final = frozenset({State.READY, State.BUILDING_ENGINE})

@@ -1,0 +1,111 @@
+"""Runs the export process and watches it."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Final
+
+from runners.tensorrt.cache import EngineInputs
+
+logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
+
+# As a file and not as a module (-P: nor with its folder on the path): it needs nothing else of this project.
+EXPORT: Final = (sys.executable, "-P", str(Path(__file__).with_name("export.py")))
+# What ultralytics says at the beginning and the end of each stage.
+_STAGE: Final = re.compile(r"\b(ONNX|TensorRT):")
+_ERROR: Final = re.compile(r"(\w+\.)*\w*(Error|Exception): ")
+_COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
+_TAIL: Final = 15  # lines of the process's last words that are kept
+
+
+class BuildFailed(RuntimeError):
+    """The engine could not be built; the text is the process's last words."""
+
+
+class BuildStopped(RuntimeError):
+    """The build was stopped because the runner ends; it says nothing about whether it can succeed."""
+
+
+class Export:
+    """One export process."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def run(self, inputs: EngineInputs, checkpoint: Path, folder: Path, workspace_gib: float, timeout_s: float) -> Path:
+        """Build an engine from a copy of `checkpoint` in `folder` and return its path there.
+
+        Raises BuildFailed, also after `timeout_s`; BuildStopped after `stop`; OSError where the copy can't be written.
+        """
+        copy = folder / f"{inputs.model}.pt"
+        shutil.copyfile(checkpoint, copy)
+        profile = ("--max-batch", str(inputs.max_batch), "--max-side", str(inputs.max_side))
+        options = ("--precision", inputs.precision, "--workspace", str(workspace_gib))
+        process = self._start([*EXPORT, str(copy), *profile, *options])
+        timer = threading.Timer(timeout_s, process.kill)
+        timer.start()
+        began = time.monotonic()
+        try:
+            last_words = self._follow(inputs, process, began)
+        finally:
+            timer.cancel()
+            process.kill()
+            code = process.wait()
+            assert process.stdin is not None
+            process.stdin.close()
+        if self._stopped:
+            raise BuildStopped
+        if code != 0 and time.monotonic() - began >= timeout_s:
+            raise BuildFailed(f"it took over {timeout_s:g} s")
+        engine = copy.with_suffix(".engine")
+        if code != 0 or not engine.is_file():
+            raise BuildFailed(f"exit code {code}: {last_words or 'it said nothing'}")
+        return engine
+
+    def stop(self) -> None:
+        """End the process, now or as soon as it would start."""
+        with self._lock:
+            self._stopped = True
+            if self._process is not None:
+                self._process.kill()
+
+    def _start(self, command: list[str]) -> subprocess.Popen[str]:
+        with self._lock:
+            if self._stopped:
+                raise BuildStopped
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+            )
+            return self._process
+
+    def _follow(self, inputs: EngineInputs, process: subprocess.Popen[str], began: float) -> str:
+        """Log the stages; returns the last line that names an error, else the last one."""
+        tail: deque[str] = deque(maxlen=_TAIL)
+        assert process.stdout is not None
+        for line in process.stdout:
+            text = _COLOURS.sub("", line).strip()
+            if not text:
+                continue
+            tail.append(text)
+            if _STAGE.search(text):
+                logger.info("TensorRT build of %s, %.0f s: %s", inputs.model, time.monotonic() - began, text)
+        process.wait()
+        if process.returncode:
+            logger.error("TensorRT build of %s, its last words:\n%s", inputs.model, "\n".join(tail))
+        errors = [line for line in tail if _ERROR.match(line)]
+        return (errors or list(tail) or [""])[-1]

@@ -1,0 +1,183 @@
+"""The TensorRT engines of a runner process: who gets one, and how it comes to be while torch serves."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final, Literal, Protocol
+
+from models.catalogue import CATALOGUE, ModelName
+from models.store import StoredModel
+from models.weights import loaded_path
+from runners.device import Gpu
+from runners.engines import Engine
+from runners.engines.errors import EngineError
+from runners.resident import Resident
+from runners.tensorrt.build import BuildFailed, BuildStopped, Export
+from runners.tensorrt.cache import EngineCache, EngineInputs
+from settings import DetectorSettings, Settings
+
+logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
+
+LARGEST_SIDE: Final = 640  # of the two YOLO models' inputs
+_MEANWHILE: Final = "torch serves meanwhile"
+
+
+class Exchange(Protocol):
+    """Residency.exchange."""
+
+    def __call__(
+        self, resident: Resident, load: Callable[[], Engine], on_done: Callable[[Exception | None], None]
+    ) -> None: ...
+
+
+class TensorRtEngines:
+    """Finds engines in the cache, and has missing ones built beside the serving process, one at a time."""
+
+    def __init__(self, settings: Settings, gpu: Gpu, version: str) -> None:
+        """version: of the TensorRT that is installed."""
+        self._settings = settings
+        self._gpu = gpu
+        self._version = version
+        self._cache = EngineCache(settings.tensorrt.cache)
+        self._exports: list[Export] = []
+
+    def wants(self, stored: StoredModel) -> bool:
+        """Whether this model is to run on TensorRT."""
+        settings = self._settings.models[stored.card.name]
+        return isinstance(settings, DetectorSettings) and settings.use_tensorrt and not stored.card.untrained
+
+    def load(self, stored: StoredModel) -> Engine | None:
+        """The engine of a model, if one that fits is in the cache. Raises OutOfMemory and DeviceLost."""
+        from runners.engines.tensorrt import EngineUnreadable
+
+        inputs = self._inputs(stored)
+        try:
+            file = self._cache.find(inputs)
+            if file is None:
+                return None
+            try:
+                return _open(file, inputs)
+            except EngineUnreadable as error:
+                self._cache.delete(inputs, str(error))
+                return None
+        except OSError as error:
+            logger.warning("TensorRT cache %s can't be read: %s", self._cache.folder, error)
+            return None
+
+    def build(self, resident: Resident, exchange: Exchange) -> None:
+        """Have an engine built for a model that serves on torch, and exchanged for it. Returns at once."""
+        inputs = self._inputs(resident.stored)
+        try:
+            failure = self._cache.failure(inputs)
+        except OSError as error:
+            failure = f"its cache {self._cache.folder} can't be read: {error}"
+        if failure is not None:
+            self._give_up(resident, failure)
+            return
+        resident.set_building(f"a TensorRT engine is being built, which takes minutes; {_MEANWHILE}")
+        threading.Thread(
+            target=self._build, args=(resident, inputs, exchange), name=f"tensorrt-{resident.name}", daemon=True
+        ).start()
+
+    def close(self) -> None:
+        """Stop the builds under way."""
+        for export in self._exports:
+            export.stop()
+
+    def _build(self, resident: Resident, inputs: EngineInputs, exchange: Exchange) -> None:
+        began = time.monotonic()
+        checkpoint = loaded_path(CATALOGUE[resident.name], resident.stored.weights_folder)
+        logger.info("TensorRT build of %s starts; %s", resident.name, _MEANWHILE)
+        try:
+            file = self._find_or_make(inputs, checkpoint)
+        except BuildStopped:
+            return
+        except BuildFailed as error:
+            self._remember(inputs, str(error))
+            self._give_up(resident, str(error))
+        except OSError as error:
+            self._give_up(resident, f"its cache {self._cache.folder} can't be written: {error}")
+        else:
+            logger.info("TensorRT build of %s ended well after %.0f s", resident.name, time.monotonic() - began)
+            exchange(resident, lambda: _open(file, inputs), lambda error: self._exchanged(resident, inputs, error))
+
+    def _find_or_make(self, inputs: EngineInputs, checkpoint: Path) -> Path:
+        export = Export()
+        self._exports.append(export)
+        with self._cache.exclusive():
+            found = self._cache.find(inputs)  # another process that shares the cache may have been first
+            if found is not None:
+                return found
+            limits = self._settings.tensorrt
+            with self._cache.scratch() as folder:
+                built = export.run(inputs, checkpoint, folder, limits.workspace_gib, limits.build_timeout_s)
+                return self._cache.store(inputs, built)
+
+    def _exchanged(self, resident: Resident, inputs: EngineInputs, error: Exception | None) -> None:
+        if error is None:
+            resident.set_building(None)
+            return
+        if isinstance(error, EngineError):
+            self._remember(inputs, f"the engine was built and can't be loaded: {error}")
+        self._give_up(resident, str(error))
+
+    def _remember(self, inputs: EngineInputs, reason: str) -> None:
+        try:
+            self._cache.remember_failure(inputs, reason)
+        except OSError as error:
+            logger.warning("TensorRT cache %s can't be written: %s", self._cache.folder, error)
+
+    def _give_up(self, resident: Resident, reason: str) -> None:
+        logger.warning("TensorRT: %s goes on on torch: %s", resident.name, reason)
+        resident.set_building(None)
+        resident.explain(f"no TensorRT engine, torch serves: {reason}")
+
+    def _inputs(self, stored: StoredModel) -> EngineInputs:
+        name: ModelName = stored.card.name
+        return EngineInputs(
+            model=name,
+            weights_sha256=stored.card.sha256,
+            tensorrt=self._version,
+            gpu=self._gpu.name,
+            compute_capability=self._gpu.compute_capability,
+            driver=self._gpu.driver,
+            precision="f32" if self._settings.precision == "f32" else "f16",
+            max_batch=self._settings.models[name].max_batch_size,
+            max_side=LARGEST_SIDE,
+        )
+
+
+def find(settings: Settings, gpu: Gpu | None) -> TensorRtEngines | None:
+    """TensorRT, if the settings ask for it and it is there; says once why where it is not.
+
+    Engine `torch`, asked for by name, is torch; so is a precision that ultralytics' exporter does not know.
+    """
+    wanted = [
+        name
+        for name in settings.assigned()
+        if isinstance(model := settings.models[name], DetectorSettings) and model.use_tensorrt
+    ]
+    if gpu is None or not wanted or settings.engine != "auto" or settings.precision == "bf16":
+        return None
+    missing = [package for package in ("tensorrt", "ultralytics") if find_spec(package) is None]
+    if not missing:
+        try:
+            import tensorrt
+
+            return TensorRtEngines(settings, gpu, tensorrt.__version__)
+        except (ImportError, AttributeError) as error:  # a package without its libraries
+            missing = [f"tensorrt ({error})"]
+    logger.warning("TensorRT is not to be had, %s run on torch; missing: %s", " and ".join(wanted), ", ".join(missing))
+    return None
+
+
+def _open(file: Path, inputs: EngineInputs) -> Engine:
+    from runners.engines.tensorrt import TensorRtEngine
+
+    precision: Literal["f16", "f32"] = "f32" if inputs.precision == "f32" else "f16"
+    return TensorRtEngine(file, precision)

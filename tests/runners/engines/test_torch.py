@@ -1,0 +1,191 @@
+"""The torch engines on a made-up network; those on CUDA over the fake device layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+from torch.export.passes import move_to_device_pass
+
+from models.catalogue import CATALOGUE
+from models.store import find
+from runners.engines import torch as engines
+from runners.engines.errors import DeviceLost, EngineError, OutOfMemory
+from tests.runners.engines.cuda_layer import FakeCuda
+
+RNG = np.random.default_rng(7)
+BATCH = RNG.integers(0, 256, (4, 8, 8, 3), np.uint8)
+
+
+class Tiny(nn.Module):
+    """A convolution, a batch norm, a grid that is made on the fly as YOLO's head does, and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.linear = nn.Linear(8, 5)
+        self.scale = nn.Parameter(torch.rand(8))
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.norm(self.convolution(image.permute(0, 3, 1, 2).float() / 255)).relu()
+        x = x.mean(dim=(2, 3)) * self.scale + torch.arange(8, device=x.device).type_as(x)
+        return self.linear(x), x
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("program") / "tiny.pt2"
+    sizes = {0: Dim("batch", min=1, max=64)}
+    torch.export.save(torch.export.export(Tiny().eval(), (torch.from_numpy(BATCH[:2]),), dynamic_shapes=(sizes,)), file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def expected() -> list[np.ndarray]:
+    with torch.inference_mode():
+        return [output.numpy() for output in Tiny().eval()(torch.from_numpy(BATCH))]
+
+
+def close(outputs: tuple[np.ndarray, ...], expected: list[np.ndarray], tolerance: float) -> bool:
+    assert {output.dtype for output in outputs} == {np.dtype(np.float32)}
+    return all(np.allclose(one, other, atol=tolerance) for one, other in zip(outputs, expected, strict=True))
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("f32", 1e-5), ("auto", 1e-5), ("bf16", 0.05)])
+def test_on_a_cpu(program: Path, expected: list[np.ndarray], precision: engines.Requested, tolerance: float) -> None:
+    engine = engines.load(program, precision, on_cuda=False, threads=0)
+    assert engine.precision == ("f32" if precision == "auto" else precision)
+    engine.warm_up([(1, 8, 8, 3), (4, 8, 8, 3)])
+    assert close(engine.run(BATCH), expected, tolerance)
+    engine.close()
+
+
+def test_there_is_no_f16_on_a_cpu(program: Path) -> None:
+    with pytest.raises(EngineError, match="no fast f16 on a CPU"):
+        engines.load(program, "f16", on_cuda=False, threads=0)
+
+
+def test_weights_of_matrix_operators_alone_are_kept_in_the_reduced_precision(program: Path) -> None:
+    engine = engines.load(program, "bf16", on_cuda=False, threads=0)
+    kept = {name: parameter.dtype for name, parameter in engine._module.named_parameters()}
+    assert kept == {
+        "convolution.weight": torch.bfloat16,
+        "convolution.bias": torch.bfloat16,
+        "linear.weight": torch.bfloat16,
+        "linear.bias": torch.bfloat16,
+        "norm.weight": torch.float32,
+        "norm.bias": torch.float32,
+        "scale": torch.float32,
+    }
+
+
+def cuda_engine(program: Path, precision: engines.Requested = "f32") -> engines.CudaEngine:
+    engine = engines.load(program, precision, on_cuda=True, threads=0)
+    assert isinstance(engine, engines.CudaEngine)
+    return engine
+
+
+def pay(monkeypatch: pytest.MonkeyPatch, ratio: float) -> None:
+    """Let replaying a graph take `ratio` of the eager call's time."""
+    seconds = iter([1.0, ratio] * 100)
+    monkeypatch.setattr(engines.CudaEngine, "_time", lambda *_: next(seconds))
+
+
+def test_on_cuda_auto_is_f16(monkeypatch: pytest.MonkeyPatch, program: Path) -> None:
+    FakeCuda().install(monkeypatch)
+    engine = cuda_engine(program, "auto")
+    assert engine.precision == "f16"
+    assert engine._module.get_parameter("convolution.weight").dtype == torch.float16
+    assert engine._module.get_parameter("convolution.weight").is_contiguous(memory_format=torch.channels_last)
+
+
+def test_graphs_are_kept_where_they_pay_and_give_each_batch_its_own_answers(
+    monkeypatch: pytest.MonkeyPatch, program: Path, expected: list[np.ndarray]
+) -> None:
+    device = FakeCuda().install(monkeypatch)
+    pay(monkeypatch, 0.5)
+    engine = cuda_engine(program)
+    engine.warm_up([(2, 8, 8, 3), (4, 8, 8, 3)])
+    first, second = engine.run(BATCH), engine.run(BATCH[::-1].copy())
+    assert close(first, expected, 1e-5)
+    assert close(second, [output[::-1] for output in expected], 1e-5)
+    assert [device.graphs[shape].replays for shape in ((2, 8, 8, 3), (4, 8, 8, 3))] == [0, 2]
+    assert close(engine.run(BATCH[:1]), [output[:1] for output in expected], 1e-5)  # a shape that was not warmed up
+    assert set(device.graphs) == {(2, 8, 8, 3), (4, 8, 8, 3)}
+
+
+def test_graphs_that_do_not_pay_are_not_kept(
+    monkeypatch: pytest.MonkeyPatch, program: Path, expected: list[np.ndarray]
+) -> None:
+    device = FakeCuda().install(monkeypatch)
+    pay(monkeypatch, 0.97)
+    engine = cuda_engine(program)
+    engine.warm_up([(4, 8, 8, 3)])
+    assert close(engine.run(BATCH), expected, 1e-5)
+    assert device.graphs[4, 8, 8, 3].replays == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "level"),
+    [
+        (RuntimeError("CUDA error: operation not permitted when stream is capturing"), "WARNING"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "INFO"),
+    ],
+)
+def test_what_cannot_be_captured_runs_without_a_graph(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    program: Path,
+    expected: list[np.ndarray],
+    error: RuntimeError,
+    level: str,
+) -> None:
+    FakeCuda(uncapturable=error).install(monkeypatch)
+    caplog.set_level("INFO", "bentoml.enrichment.runner")
+    engine = cuda_engine(program)
+    engine.warm_up([(4, 8, 8, 3)])
+    assert close(engine.run(BATCH), expected, 1e-5)
+    assert [record.levelname for record in caplog.records] == [level]
+
+
+def test_a_capture_that_breaks_the_device_is_no_warning(monkeypatch: pytest.MonkeyPatch, program: Path) -> None:
+    device = FakeCuda(uncapturable=RuntimeError("CUDA error: unspecified launch failure")).install(monkeypatch)
+    engine = cuda_engine(program)
+    device.answers = False
+    with pytest.raises(DeviceLost):
+        engine.warm_up([(4, 8, 8, 3)])
+
+
+def test_a_batch_that_finds_no_memory_says_so_and_the_next_one_runs(
+    monkeypatch: pytest.MonkeyPatch, program: Path, expected: list[np.ndarray]
+) -> None:
+    FakeCuda().install(monkeypatch)
+    engine = cuda_engine(program)
+    forward = engine._forward
+
+    def full(images: Tensor) -> tuple[Tensor, ...]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB")
+
+    monkeypatch.setattr(engine, "_forward", full)
+    with pytest.raises(OutOfMemory, match=r"2\.00 MiB"):
+        engine.run(BATCH)
+    monkeypatch.setattr(engine, "_forward", forward)
+    assert close(engine.run(BATCH), expected, 1e-5)
+
+
+@pytest.mark.weights
+def test_the_programs_of_all_five_models_can_be_moved_to_another_device(model_store: Path) -> None:
+    # Exported on a CPU, they make tensors on it. On CUDA each would be a copy in the middle, which no graph can hold.
+    for name in CATALOGUE:
+        stored = find(name)
+        assert stored is not None
+        module = move_to_device_pass(torch.export.load(stored.program), "meta").module()
+        devices = {node.kwargs["device"] for node in module.graph.nodes if node.kwargs.get("device") is not None}
+        assert {torch.device(device).type for device in devices} <= {"meta"}
+        assert {tensor.device.type for tensor in [*module.parameters(), *module.buffers()]} == {"meta"}

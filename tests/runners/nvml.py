@@ -1,0 +1,85 @@
+"""The fake device layer, NVML's part: cards and processes as a test makes them up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import pynvml
+import pytest
+
+
+@dataclass
+class Card:
+    """processes: pid → bytes, None where the driver gives no figure; other_bytes: used, and of no listed process."""
+
+    name: str
+    uuid: str
+    total: int = 4_294_967_296
+    processes: dict[int, int | None] = field(default_factory=dict)
+    other_bytes: int = 0
+
+
+@dataclass
+class FakeNvml:
+    """Takes the place of pynvml's functions. error: what every call raises."""
+
+    cards: list[Card]
+    error: Exception | None = None
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
+        for name in dir(self):
+            if name.startswith("nvml"):
+                monkeypatch.setattr(pynvml, name, getattr(self, name))
+        return self
+
+    def nvmlInit(self) -> None:  # noqa: N802 - NVML's own names, here and below
+        self._raise()
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        self._raise()
+        return len(self.cards)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> Card:  # noqa: N802
+        if index >= len(self.cards):
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_INVALID_ARGUMENT)
+        return self.cards[index]
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> Card:  # noqa: N802
+        return next(card for card in self.cards if card.uuid == uuid)
+
+    def nvmlDeviceGetIndex(self, card: Card) -> int:  # noqa: N802
+        return self.cards.index(card)
+
+    def nvmlDeviceGetName(self, card: Card) -> str:  # noqa: N802
+        return card.name
+
+    def nvmlDeviceGetUUID(self, card: Card) -> str:  # noqa: N802
+        return card.uuid
+
+    def nvmlDeviceGetMemoryInfo(self, card: Card) -> Any:  # noqa: N802
+        self._raise()
+        return SimpleNamespace(total=card.total, used=card.other_bytes + sum(v or 0 for v in card.processes.values()))
+
+    def nvmlDeviceGetCudaComputeCapability(self, card: Card) -> tuple[int, int]:  # noqa: N802
+        return 8, 6
+
+    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        return "580.95.05"
+
+    def nvmlDeviceGetComputeRunningProcesses(self, card: Card) -> list[Any]:  # noqa: N802
+        self._raise()
+        return [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in card.processes.items()]
+
+    def _raise(self) -> None:
+        if self.error is not None:
+            raise self.error
+
+
+def a5500() -> Card:
+    return Card("NVIDIA RTX A5500", "GPU-aaaa", 25_757_220_864)
+
+
+def a400() -> Card:
+    return Card("NVIDIA RTX A400", "GPU-bbbb")

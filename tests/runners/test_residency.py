@@ -1,0 +1,441 @@
+"""Who is in memory, over a made-up memory in which each engine takes a fixed part."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from models.catalogue import CATALOGUE, ModelName
+from models.store import StoredModel
+from runners import residency as residencies
+from runners.contract import State
+from runners.engines import Engine, Shape
+from runners.engines.errors import DeviceLost, EngineError, OutOfMemory
+from runners.residency import Policy, Residency
+from runners.resident import ModelUnavailable, Resident
+from tests.serving import fake
+
+POSE, THREAT, REID, PET, DEPTH = NAMES = tuple(CATALOGUE)
+SIZES: dict[ModelName, float] = {POSE: 300, THREAT: 400, REID: 100, PET: 200, DEPTH: 150}
+CONTEXT_MB = 50.0
+
+
+class FakeEngine:
+    """Takes its part of the made-up memory from when it is made until it is closed."""
+
+    precision = "f32"
+
+    def __init__(self, world: World, model: ModelName, name: str = "torch", size: float | None = None) -> None:
+        self.name = name
+        self.model = model
+        self._world = world
+        world.engines[self] = SIZES[model] if size is None else size
+        world.peak_mb = max(world.peak_mb, world.used_mb())
+
+    def warm_up(self, shapes: Sequence[Shape]) -> None: ...
+
+    def run(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+        raise AssertionError("not asked for")
+
+    def close(self) -> None:
+        del self._world.engines[self]
+
+
+class World:
+    """The device's memory and the engines on it; what the test wrote down makes loading fail."""
+
+    def __init__(self) -> None:
+        self.engines: dict[FakeEngine, float] = {}
+        self.loads: list[ModelName] = []
+        self.failures: list[Exception] = []
+        self.ready: list[ModelName] = []
+        self.lost: list[DeviceLost] = []
+        self.warm: list[str] = []
+        self.given_back = 0
+        self.started = False
+        self.peak_mb = 0.0
+
+    def used_mb(self) -> float:
+        return (CONTEXT_MB if self.started else 0.0) + sum(self.engines.values())
+
+    def give_back(self) -> None:
+        self.given_back += 1
+
+    def start(self) -> None:
+        self.started = True
+
+    def load(self, stored: StoredModel) -> Engine:
+        assert threading.current_thread().name == "loader"
+        self.loads.append(stored.card.name)
+        if self.failures:
+            raise self.failures.pop(0)
+        return FakeEngine(self, stored.card.name)
+
+    def warm_up(self, stored: StoredModel, engine: Engine) -> None:
+        self.warm.append(engine.name)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+Make = Callable[..., Residency]
+
+
+@pytest.fixture
+def make(world: World) -> Iterator[Make]:
+    made: list[Residency] = []
+
+    def make(
+        budget_mb: float = 0,
+        stay_s: float = 0,
+        ttl_s: float = 0,
+        pinned: Sequence[ModelName] = (),
+        names: Sequence[ModelName] = NAMES,
+    ) -> Residency:
+        policy = Policy(budget_mb, stay_s, dict.fromkeys(names, ttl_s), frozenset(pinned))
+        ready: Callable[[Resident], None] = lambda resident: world.ready.append(resident.name)  # noqa: E731
+        made.append(
+            Residency(names, fake.find, world.start, world.load, world.warm_up, world, policy, ready, world.lost.append)
+        )
+        return made[-1]
+
+    yield make
+    for residency in made:
+        residency.close()
+
+
+def use(residency: Residency, *names: ModelName, timeout: float = 10) -> None:
+    for name in names:
+        with residency.models[name].lease(timeout) as loaded:
+            assert isinstance(loaded.engine, FakeEngine)
+            assert loaded.engine.model == name
+            assert loaded.engine in loaded.engine._world.engines
+
+
+def states(residency: Residency) -> dict[str, str]:
+    return {name: resident.status()["state"].value for name, resident in residency.models.items()}
+
+
+def resident_ones(residency: Residency) -> list[str]:
+    return [name for name, state in states(residency).items() if state == "ready"]
+
+
+def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def test_without_a_budget_everything_stays(make: Make, world: World) -> None:
+    residency = make()
+    use(residency, *NAMES, *NAMES)
+    assert world.loads == [*NAMES]
+    assert world.ready == [*NAMES]
+    assert world.used_mb() == CONTEXT_MB + sum(SIZES.values())
+
+
+def test_what_a_model_takes_is_measured_at_its_load_and_the_context_is_nobodys(make: Make) -> None:
+    residency = make()
+    assert residency.models[POSE].status()["memory_mb"] is None
+    use(residency, *NAMES)
+    assert {name: model.status()["memory_mb"] for name, model in residency.models.items()} == SIZES
+
+
+def test_the_least_recently_used_leaves_first(make: Make, world: World) -> None:
+    residency = make(budget_mb=800)
+    use(residency, POSE, THREAT, POSE)  # 50 + 300 + 400
+    use(residency, REID)  # 850: one has to leave
+    assert resident_ones(residency) == [POSE, REID]
+    assert residency.models[THREAT].status()["detail"] == "left to make room for person_reid"
+    use(residency, PET, DEPTH)  # 50 + 300 + 100 + 200, and 150 more fit exactly
+    assert resident_ones(residency) == [POSE, REID, PET, DEPTH]
+    use(residency, POSE, THREAT)  # 400: re-id, pet and depth are older than pose, and all have to leave
+    assert resident_ones(residency) == [POSE, THREAT]
+
+
+def test_one_of_unknown_size_may_pass_the_budget_by_itself_and_once(make: Make, world: World) -> None:
+    residency = make(budget_mb=800)
+    use(residency, POSE, THREAT, PET)
+    assert world.peak_mb == CONTEXT_MB + 300 + 400 + 200
+    assert world.used_mb() <= 800
+    use(residency, REID, DEPTH)
+    world.peak_mb = 0
+    for _ in range(3):
+        use(residency, *NAMES)  # now all have been measured
+    assert world.peak_mb <= 800
+
+
+def test_preloaded_ones_never_leave(make: Make, world: World) -> None:
+    residency = make(budget_mb=800, pinned=[POSE, REID], ttl_s=0.01)
+    residency.refresh()
+    until(lambda: resident_ones(residency) == [POSE, REID])
+    for _ in range(3):
+        use(residency, PET, DEPTH)
+    time.sleep(residencies._TICK_S * 2)
+    assert resident_ones(residency)[:2] == [POSE, REID]
+    assert world.loads.count(POSE) == world.loads.count(REID) == 1
+
+
+def test_one_that_can_never_fit_is_refused_with_the_figures_and_not_loaded_again(make: Make, world: World) -> None:
+    residency = make(budget_mb=700, pinned=[POSE])
+    use(residency, POSE)
+    for _ in range(5):
+        with pytest.raises(ModelUnavailable) as caught:
+            use(residency, THREAT)
+        assert str(caught.value) == (
+            "threat_detector does not fit: it takes 400 MB, with it the process would take 750 MB, and the budget is "
+            "700 MB; preloaded and staying: pose_estimator (300 MB)"
+        )
+    assert world.loads == [POSE, THREAT]  # once, to be measured
+    assert world.used_mb() == CONTEXT_MB + 300
+    assert states(residency)[THREAT] == "failed"
+    assert residency.models[THREAT].status()["detail"] == str(caught.value)
+    use(residency, REID)  # the others are none the worse
+
+
+def test_one_that_did_not_fit_is_tried_again_later_by_its_figures(
+    make: Make, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(residencies, "_RETRY_S", 0.05)
+    residency = make(budget_mb=700, pinned=[POSE])
+    use(residency, POSE)
+    for _ in range(3):
+        with pytest.raises(ModelUnavailable, match="takes 400 MB"):
+            use(residency, THREAT)
+        time.sleep(0.1)
+    assert world.loads == [POSE, THREAT]
+
+
+def test_one_that_was_just_loaded_stays_and_the_next_one_waits_for_it(make: Make, world: World) -> None:
+    residency = make(budget_mb=500, stay_s=0.6, names=[POSE, THREAT])
+    use(residency, POSE)
+    loaded = time.monotonic()
+    thread = threading.Thread(target=use, args=(residency, THREAT))
+    thread.start()
+    until(lambda: "just loaded" in (residency.models[THREAT].status()["detail"] or ""), 0.5)
+    assert states(residency) == {POSE: "ready", THREAT: "loading"}
+    use(residency, POSE)  # meanwhile it serves
+    thread.join()
+    assert time.monotonic() - loaded >= 0.55
+    assert resident_ones(residency) == [THREAT]
+
+
+def test_alternating_requests_cause_a_bounded_number_of_reloads(make: Make, world: World) -> None:
+    stay_s, seconds = 0.25, 2.0
+    residency = make(budget_mb=500, stay_s=stay_s, names=[POSE, THREAT])
+    end = time.monotonic() + seconds
+    served = {POSE: 0, THREAT: 0}
+
+    def ask(name: ModelName) -> None:
+        while time.monotonic() < end:
+            use(residency, name)
+            served[name] += 1
+            time.sleep(0.001)
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in (POSE, THREAT) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    # The first two may replace each other at once, being measured; from then on each stays its time.
+    assert 4 <= len(world.loads) <= seconds / stay_s + 3
+    assert min(served.values()) > 100
+    assert {name: model.status()["loads"] for name, model in residency.models.items()} == {
+        name: world.loads.count(name) for name in (POSE, THREAT)
+    }
+
+
+def test_a_model_in_use_is_closed_only_when_the_call_has_ended(make: Make, world: World) -> None:
+    residency = make(budget_mb=500, names=[POSE, THREAT])
+    with residency.models[POSE].lease(5) as pose:
+        thread = threading.Thread(target=use, args=(residency, THREAT))
+        thread.start()
+        until(lambda: states(residency)[POSE] == "unloaded")
+        time.sleep(0.1)
+        assert pose.engine in world.engines  # but nobody new gets it:
+        assert states(residency)[THREAT] == "loading"
+    thread.join()
+    assert [engine.model for engine in world.engines] == [THREAT]
+    assert world.given_back >= 1
+
+
+def test_one_that_is_idle_for_its_time_leaves_and_comes_back(make: Make, world: World) -> None:
+    residency = make(ttl_s=0.3, names=[POSE])
+    use(residency, POSE)
+    assert world.used_mb() == CONTEXT_MB + 300
+    until(lambda: states(residency)[POSE] == "unloaded", 3)
+    assert residency.models[POSE].status()["detail"] == "left after 0.3 s without a request"
+    assert world.used_mb() == CONTEXT_MB
+    use(residency, POSE)
+    assert residency.models[POSE].status()["loads"] == 2
+
+
+def test_one_that_is_used_does_not_leave_for_being_idle(make: Make, world: World) -> None:
+    residency = make(ttl_s=0.3, names=[POSE])
+    with residency.models[POSE].lease(5):
+        time.sleep(residencies._TICK_S * 2 + 0.3)
+    assert resident_ones(residency) == [POSE]
+
+
+def test_what_was_left_before_and_after_is_in_the_log(make: Make, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "bentoml.enrichment.runner")
+    residency = make(budget_mb=500, names=[POSE, THREAT])
+    use(residency, POSE, THREAT)
+    assert "pose_estimator left to make room for threat_detector: 750 MB before, 450 MB after" in caplog.text
+
+
+def test_a_load_that_finds_no_memory_fails_for_a_while(
+    make: Make, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(residencies, "_RETRY_S", 0.2)
+    world.failures = [OutOfMemory("CUDA out of memory: 96 MiB")]
+    residency = make()
+    for _ in range(2):
+        with pytest.raises(ModelUnavailable, match=r"^pose_estimator does not fit into the device's memory now$"):
+            use(residency, POSE)
+    assert world.loads == [POSE]
+    assert "96 MiB" in (residency.models[POSE].status()["detail"] or "")
+    assert world.given_back == 1
+    time.sleep(0.25)
+    use(residency, POSE)
+
+
+def test_a_lost_device_is_told_to_the_runner(make: Make, world: World) -> None:
+    lost = DeviceLost("illegal memory access")
+    world.failures = [lost]
+    residency = make()
+    with pytest.raises(ModelUnavailable):
+        use(residency, POSE)
+    assert world.lost == [lost]
+    assert states(residency)[POSE] == "failed"
+
+
+def test_an_engine_whose_warm_up_fails_gives_its_memory_back(
+    make: Make, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def warm_up(stored: StoredModel, engine: Engine) -> None:
+        raise OutOfMemory("batch of 8")
+
+    monkeypatch.setattr(world, "warm_up", warm_up)
+    residency = make()
+    with pytest.raises(ModelUnavailable):
+        use(residency, POSE)
+    assert world.used_mb() == CONTEXT_MB
+
+
+def exchange(residency: Residency, load: Callable[[], Engine]) -> Exception | None:
+    told: list[Exception | None] = []
+    done = threading.Event()
+
+    def on_done(error: Exception | None) -> None:
+        told.append(error)
+        done.set()
+
+    residency.exchange(residency.models[POSE], load, on_done)
+    assert done.wait(5)
+    return told[0]
+
+
+def test_another_engine_takes_the_place_of_the_present_one_when_it_is_warm(make: Make, world: World) -> None:
+    residency = make()
+    use(residency, POSE)
+    with residency.models[POSE].lease(5) as before:
+        thread = threading.Thread(
+            target=exchange, args=(residency, lambda: FakeEngine(world, POSE, "tensorrt", size=200))
+        )
+        thread.start()
+        until(lambda: residency.models[POSE].status()["engine"] == "tensorrt")
+        assert before.engine in world.engines  # the call under way ends on the former
+    thread.join()
+    assert world.warm == ["torch", "tensorrt"]
+    assert [(engine.name, engine.model) for engine in world.engines] == [("tensorrt", POSE)]
+    assert residency.models[POSE].status()["memory_mb"] == 200
+
+
+@pytest.mark.parametrize("failure", [EngineError("unreadable"), OutOfMemory("full")])
+def test_where_that_fails_the_present_one_goes_on(make: Make, world: World, failure: Exception) -> None:
+    def load() -> Engine:
+        raise failure
+
+    residency = make()
+    use(residency, POSE)
+    assert exchange(residency, load) is failure
+    assert residency.models[POSE].status()["engine"] == "torch"
+    use(residency, POSE)
+
+
+def test_a_model_that_has_left_gets_no_other_engine(make: Make, world: World) -> None:
+    residency = make()
+    assert exchange(residency, lambda: FakeEngine(world, POSE, "tensorrt")) is None
+    assert world.engines == {}
+
+
+def test_a_driver_that_fails_once_does_not_end_the_thread(
+    make: Make, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    residency = make(ttl_s=0.05, names=[POSE])
+    use(residency, POSE)
+    calls: list[Any] = []
+
+    def used_mb() -> float:
+        calls.append(1)
+        raise RuntimeError("NVML: unknown error")
+
+    monkeypatch.setattr(world, "used_mb", used_mb)
+    until(lambda: bool(calls), 3)
+    monkeypatch.undo()
+    until(lambda: states(residency)[POSE] == "unloaded", 3)
+    use(residency, POSE)
+
+
+def test_every_transition_of_the_state_diagram(make: Make, world: World) -> None:
+    """As one model's status shows them; over HTTP, and with absent and disabled: tests/serving/test_states.py."""
+    seen: list[State] = []
+    residency = make(budget_mb=500, names=[POSE, THREAT])
+    pose = residency.models[POSE]
+
+    def note() -> None:
+        state = pose.status()["state"]
+        if not seen or seen[-1] is not state:
+            seen.append(state)
+
+    original = pose._request_load
+
+    def request_load(resident: Resident) -> None:
+        note()
+        original(resident)
+
+    pose._request_load = request_load
+    note()
+    use(residency, POSE)
+    note()
+    pose.set_building("…")
+    note()
+    pose.set_building(None)
+    note()
+    use(residency, THREAT)
+    note()
+    world.failures = [RuntimeError("broken")]
+    with pytest.raises(ModelUnavailable):
+        use(residency, POSE)
+    note()
+    assert [re.sub("_.*", "", state) for state in seen] == [
+        "unloaded",
+        "loading",
+        "ready",
+        "building",
+        "ready",
+        "unloaded",
+        "loading",
+        "failed",
+    ]
