@@ -162,6 +162,7 @@ class Resident:
             former = self.loaded
             if former is not None:
                 self.loaded = Loaded(former.stored, engine, last_used=former.last_used)
+                self._building = None
                 self._change.notify_all()
             return former
 

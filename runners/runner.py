@@ -192,7 +192,10 @@ class Runner:
             self._started = True
 
     def _build_engine(self, resident: Resident) -> None:
-        if self._tensorrt is not None and resident.loaded is not None and resident.loaded.engine.name == "torch":
+        loaded = resident.loaded
+        if self._tensorrt is None or loaded is None or loaded.engine.name == "tensorrt":
+            return
+        if self._tensorrt.wants(loaded.stored):
             self._tensorrt.build(resident, self._residency.exchange)
 
     def _interpret(
@@ -218,7 +221,9 @@ class Runner:
         return stored
 
     def _load(self, stored: StoredModel) -> Engine:
-        engine = self._tensorrt.load(stored) if self._tensorrt is not None else None
+        engine = None
+        if self._tensorrt is not None and self._tensorrt.wants(stored):
+            engine = self._tensorrt.load(stored)
         return engine or engines.load(stored, self._settings, self._gpu)
 
     def _warm_up(self, stored: StoredModel, engine: Engine) -> None:

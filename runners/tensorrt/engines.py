@@ -119,7 +119,7 @@ class TensorRtEngines:
                 return self._cache.store(inputs, built)
 
     def _exchanged(self, resident: Resident, inputs: EngineInputs, error: Exception | None) -> None:
-        if error is None:
+        if error is None:  # it is on TensorRT, or has left and comes back on it
             resident.set_building(None)
             return
         if isinstance(error, EngineError):
@@ -134,8 +134,8 @@ class TensorRtEngines:
 
     def _give_up(self, resident: Resident, reason: str) -> None:
         logger.warning("TensorRT: %s goes on on torch: %s", resident.name, reason)
-        resident.set_building(None)
         resident.explain(f"no TensorRT engine, torch serves: {reason}")
+        resident.set_building(None)
 
     def _inputs(self, stored: StoredModel) -> EngineInputs:
         name: ModelName = stored.card.name

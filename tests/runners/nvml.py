@@ -29,10 +29,13 @@ class FakeNvml:
     error: Exception | None = None
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
-        for name in dir(self):
-            if name.startswith("nvml"):
-                monkeypatch.setattr(pynvml, name, getattr(self, name))
+        for name, function in self.functions().items():
+            monkeypatch.setattr(pynvml, name, function)
         return self
+
+    def functions(self) -> dict[str, Any]:
+        """By their names in pynvml."""
+        return {name: getattr(self, name) for name in dir(self) if name.startswith("nvml")}
 
     def nvmlInit(self) -> None:  # noqa: N802 - NVML's own names, here and below
         self._raise()

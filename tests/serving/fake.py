@@ -19,8 +19,9 @@ from models.catalogue import CATALOGUE, ModelName
 from models.store import ModelCard, StoredModel, StoreError
 from runners.device import Gpu
 from runners.engines import Engine, Shape
-from runners.engines.errors import EngineError
+from runners.engines.errors import DeviceLost, EngineError, OutOfMemory
 from settings import Settings
+from tests.runners.nvml import Card
 
 F32 = NDArray[np.float32]
 Colour = tuple[int, int, int]
@@ -30,6 +31,8 @@ RAISES: Final[Colour] = (255, 0, 254)  # the engine raises on this image and wha
 CRASHES: Final[Colour] = (255, 2, 253)  # the runner process dies
 DROPS: Final[Colour] = (255, 3, 252)  # the engine gives one result fewer than it got images
 ADDS: Final[Colour] = (255, 4, 251)  # one more
+HUNGRY: Final[Colour] = (255, 6, 249)  # the device has no memory for any batch with it
+LOST: Final[Colour] = (255, 7, 248)  # the device is lost
 NOT_FINITE: Final[Colour] = (255, 5, 250)  # the image's own outputs are NaN, its neighbours' are right
 SECRET: Final = "/secret/weights.onnx"  # stands in what the engine raises, and must never reach a client
 
@@ -40,7 +43,11 @@ UNLOADABLE: Final = "FAKE_UNLOADABLE"  # the file's text is the EngineError's
 DAMAGED: Final = "FAKE_DAMAGED"  # the file's text is the StoreError's
 UNTRAINED: Final = "FAKE_UNTRAINED"
 SLOW: Final = "FAKE_SLOW"  # the file's text is the seconds that loading takes
+FOLDER: Final = "FAKE_FOLDER"  # of every model in the fake store, with `weights/` in it
 MEMORY: Final = "FAKE_MEMORY"  # the file's text is the memory that the engine takes, in 10⁶ bytes
+
+# The made-up card that engines take their memory of, where tests/serving/fake_gpu.py has put one in.
+CARD: Card | None = None
 
 # A standing figure in a box: x, y as fractions of its width and height. The left ear is not seen.
 # fmt: off
@@ -72,18 +79,28 @@ class FakeEngine:
         self._model = model
         self.name = name
         self._held = np.ones(int(memory_mb * 1e6), np.uint8)
+        self._on_card(self._held.nbytes)
 
     def warm_up(self, shapes: Sequence[Shape]) -> None:
         for shape in shapes:
             self.run(np.zeros(shape, np.uint8))
 
     def close(self) -> None:
+        self._on_card(-self._held.nbytes)
         del self._held
+
+    def _on_card(self, size: int) -> None:
+        if self.name != "openvino" and CARD is not None:
+            CARD.processes[os.getpid()] = (CARD.processes.get(os.getpid()) or 0) + size
 
     def run(self, batch: NDArray[np.uint8]) -> tuple[F32, ...]:
         colours = [_centre(image) for image in batch]
         if CRASHES in colours:
             os._exit(9)
+        if HUNGRY in colours:
+            raise OutOfMemory(f"CUDA out of memory, made up: {SECRET}")
+        if LOST in colours:
+            raise DeviceLost("CUDA error: an illegal memory access was encountered (made up)")
         if RAISES in colours:
             raise RuntimeError(f"made up: {SECRET}")
         time.sleep(max((colour[2] / 10 for colour in colours if colour[:2] == (255, 1)), default=0))
@@ -144,7 +161,7 @@ def find(name: ModelName, *, untrained: bool = False) -> StoredModel | None:
         conversion=1,
         untrained=untrained,
     )
-    return StoredModel(f"{name}:fake", Path("/nowhere"), card)
+    return StoredModel(f"{name}:fake", Path(os.environ.get(FOLDER, "/nowhere")), card)
 
 
 def load(stored: StoredModel, settings: Settings, gpu: Gpu | None) -> Engine:

@@ -5,10 +5,15 @@ Each process of the server imports this file, and asks the two boundaries only w
 
 from __future__ import annotations
 
+import os
+
 import models.store
 import runners.engines
 from service import EnrichmentLight
-from tests.serving import fake
+from tests.serving import fake, fake_gpu
+
+if os.environ.get(fake_gpu.WANTED):
+    fake_gpu.install()
 
 __all__ = ["EnrichmentLight"]
 

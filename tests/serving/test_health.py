@@ -5,6 +5,7 @@ import threading
 import time
 
 import httpx
+import psutil
 import pytest
 
 from models.catalogue import CATALOGUE
@@ -22,13 +23,30 @@ def test_the_health_document_of_a_healthy_service(client: httpx.Client) -> None:
     body = response.json()
     assert 0 < body.pop("uptime_seconds") < 3600
     weights = {name: f"{spec.weights}@0123456789ab" for name, spec in CATALOGUE.items()}
+    assert all(0 <= model.pop("memory_mb") < 200 for model in body["models"].values())  # measured; the fakes take none
+    (runner,) = body.pop("runners")
+    assert 0 < runner.pop("memory").pop("used_mb") < 500
+    assert psutil.pid_exists(runner.pop("pid"))
+    assert runner == {
+        "name": "enrichment-runner",
+        "restarts": 0,
+        "last_fault": None,
+        "device": {"name": "CPU", "index": None, "memory_gb": None, "driver": None},
+    }
     assert body == {
         "status": "healthy",
         "models_loaded": dict.fromkeys(CATALOGUE, True),
         "gpu_available": False,
         "gpu_memory_used_gb": 0.0,
         "models": {
-            name: {"state": "ready", "engine": "openvino", "precision": "f32", "weights": weights[name], "detail": None}
+            name: {
+                "state": "ready",
+                "engine": "openvino",
+                "precision": "f32",
+                "weights": weights[name],
+                "detail": None,
+                "loads": 1,
+            }
             for name in CATALOGUE
         },
     }

@@ -1,0 +1,204 @@
+"""A budget that is too small for all five models: a mixed load of requests, with its answers checked.
+
+usage: python -m benchmarks.residency FOLDER [--requests 2000] [--concurrency 16] [--budget-mb 900]
+
+FOLDER holds pictures. Starts two servers, one after the other: without a budget, for the answers, and with it, for the
+load. Needs the models in the store (make import).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import numpy as np
+import psutil
+
+from models.catalogue import CATALOGUE
+
+Body = dict[str, Any]
+ROUTES: Final = tuple(spec.route for spec in CATALOGUE.values())
+_ANNOUNCED: Final = frozenset({"model_unavailable"})  # CONTRACT's 503 of a model that finds no room in time
+_SEED: Final = 3
+
+
+@dataclass(frozen=True)
+class Request:
+    route: str
+    picture: int
+
+
+@dataclass
+class Outcome:
+    """What a load came to. memory_mb: the runner's, 20 times a second, counted as /health counts it."""
+
+    statuses: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    memory_mb: list[float] = field(default_factory=list)
+    sizes_mb: dict[str, int] = field(default_factory=dict)
+    loads: dict[str, int] = field(default_factory=dict)
+    took_s: float = 0.0
+
+    @property
+    def unannounced(self) -> int:
+        """Requests that ended in anything but an answer or an announced 503."""
+        return sum(count for status, count in self.statuses.items() if status not in {"200", *_ANNOUNCED})
+
+
+def mix(count: int, pictures: int) -> list[Request]:
+    """`count` requests over all routes and pictures, the same ones each time."""
+    rng = random.Random(_SEED)
+    return [Request(rng.choice(ROUTES), rng.randrange(pictures)) for _ in range(count)]
+
+
+async def answers(url: str, pictures: Sequence[bytes]) -> dict[Request, Body]:
+    """The answer to each picture on each route, one after the other."""
+    async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+        found = {}
+        for route in ROUTES:
+            for number, picture in enumerate(pictures):
+                response = await client.post(route, files={"image": picture})
+                found[Request(route, number)] = response.raise_for_status().json()
+        return found
+
+
+async def load(
+    url: str,
+    pictures: Sequence[bytes],
+    requests: Sequence[Request],
+    expected: dict[Request, Body],
+    same: Callable[[str, Body, Body], bool],
+    concurrency: int,
+) -> Outcome:
+    """Send all requests, `concurrency` at a time, and compare what comes back with what is expected."""
+    outcome = Outcome()
+    todo = iter(requests)
+    async with httpx.AsyncClient(base_url=url, timeout=120) as client:
+
+        async def worker() -> None:
+            for request in todo:
+                began = time.perf_counter()
+                response = await client.post(request.route, files={"image": pictures[request.picture]})
+                outcome.seconds.append(time.perf_counter() - began)
+                body = response.json()
+                code = str(response.status_code) if response.status_code < 400 else body["error"]["code"]
+                outcome.statuses[code] += 1
+                if code == "200" and not same(request.route, expected[request], body):
+                    outcome.wrong.append(f"{request}: {str(body)[:200]}")
+
+        (runner,) = (await client.get("/health")).json()["runners"]
+        process = psutil.Process(runner["pid"])
+        base_mb = process.memory_info().rss / 1e6 - runner["memory"]["used_mb"]
+
+        async def watch() -> None:
+            while True:
+                outcome.memory_mb.append(process.memory_info().rss / 1e6 - base_mb)
+                await asyncio.sleep(0.05)
+
+        began = time.perf_counter()
+        watching = asyncio.create_task(watch())
+        await asyncio.gather(*(worker() for _ in range(concurrency)))
+        outcome.took_s = time.perf_counter() - began
+        watching.cancel()
+        await asyncio.sleep(1.5)  # for the last heartbeat
+        models = (await client.get("/health")).json()["models"].items()
+        outcome.loads = {name: model["loads"] for name, model in models}
+        outcome.sizes_mb = {name: model["memory_mb"] for name, model in models if model["memory_mb"]}
+    return outcome
+
+
+def alike(route: str, expected: Body, body: Body) -> bool:
+    """Whether two answers say the same; batches of another size change the last digits, in bf16 the last but two."""
+    match route:
+        case "/pose-analyze":
+            return bool(expected["num_people"] == body["num_people"] and expected["posture"] == body["posture"])
+        case "/threat-detect":
+            return [threat["class"] for threat in expected["threats_detected"]] == [
+                threat["class"] for threat in body["threats_detected"]
+            ]
+        case "/person-reid":
+            return bool(np.dot(expected["embedding"], body["embedding"]) > 0.995)
+        case "/pet-classify":
+            return bool(abs(expected["probabilities"]["cat"] - body["probabilities"]["cat"]) < 0.03)
+        case _:
+            return bool(abs(expected["mean_depth"] - body["mean_depth"]) < 0.02)
+
+
+@contextmanager
+def server(**environment: str) -> Iterator[str]:
+    """`bentoml serve` on a free port of 127.0.0.1, ready; yields its URL."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ours = {"HOST": "127.0.0.1", "PORT": str(port), "PYROSCOPE_ENABLED": "false"} | environment
+    log = tempfile.TemporaryFile()  # noqa: SIM115 - it is the server's until the end
+    command = [sys.executable, "-m", "bentoml", "serve", "service:EnrichmentLight"]
+    process = subprocess.Popen(command, env=os.environ | ours, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(1200):
+            if process.poll() is not None:
+                break
+            try:
+                if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
+                    break
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.1)
+        yield url
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)
+
+
+def table(outcome: Outcome, budget_mb: int) -> str:
+    """The outcome as Markdown."""
+    seconds = sorted(outcome.seconds)
+    largest = max(outcome.sizes_mb.values())
+    rows = {
+        "requests, answers": f"{sum(outcome.statuses.values())}, {dict(outcome.statuses)}",
+        "wrong answers; errors that were not announced": f"{len(outcome.wrong)}; {outcome.unannounced}",
+        "budget; most that the runner took; largest model": f"{budget_mb}; {max(outcome.memory_mb):.0f}; {largest} MB",
+        "sizes measured at loading": ", ".join(f"{name} {size}" for name, size in outcome.sizes_mb.items()) + " MB",
+        "loads": f"{sum(outcome.loads.values())} in {outcome.took_s:.0f} s: {outcome.loads}",
+        "p50, p99 of a request": f"{seconds[len(seconds) // 2]:.2f} s, {seconds[len(seconds) * 99 // 100]:.2f} s",
+    }
+    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows.items())])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--requests", type=int, default=2000)
+    parser.add_argument("--concurrency", type=int, default=16)
+    parser.add_argument("--budget-mb", type=int, default=900)
+    arguments = parser.parse_args()
+    pictures = [path.read_bytes() for path in sorted(arguments.folder.iterdir()) if path.suffix in {".jpg", ".png"}]
+    with server() as url:
+        expected = asyncio.run(answers(url, pictures))
+    limited = {"ENRICHMENT_MEMORY_BUDGET_MB": str(arguments.budget_mb), "ENRICHMENT_LIGHT_PRELOAD_MODELS": ""}
+    with server(**limited) as url:
+        requests = mix(arguments.requests, len(pictures))
+        outcome = asyncio.run(load(url, pictures, requests, expected, alike, arguments.concurrency))
+    print(table(outcome, arguments.budget_mb))
+    print(*outcome.wrong[:10], sep="\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,333 @@
+"""Who gets an engine and how: over a made-up export process (exporter.py) and made-up engines."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from models.catalogue import ModelName
+from models.store import StoredModel
+from runners.contract import State
+from runners.device import Gpu
+from runners.engines import Engine
+from runners.engines.errors import EngineError, OutOfMemory
+from runners.memory import CpuMemory
+from runners.residency import Policy, Residency
+from runners.tensorrt import build, engines
+from runners.tensorrt.engines import TensorRtEngines
+from settings import DEFAULT_FILE, load
+from tests.runners.tensorrt.test_build import EXPORTER
+from tests.serving import fake
+
+GPU = Gpu(1, "NVIDIA RTX A400", "GPU-bbbb", 4295, "580.95.05", "8.6")
+VERSION = "10.16.1.11"
+
+
+class EngineUnreadable(EngineError):
+    """Stands in for runners.engines.tensorrt's, which can't be imported without the library."""
+
+
+@pytest.fixture(autouse=True)
+def boundary(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The library, the export process and the loading of an engine file are made up."""
+    monkeypatch.setattr(build, "EXPORT", EXPORTER)
+    module: Any = ModuleType("runners.engines.tensorrt")
+    module.EngineUnreadable = EngineUnreadable
+
+    def open_engine(file: Path, precision: str) -> Engine:
+        if b"unreadable" in file.read_bytes():
+            raise EngineUnreadable(f"can't read {file.name}")
+        if b"toolarge" in file.read_bytes():
+            raise OutOfMemory("no room for its context")
+        return fake.FakeEngine("pose_estimator", "tensorrt")
+
+    module.TensorRtEngine = open_engine
+    monkeypatch.setitem(sys.modules, "runners.engines.tensorrt", module)
+    library: Any = ModuleType("tensorrt")
+    library.__version__ = VERSION
+    library.__spec__ = ModuleSpec("tensorrt", None)
+    monkeypatch.setitem(sys.modules, "tensorrt", library)
+    return module  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+class World:
+    """A runner's residency of the pose estimator, with TensorRT as runners.runner puts them together."""
+
+    def __init__(self, folder: Path, cache: Path, version: str = VERSION) -> None:
+        self.folder = folder
+        self.handled = threading.Event()
+        settings = load(DEFAULT_FILE, {"TENSORRT_CACHE": str(cache)})
+        self.tensorrt = TensorRtEngines(settings, GPU, version)
+        nothing: Callable[..., None] = lambda *_: None  # noqa: E731
+        policy = Policy(0, 0, {"pose_estimator": 0}, frozenset())
+        self.residency = Residency(
+            ["pose_estimator"],
+            self.find,
+            nothing,
+            lambda stored: self.tensorrt.load(stored) or fake.FakeEngine(stored.card.name, "torch"),
+            nothing,
+            CpuMemory(),
+            policy,
+            self.on_ready,
+            nothing,
+        )
+        self.pose = self.residency.models["pose_estimator"]
+
+    def find(self, name: ModelName) -> StoredModel | None:
+        stored = fake.find(name)
+        assert stored is not None
+        return replace(stored, folder=self.folder)
+
+    def on_ready(self, resident: Any) -> None:
+        if resident.loaded.engine.name == "torch":
+            self.tensorrt.build(resident, self.residency.exchange)
+        self.handled.set()
+
+    def use(self) -> str:
+        with self.pose.lease(5) as loaded:
+            return loaded.engine.name
+
+    @property
+    def state(self) -> State:
+        return self.pose.status()["state"]
+
+    @property
+    def detail(self) -> str:
+        return self.pose.status()["detail"] or ""
+
+    def until(self, condition: Callable[[], bool], seconds: float = 10) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < end, (self.pose.status(), seconds)
+            time.sleep(0.01)
+
+    def settle(self) -> str:
+        """Load the model and wait until nothing is being built; the engine that it ends up with."""
+        self.use()
+        assert self.handled.wait(5)
+        self.until(lambda: self.state is State.READY)
+        return self.use()
+
+    def close(self) -> None:
+        self.tensorrt.close()
+        self.residency.close()
+
+
+Start = Callable[..., World]
+
+
+@pytest.fixture
+def start(tmp_path: Path, cache: Path) -> Iterator[Start]:
+    """Start a runner whose checkpoint makes the export process do `what`."""
+    worlds: list[World] = []
+
+    def start(what: str = "slow 0", version: str = VERSION) -> World:
+        weights = tmp_path / "weights"
+        weights.mkdir(exist_ok=True)
+        (weights / "yolov8n-pose.pt").write_text(what)
+        worlds.append(World(tmp_path, cache, version))
+        return worlds[-1]
+
+    yield start
+    for world in worlds:
+        world.close()
+
+
+def test_torch_serves_while_the_engine_is_built_and_then_it_takes_over(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "bentoml.enrichment.runner")
+    world = start("slow 1")
+    assert world.use() == "torch"
+    world.until(lambda: world.state is State.BUILDING_ENGINE, 1)
+    assert "torch serves meanwhile" in world.detail
+    assert world.use() == "torch"
+    world.until(lambda: world.state is State.READY)
+    assert world.use() == "tensorrt"
+    assert world.detail == ""
+    log = [record.message for record in caplog.records if "TensorRT build" in record.message]
+    assert log[0] == "TensorRT build of pose_estimator starts; torch serves meanwhile"
+    assert "TensorRT: export success" in log[-2]
+    assert log[-1].startswith("TensorRT build of pose_estimator ended well after 1 s")
+
+
+def test_the_next_start_takes_the_engine_from_the_cache(start: Start) -> None:
+    assert start().settle() == "tensorrt"
+    world = start("fail RuntimeError: it must not be built")
+    assert world.use() == "tensorrt"
+    assert world.pose.status()["loads"] == 1
+
+
+def test_another_version_of_tensorrt_builds_anew(start: Start, cache: Path) -> None:
+    assert start().settle() == "tensorrt"
+    (old,) = cache.glob("*.engine")
+    assert start(version="10.17").settle() == "tensorrt"
+    (new,) = cache.glob("*.engine")
+    assert old.name != new.name
+
+
+def test_a_damaged_engine_is_built_anew(start: Start, cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert start().settle() == "tensorrt"
+    (engine,) = cache.glob("*.engine")
+    engine.write_bytes(b"half a")
+    world = start()
+    assert world.use() in ("torch", "tensorrt")
+    assert world.settle() == "tensorrt"
+    assert "it is damaged" in caplog.text
+    assert engine.read_bytes().startswith(b"an engine out of")
+
+
+def test_an_engine_that_tensorrt_can_not_read_any_more_is_built_anew(
+    start: Start, cache: Path, boundary: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert start().settle() == "tensorrt"
+    (engine,) = cache.glob("*.engine")
+    made = engine.stat().st_mtime_ns
+    original, tries = boundary.TensorRtEngine, []
+
+    def unreadable_once(file: Path, precision: str) -> Any:
+        tries.append(file)
+        if len(tries) == 1:
+            raise EngineUnreadable("of another build of the driver")
+        return original(file, precision)
+
+    monkeypatch.setattr(boundary, "TensorRtEngine", unreadable_once)
+    assert start().settle() == "tensorrt"
+    assert engine.stat().st_mtime_ns != made
+
+
+def test_a_build_that_failed_is_not_tried_at_the_next_start(
+    start: Start, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = start("fail RuntimeError: no kernel image")
+    assert world.settle() == "torch"
+    assert world.detail == "no TensorRT engine, torch serves: exit code 1: RuntimeError: no kernel image"
+    again = start("slow 0")  # it would succeed now, but nothing that is part of the engine has changed
+    assert again.settle() == "torch"
+    assert "exit code 1: RuntimeError: no kernel image (2" in again.detail
+    assert caplog.text.count("its last words") == 1
+    (note,) = cache.glob("*.failed.json")
+    assert f"delete {note} to try again" in again.detail
+    note.unlink()
+    assert start("slow 0").settle() == "tensorrt"
+
+
+def test_a_build_that_failed_is_tried_again_with_other_inputs(start: Start) -> None:
+    assert start("fail RuntimeError: no kernel image").settle() == "torch"
+    assert start("slow 0", version="10.17").settle() == "tensorrt"
+
+
+@pytest.mark.parametrize(("what", "remembered"), [("unreadable", True), ("toolarge", False)])
+def test_an_engine_that_can_not_be_loaded_leaves_torch_serving(
+    start: Start, cache: Path, what: str, remembered: bool
+) -> None:
+    world = start(what)
+    assert world.settle() == "torch"
+    assert "no TensorRT engine, torch serves: " in world.detail
+    assert bool(list(cache.glob("*.failed.json"))) is remembered
+
+
+def test_a_cache_that_can_not_be_written_is_a_warning(
+    start: Start, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache.write_text("a file where the folder should be")
+    world = start()
+    assert world.settle() == "torch"
+    assert f"its cache {cache} can't be" in world.detail
+    assert "WARNING" in {record.levelname for record in caplog.records}
+
+
+def test_a_full_cache_is_a_warning_and_no_failure_of_the_build(
+    start: Start, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    world = start()
+    assert world.settle() == "torch"
+    assert "No space left on device" in world.detail
+    assert {path.name for path in cache.iterdir()} == {"build.lock"}
+    monkeypatch.undo()
+
+
+def test_a_stop_in_the_middle_of_a_build_is_no_failure(start: Start, cache: Path) -> None:
+    world = start("hang")
+    world.use()
+    world.until(lambda: bool(list(cache.glob("building-*/*.pt"))))
+    world.close()
+    world.until(lambda: not list(cache.glob("building-*")))
+    assert {path.name for path in cache.iterdir()} == {"build.lock"}
+
+
+def stored(name: ModelName, *, untrained: bool = False) -> StoredModel:
+    found = fake.find(name)
+    assert found is not None
+    return replace(found, card=replace(found.card, untrained=untrained))
+
+
+def test_only_yolo_models_that_are_asked_for_and_trained_get_one(cache: Path) -> None:
+    environment = {"TENSORRT_CACHE": str(cache), "THREAT_USE_TENSORRT": "false"}
+    tensorrt = TensorRtEngines(load(DEFAULT_FILE, environment), GPU, VERSION)
+    assert tensorrt.wants(stored("pose_estimator"))
+    assert not tensorrt.wants(stored("pose_estimator", untrained=True))
+    for name in ("threat_detector", "person_reid", "pet_classifier", "depth_estimator"):
+        assert not tensorrt.wants(stored(name))
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"POSE_USE_TENSORRT": "false", "THREAT_USE_TENSORRT": "false"},
+        {"POSE_USE_TENSORRT": "false", "ENRICHMENT_THREAT_SERVICE": "heavy"},
+        {"ENRICHMENT_ENGINE": "torch"},
+        {"ENRICHMENT_PRECISION": "bf16"},
+    ],
+)
+def test_without_being_asked_for_it_is_not_even_looked_for(
+    environment: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert engines.find(load(DEFAULT_FILE, environment), GPU) is None
+    assert caplog.text == ""
+
+
+def test_on_a_cpu_it_is_not_even_looked_for(caplog: pytest.LogCaptureFixture) -> None:
+    assert engines.find(load(DEFAULT_FILE, {}), None) is None
+    assert caplog.text == ""
+
+
+def test_where_it_is_installed_it_is_used() -> None:
+    assert isinstance(engines.find(load(DEFAULT_FILE, {}), GPU), TensorRtEngines)
+
+
+def test_where_it_is_not_installed_that_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(engines, "find_spec", lambda name: None if name == "tensorrt" else object())
+    assert engines.find(load(DEFAULT_FILE, {"THREAT_USE_TENSORRT": "false"}), GPU) is None
+    assert [record.message for record in caplog.records] == [
+        "TensorRT is not to be had, pose_estimator run on torch; missing: tensorrt"
+    ]
+
+
+def test_a_package_without_its_libraries_counts_as_missing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delattr(sys.modules["tensorrt"], "__version__")
+    assert engines.find(load(DEFAULT_FILE, {}), GPU) is None
+    assert "pose_estimator and threat_detector run on torch; missing: tensorrt (" in caplog.text
