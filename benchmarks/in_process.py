@@ -18,7 +18,7 @@ from runners.engines.errors import OutOfMemory
 from settings import Settings
 from vision.image import RGB, Box, decode
 
-_ROOMS: Final[dict[ModelName, ModuleType]] = {
+ROOMS: Final[dict[ModelName, ModuleType]] = {
     "pose_estimator": pose_estimator,
     "threat_detector": threat_detector,
     "person_reid": person_reid,
@@ -46,7 +46,7 @@ class Pipeline:
         for one, output in zip(prepared, outputs, strict=True):
             if isinstance(output, OutOfMemory):
                 raise output
-            result = _ROOMS[name].interpret(output, one.item, self.stored.card, models[name])
+            result = ROOMS[name].interpret(output, one.item, self.stored.card, models[name])
             answers.append((result, one.answer(result)))
         return answers
 

@@ -10,17 +10,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import random
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +22,7 @@ import httpx
 import numpy as np
 import psutil
 
+from benchmarks.serving import serving
 from models.catalogue import CATALOGUE
 
 Body = dict[str, Any]
@@ -140,33 +134,6 @@ def alike(route: str, expected: Body, body: Body) -> bool:
             return bool(abs(expected["mean_depth"] - body["mean_depth"]) < 0.02)
 
 
-@contextmanager
-def server(**environment: str) -> Iterator[str]:
-    """`bentoml serve` on a free port of 127.0.0.1, ready; yields its URL."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ours = {"HOST": "127.0.0.1", "PORT": str(port), "PYROSCOPE_ENABLED": "false"} | environment
-    log = tempfile.TemporaryFile()  # noqa: SIM115 - it is the server's until the end
-    command = [sys.executable, "-m", "bentoml", "serve", "service:EnrichmentLight"]
-    process = subprocess.Popen(command, env=os.environ | ours, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        for _ in range(1200):
-            if process.poll() is not None:
-                break
-            try:
-                if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
-                    break
-            except httpx.HTTPError:
-                pass
-            time.sleep(0.1)
-        yield url
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
-
-
 def table(outcome: Outcome, budget_mb: int) -> str:
     """The outcome as Markdown."""
     seconds = sorted(outcome.seconds)
@@ -190,12 +157,12 @@ def main() -> None:
     parser.add_argument("--budget-mb", type=int, default=900)
     arguments = parser.parse_args()
     pictures = [path.read_bytes() for path in sorted(arguments.folder.iterdir()) if path.suffix in {".jpg", ".png"}]
-    with server() as url:
-        expected = asyncio.run(answers(url, pictures))
+    with serving() as server:
+        expected = asyncio.run(answers(server.url, pictures))
     limited = {"ENRICHMENT_MEMORY_BUDGET_MB": str(arguments.budget_mb), "ENRICHMENT_LIGHT_PRELOAD_MODELS": ""}
-    with server(**limited) as url:
+    with serving(**limited) as server:
         requests = mix(arguments.requests, len(pictures))
-        outcome = asyncio.run(load(url, pictures, requests, expected, alike, arguments.concurrency))
+        outcome = asyncio.run(load(server.url, pictures, requests, expected, alike, arguments.concurrency))
     print(table(outcome, arguments.budget_mb))
     print(*outcome.wrong[:10], sep="\n")
 

@@ -64,6 +64,11 @@ def sleeper(seconds: float) -> Colour:
     return (255, 1, round(seconds * 10))
 
 
+def busy(seconds: float) -> Colour:
+    """The colour of an image on which the engine computes for so long; tenths of a second, at most 25.5."""
+    return (255, 8, round(seconds * 10))
+
+
 def score(red: int) -> float:
     """The confidence with which the detectors see something in an image of that red."""
     return 0.3 + 0.6 * red / 255
@@ -104,6 +109,9 @@ class FakeEngine:
         if RAISES in colours:
             raise RuntimeError(f"made up: {SECRET}")
         time.sleep(max((colour[2] / 10 for colour in colours if colour[:2] == (255, 1)), default=0))
+        end = time.perf_counter() + max((colour[2] / 10 for colour in colours if colour[:2] == (255, 8)), default=0)
+        while time.perf_counter() < end:
+            pass
         rows = [self._outputs(image, colour) for image, colour in zip(batch, colours, strict=True)]
         for row, colour in zip(rows, colours, strict=True):
             if colour == NOT_FINITE:

@@ -52,12 +52,13 @@ class Server:
             port = free.getsockname()[1]
         self.address = ("127.0.0.1", port)
         self.url = f"http://127.0.0.1:{port}"
-        ours = ("ENRICHMENT_", "BENTOML_", "FAKE_", "PROMETHEUS_")
+        ours = ("ENRICHMENT_", "BENTOML_", "FAKE_", "PROMETHEUS_", "PYROSCOPE_")
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
         own = {
             "BENTOML_HOME": str(folder / "home"),
             "BENTOML_DO_NOT_TRACK": "True",
             "HOST": "127.0.0.1",
+            "PYROSCOPE_ENABLED": "false",
             "PORT": str(port),
         }
         with self.log_file.open("w") as log:

@@ -1,0 +1,148 @@
+"""What the five models take and how fast they are on a GPU, as Markdown with the device's name and the date.
+
+usage: python -m benchmarks.gpu [NAME …] [--calls 50]
+
+In one process, as the runner has them: resident memory by NVML, p50 at batch 1 and 8 against eager f32 torch, and what
+an unload gives back. Needs the models in the store (make import) and requirements/gpu.txt. Ends with 1 without a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from statistics import median
+from typing import Final
+
+import numpy as np
+
+from benchmarks.in_process import ROOMS, stored
+from models.catalogue import CATALOGUE, ModelName
+from runners import batches, engines
+from runners.device import Gpu
+from runners.engines import Engine, Shape
+from runners.memory import GpuMemory
+from runners.tensorrt import engines as tensorrt_engines
+from settings import Settings, get_settings
+
+BATCHES: Final = (1, 8)
+_UNMEASURED: Final = 5
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the tables. Returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--calls", type=int, default=50)
+    options = parser.parse_args(arguments)
+    settings = get_settings()
+    gpu = engines.take_gpu(settings)
+    if gpu is None:
+        print("there is no GPU here that would be used: no table", file=sys.stderr)
+        return 1
+    names: list[ModelName] = [name for name in CATALOGUE if not options.names or name in options.names]
+    print(f"## {datetime.now(UTC):%Y-%m-%d}, {gpu}, compute capability {gpu.compute_capability}\n")
+    memory = GpuMemory(gpu)
+    engines.start(settings, gpu)
+    memory.recognise()
+    loaded = load_all(names, settings, gpu, memory)
+    print(f"\n{speed(names, loaded, options.calls)}\n\n{unload(loaded, memory)}")
+    return 0
+
+
+def load_all(names: Sequence[ModelName], settings: Settings, gpu: Gpu, memory: GpuMemory) -> dict[ModelName, Engine]:
+    """Load and warm each model as the runner does, one beside the other, and print what each takes."""
+    tensorrt = tensorrt_engines.find(settings, gpu)
+    print(f"| | MB (NVML) |\n|---|---|\n| CUDA context and torch | {memory.used_mb():.0f} |")
+    loaded: dict[ModelName, Engine] = {}
+    for name in names:
+        before, model = memory.used_mb(), stored(name)
+        cached = tensorrt.load(model) if tensorrt is not None and tensorrt.wants(model) else None
+        engine = cached or engines.load(model, settings, gpu)
+        engine.warm_up([(size, *largest(name, settings), 3) for size in sizes(name, settings)])
+        loaded[name] = engine
+        print(f"| {name} on {engine.name} ({engine.precision}) | {memory.used_mb() - before:.0f} |")
+    print(f"| all, resident together | {memory.used_mb():.0f} |")
+    return loaded
+
+
+def speed(names: Sequence[ModelName], loaded: dict[ModelName, Engine], calls: int) -> str:
+    """p50 of each engine and of eager f32 torch, called in turns, as Markdown."""
+    settings = get_settings()
+    rows = ["| model | batch | p50, ms | eager f32 torch, ms | ratio |", "|---|---|---|---|---|"]
+    for name in names:
+        eager = Eager(name)
+        for size in BATCHES:
+            shape = (size, *largest(name, settings), 3)
+            ours, theirs = alternate(loaded[name], eager, shape, calls)
+            rows.append(f"| {name} | {size} | {ours:.2f} | {theirs:.2f} | {theirs / ours:.1f} |")
+        eager.close()
+    return "\n".join(rows)
+
+
+def alternate(ours: Engine, theirs: Eager, shape: Shape, calls: int) -> tuple[float, float]:
+    """Median milliseconds of both on the same random images, one call of each in turn."""
+    images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    taken: tuple[list[float], list[float]] = ([], [])
+    for _ in range(calls + _UNMEASURED):
+        for run, milliseconds in zip((ours.run, theirs.run), taken, strict=True):
+            began = time.perf_counter()
+            run(images)
+            milliseconds.append((time.perf_counter() - began) * 1000)
+    first, second = (median(milliseconds[_UNMEASURED:]) for milliseconds in taken)
+    return first, second
+
+
+def unload(loaded: dict[ModelName, Engine], memory: GpuMemory) -> str:
+    """Close one engine after the other and say what that gave back, as Markdown."""
+    rows = ["| left | MB before | MB after |", "|---|---|---|"]
+    for name, engine in loaded.items():
+        memory.give_back()
+        before = memory.used_mb()
+        engine.close()
+        memory.give_back()
+        rows.append(f"| {name} | {before:.0f} | {memory.used_mb():.0f} |")
+    return "\n".join(rows)
+
+
+class Eager:
+    """The exported program as torch runs it without any of runners.engines.torch: f32, no graph, pageable copies."""
+
+    def __init__(self, name: ModelName) -> None:
+        import torch
+        from torch.export.passes import move_to_device_pass
+
+        from runners.engines import cuda
+
+        self._device = cuda.DEVICE
+        program = move_to_device_pass(torch.export.load(stored(name).program), self._device.type)
+        self._module = program.module()
+
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
+        """The outputs on the host, as Engine.run gives them."""
+        import torch
+
+        with torch.inference_mode():
+            outputs = self._module(torch.from_numpy(images).to(self._device))
+        return [output.cpu().numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
+
+    def close(self) -> None:
+        """Let go of the weights."""
+        del self._module
+
+
+def largest(name: ModelName, settings: Settings) -> tuple[int, int]:
+    """Height and width of the largest usual input."""
+    height, width = ROOMS[name].NETWORK.warm_up_sizes(settings.models[name])[0]
+    return height, width
+
+
+def sizes(name: ModelName, settings: Settings) -> list[int]:
+    """The batch sizes to warm up: those of the runner, and those measured here."""
+    return sorted({*batches.batch_sizes(settings.models[name].max_batch_size), *BATCHES})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""A `bentoml serve` of this checkout for benchmarks: on a free port of 127.0.0.1, with its log kept."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+_START_S: Final = 120.0
+_POLL_S: Final = 0.02
+
+
+@dataclass(frozen=True)
+class Serving:
+    """A server that may take traffic. seconds: from its start until each of /livez, /health and /readyz said yes."""
+
+    url: str
+    seconds: dict[str, float]
+    log_file: Path
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(encoding="utf-8", errors="replace")
+
+
+@contextmanager
+def serving(**environment: str) -> Iterator[Serving]:
+    """Start a server with these variables, wait until it is ready, end it.
+
+    Raises RuntimeError where it does not become ready.
+    """
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    own = {"HOST": "127.0.0.1", "PORT": str(port), "PYROSCOPE_ENABLED": "false"}
+    command = [sys.executable, "-m", "bentoml", "serve", "service:EnrichmentLight"]
+    with tempfile.NamedTemporaryFile("w", suffix=".log") as log:
+        began = time.perf_counter()
+        process = subprocess.Popen(command, env=os.environ | own | environment, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            seconds = _wait(process, url, began)
+            if "/readyz" not in seconds:
+                raise RuntimeError(f"the server did not become ready:\n{Path(log.name).read_text()[-3000:]}")
+            yield Serving(url, seconds, Path(log.name))
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
+
+
+def _wait(process: subprocess.Popen[bytes], url: str, began: float) -> dict[str, float]:
+    seconds: dict[str, float] = {}
+    with httpx.Client(base_url=url, timeout=5) as client:
+        while "/readyz" not in seconds and process.poll() is None and time.perf_counter() - began < _START_S:
+            for path in ("/livez", "/health", "/readyz"):
+                if path not in seconds and _says_yes(client, path):
+                    seconds[path] = time.perf_counter() - began
+            time.sleep(_POLL_S)
+    return seconds
+
+
+def _says_yes(client: httpx.Client, path: str) -> bool:
+    try:
+        return client.get(path).status_code == 200
+    except httpx.HTTPError:
+        return False
