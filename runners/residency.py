@@ -212,7 +212,7 @@ class Residency:
         """Load, and measure by how much the process grew. Raises _DoesNotFit if that is too much even alone."""
         before = self._memory.used_mb()
         engine = self._warmed(resident.stored, lambda: self._load(resident.stored))
-        resident.measure(max(0.0, self._memory.used_mb() - before))
+        resident.memory_mb = max(0.0, self._memory.used_mb() - before)
         try:
             self._evict_until(resident, self._memory.used_mb)
         except _DoesNotFit:
@@ -229,28 +229,35 @@ class Residency:
 
     def _evict_until(self, resident: Resident, wanted_mb: Callable[[], float]) -> None:
         """Evict until `wanted_mb()` is within the budget; waits for models just loaded. Raises _DoesNotFit."""
-        if not self._policy.budget_mb:
-            return
-        while (wanted := wanted_mb()) > self._policy.budget_mb:
-            leaving = self._next_to_leave(resident)
-            if leaving is None:
+        budget_mb = self._policy.budget_mb
+        while budget_mb and (wanted := wanted_mb()) > budget_mb:
+            may_leave = self._may_leave(resident)
+            # Nobody leaves for one that would not fit even so.
+            if not may_leave or wanted - sum(other.memory_mb or 0.0 for other in may_leave) > budget_mb:
                 raise _DoesNotFit(
                     f"{resident.name} does not fit: it takes {resident.memory_mb:.0f} MB, with it the process would "
-                    f"take {wanted:.0f} MB, and the budget is {self._policy.budget_mb:.0f} MB; preloaded and staying: "
+                    f"take {wanted:.0f} MB, and the budget is {budget_mb:.0f} MB; preloaded and staying: "
                     f"{', '.join(self._staying(resident)) or 'none'}"
                 )
+            leaving = self._next_to_leave(resident)
+            if leaving is None:
+                raise _DoesNotFit(f"{resident.name} is not loaded: the runner is being stopped")
             self._evict(leaving, f"left to make room for {resident.name}")
 
+    def _may_leave(self, resident: Resident) -> list[Resident]:
+        """The models in memory that are neither preloaded nor the one that room is wanted for."""
+        return [
+            other
+            for name, other in self.models.items()
+            if other is not resident and other.loaded is not None and name not in self._policy.pinned
+        ]
+
     def _next_to_leave(self, resident: Resident) -> Resident | None:
-        """The least recently used model that may leave; waits while all of them were loaded just now."""
+        """The least recently used model that may leave; waits while all were loaded just now. None: at a stop."""
         while True:
             with self._change:
-                candidates = {
-                    other: other.loaded
-                    for name, other in self.models.items()
-                    if other is not resident and other.loaded is not None and name not in self._policy.pinned
-                }
-                if not candidates or self._stopping:
+                candidates = {other: other.loaded for other in self._may_leave(resident) if other.loaded is not None}
+                if self._stopping:
                     return None
                 now = time.monotonic()
                 protected = {other: loaded.since + self._policy.min_residency_s for other, loaded in candidates.items()}

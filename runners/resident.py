@@ -45,7 +45,7 @@ class Resident:
         """`find` looks into the model store; `request_load` has the model loaded soon, on a thread that is not ours."""
         self.name = name
         self.loaded: Loaded | None = None
-        self.memory_mb: float | None = None  # what loading it was measured to take; None before the first time
+        self.memory_mb: float | None = None  # what loading it took the last time, measured; None before the first
         self.loads = 0
         self._find = find
         self._change = change
@@ -68,6 +68,7 @@ class Resident:
         self.look_again()
         with self._change:
             if self._try_again is not None and time.monotonic() >= self._try_again:
+                self.memory_mb = None  # measured anew: on a CPU other models' calls may have been counted in
                 self._look()
             while self.loaded is None:
                 self.start_loading()
@@ -122,10 +123,6 @@ class Resident:
         """What `find` found; there is something wherever a load was requested."""
         assert self._stored is not None
         return self._stored
-
-    def measure(self, memory_mb: float) -> None:
-        """Keep what loading took: the most of all times, since freed heap that is used again does not show."""
-        self.memory_mb = max(memory_mb, self.memory_mb or 0.0)
 
     def explain(self, detail: str | None) -> None:
         """Say in /health what the model is waiting for, or what there is to say of it while it is ready."""

@@ -203,17 +203,22 @@ def test_one_that_can_never_fit_is_refused_with_the_figures_and_not_loaded_again
     use(residency, REID)  # the others are none the worse
 
 
-def test_one_that_did_not_fit_is_tried_again_later_by_its_figures(
+def test_one_that_did_not_fit_is_measured_again_a_while_later(
     make: Make, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(residencies, "_RETRY_S", 0.05)
+    monkeypatch.setattr(residencies, "_RETRY_S", 0.3)
     residency = make(budget_mb=700, pinned=[POSE])
-    use(residency, POSE)
+    use(residency, POSE, REID)
     for _ in range(3):
-        with pytest.raises(ModelUnavailable, match="takes 400 MB"):
-            use(residency, THREAT)
-        time.sleep(0.1)
-    assert world.loads == [POSE, THREAT]
+        for _ in range(5):
+            with pytest.raises(ModelUnavailable, match="takes 400 MB"):
+                use(residency, THREAT)
+        time.sleep(0.35)
+    assert world.loads == [POSE, REID, THREAT, THREAT, THREAT]
+    assert resident_ones(residency) == [POSE, REID]  # nobody left for one that would not fit even so
+    monkeypatch.setitem(SIZES, THREAT, 300)  # what was measured was too much
+    use(residency, THREAT)
+    assert resident_ones(residency) == [POSE, THREAT]
 
 
 def test_one_that_was_just_loaded_stays_and_the_next_one_waits_for_it(make: Make, world: World) -> None:
@@ -228,6 +233,18 @@ def test_one_that_was_just_loaded_stays_and_the_next_one_waits_for_it(make: Make
     thread.join()
     assert time.monotonic() - loaded >= 0.55
     assert resident_ones(residency) == [THREAT]
+
+
+def test_a_stop_does_not_wait_for_room(make: Make, world: World) -> None:
+    residency = make(budget_mb=500, stay_s=60, names=[POSE, THREAT])
+    use(residency, POSE)
+    residency.models[THREAT].start_loading()
+    until(lambda: "just loaded" in (residency.models[THREAT].status()["detail"] or ""))
+    began = time.monotonic()
+    residency.close()
+    assert time.monotonic() - began < 1
+    assert not residency._thread.is_alive()
+    assert resident_ones(residency) == [POSE]
 
 
 def test_alternating_requests_cause_a_bounded_number_of_reloads(make: Make, world: World) -> None:
