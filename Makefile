@@ -13,7 +13,10 @@ export YOLO_CONFIG_DIR ?= $(CURDIR)/$(VENV)/ultralytics
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help install import run test check lock
+# Pictures for the benchmarks; none come with the project.
+PICTURES ?= ../shared/images
+
+.PHONY: help install import run test check bench soak lock
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -41,6 +44,12 @@ check: install ## lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: install ## how long starts and first requests take, with the models of the store
+	$(BIN)/python -m benchmarks.starts $(firstword $(wildcard $(PICTURES)/*.jpg))
+
+soak: install ## 2,000 requests over all models on a budget that fits three of them; PICTURES=folder
+	$(BIN)/python -m benchmarks.residency $(PICTURES) --requests 2000 --budget-mb 1200
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-annotate --custom-compile-command "make lock" pyproject.toml

@@ -30,7 +30,6 @@ from api.schemas import Answer, DepthResponse, ImageInput, PetResponse, PoseResp
 from models.catalogue import CATALOGUE, ModelName
 from profiling import Profiler
 from runners import engines
-from runners.contract import State
 from runners.engines.errors import EngineError
 from settings import SERVICE_NAME, get_settings
 from vision import image as images
@@ -173,8 +172,8 @@ class EnrichmentLight:
 
     async def _answer(self, name: ModelName, received: Received) -> Answer:
         self._check_assigned(name)
+        request, pixels = await self._in_thread(_read, received)  # first: a client's mistake must never be a 5xx
         self._links[name].model(name)  # before the work of decoding: can it be answered at all?
-        request, pixels = await self._in_thread(_read, received)
         async with self._budget.hold(pixels):
             return await self._answer_picture(name, request)
 
@@ -208,7 +207,7 @@ class EnrichmentLight:
         """
         statuses = health.model_statuses(self._runners)
         threshold = SETTINGS.models.pet_classifier.person_veto
-        if threshold == 0 or statuses["pose_estimator"]["state"] != State.READY:
+        if threshold == 0 or statuses["pose_estimator"]["state"] not in health.LOADED:
             return answer
         pose = await self._ask("pose_estimator", picture, threshold)
         assert isinstance(pose, PoseResponse)

@@ -25,8 +25,8 @@ _GONE: Final[ModelStatus] = {
     "state": State.FAILED,
     "detail": "its runner is not there; it is being restarted",
 }
-_LOADED: Final = frozenset({State.READY, State.BUILDING_ENGINE})
-_CAN_SERVE: Final = _LOADED | {State.UNLOADED, State.LOADING}
+LOADED: Final = frozenset({State.READY, State.BUILDING_ENGINE})  # answers without being loaded first
+_CAN_SERVE: Final = LOADED | {State.UNLOADED, State.LOADING}
 _SHOWN: Final = ("state", "engine", "precision", "weights", "detail", "memory_mb", "loads")
 
 
@@ -55,7 +55,7 @@ def report(links: Sequence[RunnerLink], uptime_seconds: float) -> tuple[int, dic
     alive = [link.status for link in links if link.status]
     body = {
         "status": summary,
-        "models_loaded": {name: status["state"] in _LOADED for name, status in statuses.items()},
+        "models_loaded": {name: status["state"] in LOADED for name, status in statuses.items()},
         "gpu_available": any(status["device"]["index"] is not None for status in alive),
         "gpu_memory_used_gb": gpu_memory_used_gb(links),
         "uptime_seconds": round(uptime_seconds, 1),

@@ -11,11 +11,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 import httpx
@@ -29,6 +31,7 @@ Body = dict[str, Any]
 ROUTES: Final = tuple(spec.route for spec in CATALOGUE.values())
 _ANNOUNCED: Final = frozenset({"model_unavailable"})  # CONTRACT's 503 of a model that finds no room in time
 _SEED: Final = 3
+_UNLOADED: Final = re.compile(r"(\w+) left [^:]+: (\d+) MB before, (\d+) MB after")
 
 
 @dataclass(frozen=True)
@@ -134,8 +137,17 @@ def alike(route: str, expected: Body, body: Body) -> bool:
             return bool(abs(expected["mean_depth"] - body["mean_depth"]) < 0.02)
 
 
-def table(outcome: Outcome, budget_mb: int) -> str:
+def given_back(log: str) -> dict[str, list[tuple[float, float]]]:
+    """Model → MB of the process before and after each of its unloads, by the runner's log."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for name, before, after in _UNLOADED.findall(log):
+        found.setdefault(name, []).append((float(before), float(after)))
+    return found
+
+
+def table(outcome: Outcome, budget_mb: int, log: str) -> str:
     """The outcome as Markdown."""
+    unloads = {name: median(before - after for before, after in pairs) for name, pairs in given_back(log).items()}
     seconds = sorted(outcome.seconds)
     largest = max(outcome.sizes_mb.values())
     rows = {
@@ -143,6 +155,7 @@ def table(outcome: Outcome, budget_mb: int) -> str:
         "wrong answers; errors that were not announced": f"{len(outcome.wrong)}; {outcome.unannounced}",
         "budget; most that the runner took; largest model": f"{budget_mb}; {max(outcome.memory_mb):.0f}; {largest} MB",
         "sizes measured at loading": ", ".join(f"{name} {size}" for name, size in outcome.sizes_mb.items()) + " MB",
+        "given back by an unload, median": ", ".join(f"{name} {size:.0f}" for name, size in unloads.items()) + " MB",
         "loads": f"{sum(outcome.loads.values())} in {outcome.took_s:.0f} s: {outcome.loads}",
         "p50, p99 of a request": f"{seconds[len(seconds) // 2]:.2f} s, {seconds[len(seconds) * 99 // 100]:.2f} s",
     }
@@ -163,7 +176,7 @@ def main() -> None:
     with serving(**limited) as server:
         requests = mix(arguments.requests, len(pictures))
         outcome = asyncio.run(load(server.url, pictures, requests, expected, alike, arguments.concurrency))
-    print(table(outcome, arguments.budget_mb))
+        print(table(outcome, arguments.budget_mb, server.log))
     print(*outcome.wrong[:10], sep="\n")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -45,7 +47,7 @@ class Export:
     def run(self, inputs: EngineInputs, checkpoint: Path, folder: Path, workspace_gib: float, timeout_s: float) -> Path:
         """Build an engine from a copy of `checkpoint` in `folder` and return its path there.
 
-        Raises BuildFailed, also after `timeout_s`; BuildStopped after `stop`; OSError where the copy can't be written.
+        Raises BuildFailed, also after `timeout_s`; BuildStopped after `stop`; OSError where `folder` can't be written.
         """
         copy = folder / f"{inputs.model}.pt"
         shutil.copyfile(checkpoint, copy)
@@ -67,6 +69,8 @@ class Export:
             raise BuildStopped
         if code != 0 and time.monotonic() - began >= timeout_s:
             raise BuildFailed(f"it took over {timeout_s:g} s")
+        if code != 0 and os.strerror(errno.ENOSPC) in last_words:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
         engine = copy.with_suffix(".engine")
         if code != 0 or not engine.is_file():
             raise BuildFailed(f"exit code {code}: {last_words or 'it said nothing'}")

@@ -102,6 +102,9 @@ class TensorRtEngines:
             self._give_up(resident, str(error))
         except OSError as error:
             self._give_up(resident, f"its cache {self._cache.folder} can't be written: {error}")
+        except Exception as error:  # a fault of ours must not leave the model building for ever
+            logger.exception("TensorRT build of %s failed in a way that was not foreseen", resident.name)
+            self._give_up(resident, f"{type(error).__name__}: {error}")
         else:
             logger.info("TensorRT build of %s ended well after %.0f s", resident.name, time.monotonic() - began)
             exchange(resident, lambda: _open(file, inputs), lambda error: self._exchanged(resident, inputs, error))

@@ -55,6 +55,23 @@ def test_a_model_that_failed_is_unavailable(limited_client: httpx.Client) -> Non
     assert response.headers["retry-after"] == "60"
 
 
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"{", 400, "invalid_json"),
+        (b'{"image_base64": "\xc3\xa9"}', 400, "invalid_base64"),
+        (b'{"image_base64": "AAAA"}', 400, "invalid_image"),
+        (b"{}", 422, "invalid_request"),
+    ],
+)
+def test_a_clients_mistake_is_no_5xx_where_the_model_is_absent(
+    limited_client: httpx.Client, body: bytes, status: int, code: str
+) -> None:
+    # The backend opens its circuit breaker on 5xx.
+    response = limited_client.post("/threat-detect", content=body, headers={"content-type": "application/json"})
+    check_error(response, status, code)
+
+
 def test_an_absent_model_names_the_import_and_answers_once_it_was_imported(
     limited: Server, limited_client: httpx.Client, limited_folder: Path
 ) -> None:

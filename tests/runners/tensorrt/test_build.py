@@ -60,6 +60,12 @@ def test_a_build_that_fails_says_why(tmp_path: Path, what: str, reason: str) -> 
     assert str(caught.value).startswith(reason)
 
 
+def test_a_full_disk_says_nothing_of_the_build(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        run(tmp_path, "fail OSError: [Errno 28] No space left on device")
+    assert caught.value.errno == 28
+
+
 def test_a_build_that_hangs_is_ended(tmp_path: Path) -> None:
     began = time.monotonic()
     with pytest.raises(BuildFailed, match=r"it took over 0\.5 s"):
