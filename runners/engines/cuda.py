@@ -89,7 +89,8 @@ def capture(forward: Callable[[torch.Tensor], Tensors], shape: Shape, pool: Any,
     """
     images = torch.zeros(shape, dtype=torch.uint8, device=DEVICE)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool, stream=stream):
+    # thread_local: other models go on serving meanwhile, and their allocations must neither fail nor spoil the capture.
+    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
         outputs = forward(images)
     return Captured(graph, images, outputs)
 
