@@ -12,7 +12,6 @@ from typing import Final
 
 from models.catalogue import ModelName
 from models.store import StoredModel, StoreError
-from runners.contract import State
 from runners.engines import Engine
 from runners.engines.errors import DeviceLost, EngineError, OutOfMemory
 from runners.memory import Memory
@@ -100,8 +99,8 @@ class Residency:
     ) -> None:
         """Let the engine that `load` makes take the place of a loaded model's, once it is warm. Returns at once.
 
-        Where that fails the present one goes on, and `on_done` is told why: an EngineError or OutOfMemory. It is told
-        None where it went well, or the model has left meanwhile and will find the engine when it comes back.
+        Where that fails the present one goes on, and `on_done` is told why. It is told None where it went well, or the
+        model has left meanwhile and will find the engine when it comes back.
         """
         self._enqueue(lambda: self._exchange(resident, load, on_done))
 
@@ -167,6 +166,17 @@ class Residency:
                 resident.stored.label_for_health,
             )
             self._on_ready(resident)
+            self._trim(resident)
+
+    def _trim(self, resident: Resident) -> None:
+        """Let others leave for a model that is loaded and serves already."""
+        try:
+            self._evict_until(resident, self._memory.used_mb)
+        except _DoesNotFit as error:
+            if self._stopping:
+                return
+            self._evict(resident, "leaves again")
+            self._fail(resident, str(error), told=str(error), retry_after_s=_RETRY_S)
 
     def _fail(
         self, resident: Resident, detail: str, told: str | None = None, retry_after_s: float | None = None
@@ -183,11 +193,11 @@ class Residency:
         before = self._memory.used_mb()
         try:
             engine = self._warmed(resident.stored, load)
-        except (EngineError, OutOfMemory) as error:
-            failure: Exception = error
         except DeviceLost as error:
             self._on_device_lost(error)
             return
+        except Exception as error:  # noqa: BLE001 - whatever it was, it is told, and the present engine goes on
+            failure = error
         else:
             resident.memory_mb = max(0.0, self._memory.used_mb() - before)
             former = resident.replace(engine)
@@ -212,9 +222,10 @@ class Residency:
         """Load, and measure by how much the process grew. Raises _DoesNotFit if that is too much even alone."""
         before = self._memory.used_mb()
         engine = self._warmed(resident.stored, lambda: self._load(resident.stored))
-        resident.memory_mb = max(0.0, self._memory.used_mb() - before)
+        after = self._memory.used_mb()
+        resident.memory_mb = max(0.0, after - before)
         try:
-            self._evict_until(resident, self._memory.used_mb)
+            self._check_fits(resident, after)
         except _DoesNotFit:
             engine.close()
             self._memory.give_back()
@@ -231,18 +242,22 @@ class Residency:
         """Evict until `wanted_mb()` is within the budget; waits for models just loaded. Raises _DoesNotFit."""
         budget_mb = self._policy.budget_mb
         while budget_mb and (wanted := wanted_mb()) > budget_mb:
-            may_leave = self._may_leave(resident)
-            # Nobody leaves for one that would not fit even so.
-            if not may_leave or wanted - sum(other.memory_mb or 0.0 for other in may_leave) > budget_mb:
-                raise _DoesNotFit(
-                    f"{resident.name} does not fit: it takes {resident.memory_mb:.0f} MB, with it the process would "
-                    f"take {wanted:.0f} MB, and the budget is {budget_mb:.0f} MB; preloaded and staying: "
-                    f"{', '.join(self._staying(resident)) or 'none'}"
-                )
+            self._check_fits(resident, wanted)
             leaving = self._next_to_leave(resident)
             if leaving is None:
                 raise _DoesNotFit(f"{resident.name} is not loaded: the runner is being stopped")
             self._evict(leaving, f"left to make room for {resident.name}")
+
+    def _check_fits(self, resident: Resident, wanted_mb: float) -> None:
+        """Raises _DoesNotFit where all that may leave take too little. So nobody leaves for one that would not fit."""
+        budget_mb = self._policy.budget_mb
+        leaving_mb = sum(other.memory_mb or 0.0 for other in self._may_leave(resident))
+        if budget_mb and wanted_mb > budget_mb and (not leaving_mb or wanted_mb - leaving_mb > budget_mb):
+            raise _DoesNotFit(
+                f"{resident.name} does not fit: it takes {resident.memory_mb:.0f} MB, with it the process would "
+                f"take {wanted_mb:.0f} MB, and the budget is {budget_mb:.0f} MB; preloaded and staying: "
+                f"{', '.join(self._staying(resident)) or 'none'}"
+            )
 
     def _may_leave(self, resident: Resident) -> list[Resident]:
         """The models in memory that are neither preloaded nor the one that room is wanted for."""
@@ -294,8 +309,5 @@ class Residency:
         return [
             f"{name} ({other.memory_mb or 0:.0f} MB)"
             for name, other in self.models.items()
-            if other is not resident and name in self._policy.pinned and other.status()["state"] in _IN_MEMORY
+            if other is not resident and other.loaded is not None and name in self._policy.pinned
         ]
-
-
-_IN_MEMORY: Final = frozenset({State.READY, State.BUILDING_ENGINE})

@@ -15,7 +15,7 @@ from models.store import StoredModel
 from models.weights import loaded_path
 from runners.device import Gpu
 from runners.engines import Engine
-from runners.engines.errors import EngineError
+from runners.engines.errors import OutOfMemory
 from runners.resident import Resident
 from runners.tensorrt.build import BuildFailed, BuildStopped, Export
 from runners.tensorrt.cache import EngineCache, EngineInputs
@@ -125,7 +125,7 @@ class TensorRtEngines:
         if error is None:  # it is on TensorRT, or has left and comes back on it
             resident.set_building(None)
             return
-        if isinstance(error, EngineError):
+        if not isinstance(error, OutOfMemory):
             self._remember(inputs, f"the engine was built and can't be loaded: {error}")
         self._give_up(resident, str(error))
 
