@@ -27,9 +27,9 @@ def test_the_health_document_of_a_healthy_service(client: httpx.Client) -> None:
     (runner,) = body.pop("runners")
     assert 0 < runner.pop("memory").pop("used_mb") < 500
     assert psutil.pid_exists(runner.pop("pid"))
+    assert runner.pop("restarts") >= 0  # test_failures.py kills it
     assert runner == {
         "name": "enrichment-runner",
-        "restarts": 0,
         "last_fault": None,
         "device": {"name": "CPU", "index": None, "memory_gb": None, "driver": None},
     }
