@@ -114,7 +114,8 @@ class EnrichmentLight:
         for name, service in RUNNERS.items():
             if service.name not in by_service:
                 served = [model for model, runner in RUNNERS.items() if runner is service]
-                by_service[service.name] = RunnerLink(service.name, served, proxies[name].to_async.call)
+                preload = [model for model in served if model in SETTINGS.preload]
+                by_service[service.name] = RunnerLink(service.name, served, proxies[name].to_async.call, preload)
             self._links[name] = by_service[service.name]
         self._runners = tuple(by_service.values())
         self._watches = [asyncio.create_task(link.watch(self._publish)) for link in self._runners]
@@ -127,7 +128,7 @@ class EnrichmentLight:
         self._pictures.shutdown(wait=False)
 
     async def __is_ready__(self) -> bool:
-        return health.is_ready(self._runners, [name for name in SETTINGS.preload if name in self._links])
+        return health.is_ready(self._runners)
 
     def health(self) -> tuple[int, dict[str, Any]]:
         """HTTP status and body of GET /health."""

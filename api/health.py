@@ -39,13 +39,10 @@ def model_statuses(links: Sequence[RunnerLink]) -> dict[ModelName, ModelStatus]:
     return statuses
 
 
-def is_ready(links: Sequence[RunnerLink], preload: Sequence[ModelName]) -> bool:
+def is_ready(links: Sequence[RunnerLink]) -> bool:
     """Whether the service may take traffic: preloaded models warm or given up, one able to serve."""
-    if not all(link.was_up for link in links):
-        return False
-    statuses = model_statuses(links)
-    warming = any(statuses[name]["state"] in {State.UNLOADED, State.LOADING} for name in preload)
-    return not warming and _summary(statuses) != "unhealthy"
+    settled = all(link.was_up and (link.settled or link.status is None) for link in links)
+    return settled and _summary(model_statuses(links)) != "unhealthy"
 
 
 def report(links: Sequence[RunnerLink], uptime_seconds: float) -> tuple[int, dict[str, Any]]:

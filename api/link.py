@@ -17,7 +17,7 @@ from prometheus_client import multiprocess
 
 from api.errors import ApiError, internal_error
 from models.catalogue import ModelName
-from runners.contract import Failure, Item, ModelStatus, Result, RunnerStatus, refusal
+from runners.contract import Failure, Item, ModelStatus, Result, RunnerStatus, State, refusal
 
 logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
 
@@ -32,20 +32,25 @@ ATTEMPTS: Final = 3
 # What a call raises whose connection broke: before the answer, or in the middle of it.
 _BROKEN: Final = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError)
 
+_WARMING: Final = frozenset({State.UNLOADED, State.LOADING})
+
 Call = Callable[..., Any]
 
 
 class RunnerLink:
     """One runner process. `call(method, *args)` is BentoML's internal call, async."""
 
-    def __init__(self, name: str, models: Sequence[ModelName], call: Call) -> None:
+    def __init__(self, name: str, models: Sequence[ModelName], call: Call, preload: Sequence[ModelName] = ()) -> None:
         self.name = name
+        self.settled = False  # this process has loaded all that is to be preloaded, or given it up
         self.models = tuple(models)
         self.status: RunnerStatus | None = None  # None while the runner is down
         self.was_up = False  # once it was, and is gone now, the runners of other models may still serve
         self.restarts = 0
         self.last_fault: str | None = None  # when and why the runner ended its process itself
         self._call = call
+        self._preload = tuple(preload)
+        self._fault_pid: int | None = None
         self._pid: int | None = None
         self._heard = time.monotonic()
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -138,8 +143,10 @@ class RunnerLink:
                 _forget_metrics(self._pid)
             logger.info("the runner %s is up (process %d)", self.name, status["pid"])
             self._pid = status["pid"]
+            self.settled = False
         if status["fault"] is not None:
-            if self.status is not None or self.last_fault is None:
+            if self._fault_pid != status["pid"]:
+                self._fault_pid = status["pid"]
                 self.last_fault = f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {status['fault']}"
             self._down(status["fault"])
             return
@@ -147,6 +154,8 @@ class RunnerLink:
             self._lost = asyncio.get_running_loop().create_future()
         self.status = status
         self.was_up = True
+        # Once and for all: a model that is tried again later must not take the whole service out of traffic.
+        self.settled |= not any(status["models"][name]["state"] in _WARMING for name in self._preload)
 
     def _down(self, reason: str) -> None:
         if self.status is not None:

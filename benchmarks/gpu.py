@@ -20,10 +20,11 @@ import numpy as np
 
 from benchmarks.in_process import ROOMS, stored
 from models.catalogue import CATALOGUE, ModelName
-from runners import batches, engines
+from runners import engines
 from runners.device import Gpu
 from runners.engines import Engine, Shape
 from runners.memory import GpuMemory
+from runners.runner import warm_up_shapes
 from runners.tensorrt import engines as tensorrt_engines
 from settings import Settings, get_settings
 
@@ -45,8 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     names: list[ModelName] = [name for name in CATALOGUE if not options.names or name in options.names]
     print(f"## {datetime.now(UTC):%Y-%m-%d}, {gpu}, compute capability {gpu.compute_capability}\n")
     memory = GpuMemory(gpu)
-    engines.start(settings, gpu)
-    memory.recognise()
+    with memory.recognising():
+        engines.start(settings, gpu)
     loaded = load_all(names, settings, gpu, memory)
     print(f"\n{speed(names, loaded, options.calls)}\n\n{unload(loaded, memory)}")
     return 0
@@ -61,7 +62,7 @@ def load_all(names: Sequence[ModelName], settings: Settings, gpu: Gpu, memory: G
         before, model = memory.used_mb(), stored(name)
         cached = tensorrt.load(model) if tensorrt is not None and tensorrt.wants(model) else None
         engine = cached or engines.load(model, settings, gpu)
-        engine.warm_up([(size, *largest(name, settings), 3) for size in sizes(name, settings)])
+        engine.warm_up(warm_up_shapes(ROOMS[name].NETWORK, settings))
         loaded[name] = engine
         print(f"| {name} on {engine.name} ({engine.precision}) | {memory.used_mb() - before:.0f} |")
     print(f"| all, resident together | {memory.used_mb():.0f} |")
@@ -75,7 +76,8 @@ def speed(names: Sequence[ModelName], loaded: dict[ModelName, Engine], calls: in
     for name in names:
         eager = Eager(name)
         for size in BATCHES:
-            shape = (size, *largest(name, settings), 3)
+            shape = (size, *ROOMS[name].NETWORK.warm_up_sizes(settings.models[name])[0], 3)
+            loaded[name].warm_up([shape])  # depth has no batch of 8 in the service
             ours, theirs = alternate(loaded[name], eager, shape, calls)
             rows.append(f"| {name} | {size} | {ours:.2f} | {theirs:.2f} | {theirs / ours:.1f} |")
         eager.close()
@@ -131,17 +133,6 @@ class Eager:
     def close(self) -> None:
         """Let go of the weights."""
         del self._module
-
-
-def largest(name: ModelName, settings: Settings) -> tuple[int, int]:
-    """Height and width of the largest usual input."""
-    height, width = ROOMS[name].NETWORK.warm_up_sizes(settings.models[name])[0]
-    return height, width
-
-
-def sizes(name: ModelName, settings: Settings) -> list[int]:
-    """The batch sizes to warm up: those of the runner, and those measured here."""
-    return sorted({*batches.batch_sizes(settings.models[name].max_batch_size), *BATCHES})
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ import gc
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 import psutil
@@ -56,32 +58,42 @@ class GpuMemory:
 
     NVML's list of processes is by pid. In a container it may show this process under its pid on the host, or without a
     figure, or not at all, depending on the driver. So the process is recognised by its pid or else by being the one
-    that appeared when the CUDA context was made; where neither has a figure, by how much the whole card's use has
-    grown since, which counts other programs on the same card in.
+    that appeared when the CUDA context was made. Where neither has a figure, it is what the card gave out for the
+    context, and what torch's allocator has taken since.
     """
 
     def __init__(self, gpu: Gpu) -> None:
-        """To be made before the CUDA context."""
         self._handle = pynvml.nvmlDeviceGetHandleByUUID(gpu.uuid)
-        self._others = set(self._processes())
-        self._card_before = self._card_mb()
         self._pid = os.getpid()
+        self._context_mb: float | None = None  # None: there is no context yet
+        self._said = False
 
-    def recognise(self) -> None:
-        """To be called when the CUDA context has been made: find out which of NVML's processes this one is."""
-        appeared = self._processes().keys() - self._others
+    @contextmanager
+    def recognising(self) -> Iterator[None]:
+        """The block makes the CUDA context: find out which of NVML's processes this one is, and what that takes."""
+        others, before_mb = self._processes().keys(), self._card_mb()
+        yield
+        appeared = self._processes().keys() - others
         if self._pid not in appeared and len(appeared) == 1:
             (self._pid,) = appeared
-        if not self._processes().get(self._pid):
-            logger.warning(
-                "NVML gives no memory of this process alone (a container without the host's pids): what all programs on"
-                " the card have taken since the start is counted"
-            )
+        self._context_mb = max(0.0, self._card_mb() - before_mb)
+        self.used_mb()  # says now, and not in the middle of something, if NVML has no figure
 
     def used_mb(self) -> float:
-        """See Memory.used_mb. Raises pynvml.NVMLError where the driver does not answer."""
-        own = self._processes().get(self._pid)
-        return own if own else max(0.0, self._card_mb() - self._card_before)
+        """See Memory.used_mb."""
+        if self._context_mb is None:
+            return 0.0
+        try:
+            own = self._processes().get(self._pid, 0.0)
+            problem = "it is in a container without the host's pids"
+        except pynvml.NVMLError as error:
+            own, problem = 0.0, str(error)
+        if own:
+            return own
+        if not self._said:
+            self._said = True
+            logger.warning("NVML gives no memory of this process (%s): torch's own figures are used instead", problem)
+        return self._context_mb + _allocated_mb()
 
     def give_back(self) -> None:
         """See Memory.give_back."""
@@ -102,8 +114,16 @@ class GpuMemory:
 
 
 def of(gpu: Gpu | None) -> CpuMemory | GpuMemory:
-    """The memory of this process on the device that it computes on. To be made before the CUDA context."""
+    """The memory of this process on the device that it computes on."""
     return CpuMemory() if gpu is None else GpuMemory(gpu)
+
+
+def _allocated_mb() -> float:
+    if "torch" not in sys.modules:
+        return 0.0
+    import torch
+
+    return float(torch.cuda.memory_reserved() / _MB)
 
 
 def _trim_heap() -> None:

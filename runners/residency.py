@@ -29,6 +29,15 @@ class _DoesNotFit(Exception):
 
 
 @dataclass(frozen=True)
+class _Failure:
+    """Why a model can't be served. told: what callers may read of it; retry_after_s: None = not before a restart."""
+
+    detail: str
+    told: str | None = None
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True)
 class Policy:
     """budget_mb: 0 = no limit; min_residency_s: how long a model just loaded may stay; idle_ttl_s: 0 = it stays.
 
@@ -95,14 +104,18 @@ class Residency:
                 resident.start_loading()
 
     def exchange(
-        self, resident: Resident, load: Callable[[], Engine], on_done: Callable[[Exception | None], None]
+        self,
+        resident: Resident,
+        wanted: Callable[[Loaded], bool],
+        load: Callable[[], Engine],
+        on_done: Callable[[Exception | None], None],
     ) -> None:
         """Let the engine that `load` makes take the place of a loaded model's, once it is warm. Returns at once.
 
         Where that fails the present one goes on, and `on_done` is told why. It is told None where it went well, or the
-        model has left meanwhile and will find the engine when it comes back.
+        model has left meanwhile, or `wanted` says that what is loaded needs no other.
         """
-        self._enqueue(lambda: self._exchange(resident, load, on_done))
+        self._enqueue(lambda: self._exchange(resident, wanted, load, on_done))
 
     def close(self) -> None:
         """End the thread; a load under way is waited for, but not for ever."""
@@ -135,59 +148,54 @@ class Residency:
 
     def _bring_in(self, resident: Resident) -> None:
         began = time.monotonic()
+        outcome = self._load_or_fail(resident)
+        if isinstance(outcome, _Failure):
+            resident.settle_failed(outcome.detail, told=outcome.told, retry_after_s=outcome.retry_after_s)
+            logger.error("%s can't be served: %s", resident.name, outcome.detail)
+            self._memory.give_back()
+            return
+        resident.settle_ready(outcome)
+        logger.info(
+            "%s is ready on %s (%s) after %.1f s, %.0f MB: %s",
+            resident.name,
+            outcome.name,
+            outcome.precision,
+            time.monotonic() - began,
+            resident.memory_mb,
+            resident.stored.label_for_health,
+        )
+        self._on_ready(resident)
+        self._trim(resident)
+
+    def _load_or_fail(self, resident: Resident) -> Engine | _Failure:
+        """A failure comes as a text: an exception's traceback would hold what is to be given back."""
         try:
             self._start()
             self._make_room(resident)
             resident.explain(None)
-            engine = self._load_measured(resident)
+            return self._load_measured(resident)
         except _DoesNotFit as error:
-            self._fail(resident, str(error), told=str(error), retry_after_s=_RETRY_S)
+            return _Failure(str(error), str(error), _RETRY_S)
         except OutOfMemory as error:
-            self._memory.give_back()
             told = f"{resident.name} does not fit into the device's memory now"
-            self._fail(resident, f"{told}: {error}", told=told, retry_after_s=_RETRY_S)
+            return _Failure(f"{told}: {error}", told, _RETRY_S)
         except (EngineError, StoreError) as error:
-            self._fail(resident, str(error))
+            return _Failure(str(error))
         except DeviceLost as error:
             self._on_device_lost(error)
-            self._fail(resident, str(error))
+            return _Failure(str(error))
         except Exception as error:
-            resident.settle_failed(f"loading failed: {type(error).__name__}: {error}")
             logger.exception("%s could not be loaded", resident.name)
-        else:
-            resident.settle_ready(engine)
-            logger.info(
-                "%s is ready on %s (%s) after %.1f s, %.0f MB: %s",
-                resident.name,
-                engine.name,
-                engine.precision,
-                time.monotonic() - began,
-                resident.memory_mb,
-                resident.stored.label_for_health,
-            )
-            self._on_ready(resident)
-            self._trim(resident)
-
-    def _trim(self, resident: Resident) -> None:
-        """Let others leave for a model that is loaded and serves already."""
-        try:
-            self._evict_until(resident, self._memory.used_mb)
-        except _DoesNotFit as error:
-            if self._stopping:
-                return
-            self._evict(resident, "leaves again")
-            self._fail(resident, str(error), told=str(error), retry_after_s=_RETRY_S)
-
-    def _fail(
-        self, resident: Resident, detail: str, told: str | None = None, retry_after_s: float | None = None
-    ) -> None:
-        resident.settle_failed(detail, told=told, retry_after_s=retry_after_s)
-        logger.error("%s can't be served: %s", resident.name, detail)
+            return _Failure(f"loading failed: {type(error).__name__}: {error}")
 
     def _exchange(
-        self, resident: Resident, load: Callable[[], Engine], on_done: Callable[[Exception | None], None]
+        self,
+        resident: Resident,
+        wanted: Callable[[Loaded], bool],
+        load: Callable[[], Engine],
+        on_done: Callable[[Exception | None], None],
     ) -> None:
-        if resident.loaded is None:
+        if resident.loaded is None or not wanted(resident.loaded):
             on_done(None)
             return
         before = self._memory.used_mb()
@@ -197,15 +205,17 @@ class Residency:
             self._on_device_lost(error)
             return
         except Exception as error:  # noqa: BLE001 - whatever it was, it is told, and the present engine goes on
-            failure = error
+            failure = error.with_traceback(None)  # which would hold what is to be given back
         else:
             resident.memory_mb = max(0.0, self._memory.used_mb() - before)
             former = resident.replace(engine)
             assert former is not None  # only this thread takes models out
+            on_done(None)
             self._close(former)
             logger.info("%s is on %s (%s) now", resident.name, engine.name, engine.precision)
-            on_done(None)
+            self._trim(resident)
             return
+        failure.__cause__ = failure.__context__ = None
         self._memory.give_back()
         on_done(failure)
 
@@ -222,13 +232,12 @@ class Residency:
         """Load, and measure by how much the process grew. Raises _DoesNotFit if that is too much even alone."""
         before = self._memory.used_mb()
         engine = self._warmed(resident.stored, lambda: self._load(resident.stored))
-        after = self._memory.used_mb()
-        resident.memory_mb = max(0.0, after - before)
+        # The most of all times: where a load takes heap that another has freed, the process hardly grows.
+        resident.memory_mb = max(0.0, self._memory.used_mb() - before, resident.memory_mb or 0.0)
         try:
-            self._check_fits(resident, after)
+            self._check_fits(resident, self._memory.used_mb)
         except _DoesNotFit:
             engine.close()
-            self._memory.give_back()
             raise
         return engine
 
@@ -238,26 +247,37 @@ class Residency:
         if needed is not None:
             self._evict_until(resident, lambda: self._memory.used_mb() + needed)
 
+    def _trim(self, resident: Resident) -> None:
+        """Let others leave for a model that is loaded, and serves already."""
+        try:
+            self._evict_until(resident, self._memory.used_mb)
+        except _DoesNotFit as error:  # the others gave back less than they had taken
+            logger.warning("the budget is passed: %s", error)
+
     def _evict_until(self, resident: Resident, wanted_mb: Callable[[], float]) -> None:
         """Evict until `wanted_mb()` is within the budget; waits for models just loaded. Raises _DoesNotFit."""
-        budget_mb = self._policy.budget_mb
-        while budget_mb and (wanted := wanted_mb()) > budget_mb:
-            self._check_fits(resident, wanted)
+        while self._check_fits(resident, wanted_mb):
             leaving = self._next_to_leave(resident)
             if leaving is None:
-                raise _DoesNotFit(f"{resident.name} is not loaded: the runner is being stopped")
+                raise _DoesNotFit(f"{resident.name} finds no room: the runner is being stopped")
             self._evict(leaving, f"left to make room for {resident.name}")
 
-    def _check_fits(self, resident: Resident, wanted_mb: float) -> None:
-        """Raises _DoesNotFit where all that may leave take too little. So nobody leaves for one that would not fit."""
+    def _check_fits(self, resident: Resident, wanted_mb: Callable[[], float]) -> bool:
+        """Whether somebody has to leave. Raises _DoesNotFit where that would not suffice: then nobody does."""
         budget_mb = self._policy.budget_mb
-        leaving_mb = sum(other.memory_mb or 0.0 for other in self._may_leave(resident))
-        if budget_mb and wanted_mb > budget_mb and (not leaving_mb or wanted_mb - leaving_mb > budget_mb):
+        if not budget_mb or wanted_mb() <= budget_mb:
+            return False
+        self._memory.give_back()  # what is merely kept for later is nobody's need
+        wanted, may_leave = wanted_mb(), self._may_leave(resident)
+        if wanted <= budget_mb:
+            return False
+        if not may_leave or wanted - sum(other.memory_mb or 0.0 for other in may_leave) > budget_mb:
             raise _DoesNotFit(
                 f"{resident.name} does not fit: it takes {resident.memory_mb:.0f} MB, with it the process would "
-                f"take {wanted_mb:.0f} MB, and the budget is {budget_mb:.0f} MB; preloaded and staying: "
+                f"take {wanted:.0f} MB, and the budget is {budget_mb:.0f} MB; preloaded and staying: "
                 f"{', '.join(self._staying(resident)) or 'none'}"
             )
+        return True
 
     def _may_leave(self, resident: Resident) -> list[Resident]:
         """The models in memory that are neither preloaded nor the one that room is wanted for."""

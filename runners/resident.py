@@ -45,7 +45,7 @@ class Resident:
         """`find` looks into the model store; `request_load` has the model loaded soon, on a thread that is not ours."""
         self.name = name
         self.loaded: Loaded | None = None
-        self.memory_mb: float | None = None  # what loading it took the last time, measured; None before the first
+        self.memory_mb: float | None = None  # what loading it was measured to take; None before the first time
         self.loads = 0
         self._find = find
         self._change = change

@@ -6,11 +6,11 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, TypeVar
 
 import bentoml
-import pynvml
 
 from models import store
 from models.catalogue import ModelName
@@ -19,14 +19,14 @@ from profiling import Profiler
 from runners import batches, engines, memory
 from runners.contract import DeviceStatus, Failure, Item, Result, RunnerStatus
 from runners.device import Gpu
-from runners.engines import Engine
+from runners.engines import Engine, Shape
 from runners.engines.errors import DeviceLost, OutOfMemory
 from runners.memory import GpuMemory
 from runners.residency import Policy, Residency
 from runners.resident import Loaded, ModelUnavailable, Resident
 from runners.tensorrt import engines as tensorrt_engines
 from runners.tensorrt.engines import TensorRtEngines
-from settings import ModelSettings, get_settings
+from settings import ModelSettings, Settings, get_settings
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -75,6 +75,7 @@ class Runner:
         settings = get_settings()
         self._settings = settings
         self._networks = {network.name: network for network in self.networks}
+        engines.check_gpu(settings)  # again: losing the GPU may be what ended the runner before
         self._gpu = engines.take_gpu(settings)
         self._memory = memory.of(self._gpu)
         self._profiler = Profiler(settings.pyroscope, "runner")
@@ -136,7 +137,7 @@ class Runner:
             "pid": os.getpid(),
             "device": _device_status(self._gpu),
             "memory": {
-                "used_mb": round(self._used_mb()),
+                "used_mb": round(self._memory.used_mb()),
                 "budget_mb": round(self._residency.budget_mb) or None,
                 "out_of_memory": self._out_of_memory,
             },
@@ -176,18 +177,10 @@ class Runner:
             logger.critical("the runner ends, to be restarted: %s", error)
             threading.Timer(_LAST_WORDS_S, os._exit, (EXIT_DEVICE_LOST,)).start()
 
-    def _used_mb(self) -> float:
-        try:
-            return self._memory.used_mb()
-        except pynvml.NVMLError as error:
-            logger.warning("NVML does not say how much memory is used: %s", error)
-            return 0.0
-
     def _start(self) -> None:
         if not self._started:
-            engines.start(self._settings, self._gpu)
-            if isinstance(self._memory, GpuMemory):
-                self._memory.recognise()
+            with self._memory.recognising() if isinstance(self._memory, GpuMemory) else nullcontext():
+                engines.start(self._settings, self._gpu)
             self._tensorrt = tensorrt_engines.find(self._settings, self._gpu)
             self._started = True
 
@@ -227,12 +220,15 @@ class Runner:
         return engine or engines.load(stored, self._settings, self._gpu)
 
     def _warm_up(self, stored: StoredModel, engine: Engine) -> None:
-        """Every batch size at the largest input, and every usual input once."""
-        name = stored.card.name
-        settings = self._settings.models[name]
-        largest, *others = self._networks[name].warm_up_sizes(settings)
-        shapes = [(size, *largest, 3) for size in batches.batch_sizes(settings.max_batch_size)]
-        engine.warm_up(shapes + [(1, *other, 3) for other in others])
+        engine.warm_up(warm_up_shapes(self._networks[stored.card.name], self._settings))
+
+
+def warm_up_shapes(network: Network, settings: Settings) -> list[Shape]:
+    """Every batch size at the largest input, and every usual input once."""
+    model = settings.models[network.name]
+    largest, *others = network.warm_up_sizes(model)
+    shapes: list[Shape] = [(size, *largest, 3) for size in batches.batch_sizes(model.max_batch_size)]
+    return shapes + [(1, *other, 3) for other in others]
 
 
 def _device_status(gpu: Gpu | None) -> DeviceStatus:

@@ -134,7 +134,13 @@ def load(stored: StoredModel, settings: Settings, gpu: Gpu | None) -> Engine:
     if choose(settings, gpu) == "torch":
         from runners.engines import torch
 
-        return torch.load(stored.program, settings.precision, on_cuda=gpu is not None, threads=settings.cpu_threads)
+        return torch.load(
+            stored.program,
+            settings.precision,
+            model=stored.card.name,
+            on_cuda=gpu is not None,
+            threads=settings.cpu_threads,
+        )
     from runners.engines.openvino import OpenVinoEngine
 
     precision = OpenVinoEngine.auto_precision(stored.card.name) if settings.precision == "auto" else settings.precision

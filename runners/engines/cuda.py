@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -46,6 +47,11 @@ def device_errors() -> Iterator[None]:
         raise
 
 
+def free_mb() -> float:
+    """What the device has left for anybody, in MB (10⁶ bytes)."""
+    return float(torch.cuda.mem_get_info()[0] / 1e6)
+
+
 def make_context() -> None:
     """Create this process's CUDA context (about 300 MB of the device), which is otherwise the first model's burden.
 
@@ -55,8 +61,13 @@ def make_context() -> None:
     torch.cuda.synchronize()
 
 
-def new_stream() -> torch.cuda.Stream:
-    """A stream of an engine's own, so that models do not wait for one another's copies."""
+@cache
+def stream_of(model: str) -> torch.cuda.Stream:  # noqa: ARG001 - it is what the cache goes by
+    """The stream of a model, so that models do not wait for one another's copies; the same one after each reload.
+
+    torch has 32 streams and hands them out in turns: with a new one at each load, two models would come to share one,
+    and what one computes would become part of what the other captures.
+    """
     return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
 
@@ -96,9 +107,12 @@ def capture(forward: Callable[[torch.Tensor], Tensors], shape: Shape, pool: Any,
 
 
 def _answers() -> bool:
-    """Whether the device still does something for this process."""
+    """Whether the device still does something for this process.
+
+    Not asked by a synchronisation of the whole device, which is an error while another model's graph is captured, and
+    spoils the capture.
+    """
     try:
-        torch.cuda.synchronize()
         return int(torch.ones(1, device=DEVICE).item()) == 1
     except RuntimeError as error:
         return _is_out_of_memory(error)

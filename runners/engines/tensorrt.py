@@ -16,6 +16,7 @@ from runners.engines import Shape, cuda
 from runners.engines.errors import EngineError, OutOfMemory
 
 _HEADER = 4  # bytes of the length of ultralytics' metadata, little-endian, in front of the engine
+_ROOM = 4  # times its size are surely enough for reading an engine
 _WHY = "TensorRT's own log has the reason"
 
 
@@ -28,18 +29,25 @@ class TensorRtEngine:
 
     name = "tensorrt"
 
-    def __init__(self, file: Path, precision: Literal["f16", "f32"]) -> None:
-        """Load `file`. Raises EngineUnreadable, OutOfMemory and DeviceLost."""
+    def __init__(self, file: Path, precision: Literal["f16", "f32"], model: str) -> None:
+        """Load `file`, the engine of `model`. Raises EngineUnreadable, OutOfMemory and DeviceLost."""
         self.precision = precision
         with cuda.device_errors():
             runtime = tensorrt.Runtime(tensorrt.Logger(tensorrt.Logger.WARNING))
-            self._engine: Any = runtime.deserialize_cuda_engine(without_header(file.read_bytes()))
+            serialized = without_header(file.read_bytes())
+            self._engine: Any = runtime.deserialize_cuda_engine(serialized)
             if self._engine is None:
+                _check_room(file, len(serialized))
                 raise EngineUnreadable(f"TensorRT {tensorrt.__version__} can't read {file.name}: {_WHY}")
-            self._context: Any = self._engine.create_execution_context()
+            # Its activations in torch's memory: one allocator has all, counts all and gives all back.
+            strategy = tensorrt.ExecutionContextAllocationStrategy.USER_MANAGED
+            self._context: Any = self._engine.create_execution_context(strategy)
             if self._context is None:
                 raise OutOfMemory(f"TensorRT could not make a context for {file.name}: {_WHY}")
-            self._stream = cuda.new_stream()
+            size = max(1, self._engine.device_memory_size_v2)
+            self._activations = torch.empty(size, dtype=torch.uint8, device=cuda.DEVICE)
+            self._context.set_device_memory(self._activations.data_ptr(), size)
+            self._stream = cuda.stream_of(model)
         names = [self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)]
         inputs = [name for name in names if self._engine.get_tensor_mode(name) == tensorrt.TensorIOMode.INPUT]
         if len(inputs) != 1:
@@ -69,6 +77,7 @@ class TensorRtEngine:
         """See Engine.close."""
         del self._context
         del self._engine  # after the context, which must not outlive it
+        del self._activations
 
     def _output(self, name: str) -> torch.Tensor:
         output = torch.empty(tuple(self._context.get_tensor_shape(name)), dtype=self._dtype(name), device=cuda.DEVICE)
@@ -77,6 +86,13 @@ class TensorRtEngine:
 
     def _dtype(self, name: str) -> torch.dtype:
         return torch.float16 if self._engine.get_tensor_dtype(name) == tensorrt.DataType.HALF else torch.float32
+
+
+def _check_room(file: Path, size: int) -> None:
+    """TensorRT gives the same nothing for a file that it can't read and for one that there is no memory for."""
+    needed_mb = _ROOM * size / 1e6
+    if cuda.free_mb() < needed_mb:
+        raise OutOfMemory(f"{file.name} needs about {needed_mb:.0f} MB, and the GPU has {cuda.free_mb():.0f} MB left")
 
 
 def without_header(content: bytes) -> bytes:

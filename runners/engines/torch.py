@@ -37,8 +37,8 @@ _TIMED_CALLS: Final = 5
 Requested = Literal["auto", "f32", "bf16", "f16"]
 
 
-def load(program: Path, precision: Requested, *, on_cuda: bool, threads: int) -> CpuEngine | CudaEngine:
-    """Load `program` onto the GPU or the CPU. threads: per call on a CPU; 0 = all cores.
+def load(program: Path, precision: Requested, *, model: str, on_cuda: bool, threads: int) -> CpuEngine | CudaEngine:
+    """Load `program` of `model` onto the GPU or the CPU. threads: per call on a CPU; 0 = all cores.
 
     `auto` is f16 on CUDA and f32 on a CPU. Raises EngineError for f16 on a CPU, where torch has no fast kernels,
     OutOfMemory and DeviceLost.
@@ -46,7 +46,7 @@ def load(program: Path, precision: Requested, *, on_cuda: bool, threads: int) ->
     if precision == "auto":
         precision = "f16" if on_cuda else "f32"
     if on_cuda:
-        return CudaEngine(program, precision)
+        return CudaEngine(program, precision, cuda.stream_of(model))
     if precision == "f16":
         raise EngineError("torch has no fast f16 on a CPU: set ENRICHMENT_PRECISION to auto, f32 or bf16")
     if threads:
@@ -106,21 +106,23 @@ class CudaEngine(_TorchEngine):
     both sides of the copies, a stream of its own, and CUDA graphs for the warmed-up shapes where they pay.
     """
 
-    def __init__(self, program: Path, precision: str) -> None:
-        """Raises OutOfMemory and DeviceLost."""
+    def __init__(self, program: Path, precision: str, stream: torch.cuda.Stream) -> None:
+        """`stream` is used by nobody else meanwhile. Raises OutOfMemory and DeviceLost."""
         with cuda.device_errors():
             super().__init__(program, precision, cuda.DEVICE)
             self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self._stream = cuda.new_stream()
+            self._stream = stream
             self._pool = torch.cuda.graph_pool_handle()
         self._captured: dict[Shape, cuda.Captured] = {}
+        self._capturable = True
 
     def warm_up(self, shapes: Sequence[Shape]) -> None:
         """See Engine.warm_up."""
         for shape in shapes:
             self.run(np.zeros(shape, dtype=np.uint8))
-            with cuda.on(self._stream):
-                self._capture(shape)
+            if self._capturable:
+                with cuda.on(self._stream):
+                    self._capture(shape)
 
     def run(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
         """See Engine.run."""
@@ -143,9 +145,11 @@ class CudaEngine(_TorchEngine):
             with cuda.device_errors():
                 captured = cuda.capture(self._forward, shape, self._pool, self._stream)
         except OutOfMemory as error:
-            logger.info("no CUDA graph for an input of %s, there is too little memory: %s", shape, error)
+            self._capturable = False
+            logger.info("no CUDA graphs from an input of %s on, there is too little memory: %s", shape, error)
         except RuntimeError as error:
-            logger.warning("no CUDA graph for an input of %s: %s", shape, str(error).split("\n")[0])
+            self._capturable = False
+            logger.warning("no CUDA graphs from an input of %s on: %s", shape, str(error).split("\n")[0])
         else:
             eager_s = self._time(lambda: self._forward(captured.images))
             replay_s = self._time(captured.graph.replay)

@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -33,7 +34,7 @@ class BuildFailed(RuntimeError):
 
 
 class BuildStopped(RuntimeError):
-    """The build was stopped because the runner ends; it says nothing about whether it can succeed."""
+    """The build was told to end, as everything is at a stop; it says nothing about whether it can succeed."""
 
 
 class Export:
@@ -69,6 +70,8 @@ class Export:
             raise BuildStopped
         if code != 0 and time.monotonic() - began >= timeout_s:
             raise BuildFailed(f"it took over {timeout_s:g} s")
+        if code in (-signal.SIGTERM, -signal.SIGINT):
+            raise BuildStopped
         if code != 0 and os.strerror(errno.ENOSPC) in last_words:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
         engine = copy.with_suffix(".engine")

@@ -125,9 +125,12 @@ class EngineCache:
             if name == inputs.name or made_of.get("gpu", inputs.gpu) != inputs.gpu:
                 continue  # the one looked for, or another card's, which shares the volume
             changed = [key for key, value in asdict(inputs).items() if made_of.get(key) != value]
-            logger.warning("TensorRT cache: %s is deleted, it was made with another %s", path, ", ".join(changed))
-            path.with_suffix(".json").unlink(missing_ok=True)
-            path.unlink(missing_ok=True)
+            logger.warning("TensorRT cache: %s is outdated, it was made with another %s", path, ", ".join(changed))
+            try:
+                path.with_suffix(".json").unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+            except OSError as error:  # read-only: the engine that is looked for may be there all the same
+                logger.warning("TensorRT cache: %s can't be deleted: %s", path, error.strerror)
 
     def _write(self, path: Path, content: dict[str, Any]) -> None:
         new = path.with_suffix(".new")

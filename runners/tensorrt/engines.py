@@ -16,7 +16,7 @@ from models.weights import loaded_path
 from runners.device import Gpu
 from runners.engines import Engine
 from runners.engines.errors import OutOfMemory
-from runners.resident import Resident
+from runners.resident import Loaded, Resident
 from runners.tensorrt.build import BuildFailed, BuildStopped, Export
 from runners.tensorrt.cache import EngineCache, EngineInputs
 from settings import DetectorSettings, Settings
@@ -31,8 +31,16 @@ class Exchange(Protocol):
     """Residency.exchange."""
 
     def __call__(
-        self, resident: Resident, load: Callable[[], Engine], on_done: Callable[[Exception | None], None]
+        self,
+        resident: Resident,
+        wanted: Callable[[Loaded], bool],
+        load: Callable[[], Engine],
+        on_done: Callable[[Exception | None], None],
     ) -> None: ...
+
+
+class _FailedBefore(Exception):
+    """A build from the same inputs failed; the text says why and when."""
 
 
 class TensorRtEngines:
@@ -45,6 +53,7 @@ class TensorRtEngines:
         self._version = version
         self._cache = EngineCache(settings.tensorrt.cache)
         self._exports: list[Export] = []
+        self._under_way: set[ModelName] = set()
 
     def wants(self, stored: StoredModel) -> bool:
         """Whether this model is to run on TensorRT."""
@@ -70,7 +79,12 @@ class TensorRtEngines:
             return None
 
     def build(self, resident: Resident, exchange: Exchange) -> None:
-        """Have an engine built for a model that serves on torch, and exchanged for it. Returns at once."""
+        """Have an engine built for a model that serves on torch, and exchanged for it. Returns at once.
+
+        A model that left meanwhile and came back finds its build still under way.
+        """
+        if resident.name in self._under_way:
+            return
         inputs = self._inputs(resident.stored)
         try:
             failure = self._cache.failure(inputs)
@@ -79,9 +93,13 @@ class TensorRtEngines:
         if failure is not None:
             self._give_up(resident, failure)
             return
+        self._under_way.add(resident.name)
         resident.set_building(f"a TensorRT engine is being built, which takes minutes; {_MEANWHILE}")
         threading.Thread(
-            target=self._build, args=(resident, inputs, exchange), name=f"tensorrt-{resident.name}", daemon=True
+            target=self._build,
+            args=(resident, resident.stored, inputs, exchange),
+            name=f"tensorrt-{resident.name}",
+            daemon=True,
         ).start()
 
     def close(self) -> None:
@@ -89,25 +107,37 @@ class TensorRtEngines:
         for export in self._exports:
             export.stop()
 
-    def _build(self, resident: Resident, inputs: EngineInputs, exchange: Exchange) -> None:
+    def _build(self, resident: Resident, stored: StoredModel, inputs: EngineInputs, exchange: Exchange) -> None:
         began = time.monotonic()
-        checkpoint = loaded_path(CATALOGUE[resident.name], resident.stored.weights_folder)
+        checkpoint = loaded_path(CATALOGUE[resident.name], stored.weights_folder)
+
+        def give_up(reason: str) -> None:
+            logger.error("TensorRT build of %s failed after %.0f s", resident.name, time.monotonic() - began)
+            self._give_up(resident, reason)
+
+        def wanted(loaded: Loaded) -> bool:
+            return loaded.stored is stored and loaded.engine.name != "tensorrt"
+
         logger.info("TensorRT build of %s starts; %s", resident.name, _MEANWHILE)
         try:
             file = self._find_or_make(inputs, checkpoint)
         except BuildStopped:
             return
+        except _FailedBefore as error:
+            self._give_up(resident, str(error))
         except BuildFailed as error:
             self._remember(inputs, str(error))
-            self._give_up(resident, str(error))
+            give_up(str(error))
         except OSError as error:
-            self._give_up(resident, f"its cache {self._cache.folder} can't be written: {error}")
+            give_up(f"its cache {self._cache.folder} can't be written: {error}")
         except Exception as error:  # a fault of ours must not leave the model building for ever
             logger.exception("TensorRT build of %s failed in a way that was not foreseen", resident.name)
-            self._give_up(resident, f"{type(error).__name__}: {error}")
+            give_up(f"{type(error).__name__}: {error}")
         else:
             logger.info("TensorRT build of %s ended well after %.0f s", resident.name, time.monotonic() - began)
-            exchange(resident, lambda: _open(file, inputs), lambda error: self._exchanged(resident, inputs, error))
+            exchange(
+                resident, wanted, lambda: _open(file, inputs), lambda error: self._exchanged(resident, inputs, error)
+            )
 
     def _find_or_make(self, inputs: EngineInputs, checkpoint: Path) -> Path:
         export = Export()
@@ -116,6 +146,9 @@ class TensorRtEngines:
             found = self._cache.find(inputs)  # another process that shares the cache may have been first
             if found is not None:
                 return found
+            failure = self._cache.failure(inputs)
+            if failure is not None:
+                raise _FailedBefore(failure)
             limits = self._settings.tensorrt
             with self._cache.scratch() as folder:
                 built = export.run(inputs, checkpoint, folder, limits.workspace_gib, limits.build_timeout_s)
@@ -123,6 +156,7 @@ class TensorRtEngines:
 
     def _exchanged(self, resident: Resident, inputs: EngineInputs, error: Exception | None) -> None:
         if error is None:  # it is on TensorRT, or has left and comes back on it
+            self._under_way.discard(resident.name)
             resident.set_building(None)
             return
         if not isinstance(error, OutOfMemory):
@@ -137,6 +171,7 @@ class TensorRtEngines:
 
     def _give_up(self, resident: Resident, reason: str) -> None:
         logger.warning("TensorRT: %s goes on on torch: %s", resident.name, reason)
+        self._under_way.discard(resident.name)
         resident.explain(f"no TensorRT engine, torch serves: {reason}")
         resident.set_building(None)
 
@@ -173,7 +208,7 @@ def find(settings: Settings, gpu: Gpu | None) -> TensorRtEngines | None:
             import tensorrt
 
             return TensorRtEngines(settings, gpu, tensorrt.__version__)
-        except (ImportError, AttributeError) as error:  # a package without its libraries
+        except (ImportError, AttributeError, OSError) as error:  # a package without its libraries
             missing = [f"tensorrt ({error})"]
     logger.warning("TensorRT is not to be had, %s run on torch; missing: %s", " and ".join(wanted), ", ".join(missing))
     return None
@@ -183,4 +218,4 @@ def _open(file: Path, inputs: EngineInputs) -> Engine:
     from runners.engines.tensorrt import TensorRtEngine
 
     precision: Literal["f16", "f32"] = "f32" if inputs.precision == "f32" else "f16"
-    return TensorRtEngine(file, precision)
+    return TensorRtEngine(file, precision, inputs.model)

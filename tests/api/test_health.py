@@ -28,23 +28,30 @@ def status(state: State, *, untrained: bool = False) -> ModelStatus:
     }
 
 
-async def link_of(models: Mapping[ModelName, ModelStatus], *, up: bool = True, gpu: str | None = None) -> RunnerLink:
+async def link_of(
+    models: Mapping[ModelName, ModelStatus],
+    *,
+    up: bool = True,
+    gpu: str | None = None,
+    preload: Sequence[ModelName] = NAMES,
+) -> RunnerLink:
     """A link as the heartbeat leaves it. It makes no calls."""
-    link = RunnerLink("runner", tuple(models), print)
+    link = RunnerLink("runner", tuple(models), print, [name for name in preload if name in models])
     device: DeviceStatus = {"name": "CPU", "index": None, "memory_gb": None, "driver": None}
     if gpu:
         device = {"name": gpu, "index": 1, "memory_gb": 4.3, "driver": "580.95"}
     memory: MemoryStatus = {"used_mb": 500, "budget_mb": 1200 if gpu else None, "out_of_memory": 0}
     runner: RunnerStatus = {"pid": 1, "device": device, "memory": memory, "fault": None, "models": dict(models)}
-    link.status = runner if up else None
-    link.was_up = True
+    link._up(runner)
+    if not up:
+        link._down("it died")
     return link
 
 
-async def links_of(states: Sequence[State | None]) -> list[RunnerLink]:
+async def links_of(states: Sequence[State | None], preload: Sequence[ModelName] = NAMES) -> list[RunnerLink]:
     """One runner for all models; None: assigned to the heavy service."""
     pairs = zip(NAMES, states, strict=True)
-    return [await link_of({name: status(state) for name, state in pairs if state is not None})]
+    return [await link_of({name: status(state) for name, state in pairs if state is not None}, preload=preload)]
 
 
 READY, UNLOADED, LOADING, ABSENT, FAILED = State.READY, State.UNLOADED, State.LOADING, State.ABSENT, State.FAILED
@@ -116,7 +123,7 @@ async def test_a_model_that_serves_while_its_engine_is_built_counts_as_loaded() 
     assert (code, body["status"]) == (200, "healthy")
     assert body["models"]["pose_estimator"]["state"] == "building_engine"
     assert body["models_loaded"] == dict.fromkeys(NAMES, True)
-    assert is_ready([link], NAMES)
+    assert is_ready([link])
 
 
 async def test_a_cpu_has_no_gpu_memory() -> None:
@@ -176,18 +183,29 @@ async def test_the_memory_is_that_of_all_runners() -> None:
 async def test_ready_means_preloaded_models_are_warm_or_given_up(
     states: Sequence[State | None], preload: Sequence[ModelName], ready: bool
 ) -> None:
-    assert is_ready(await links_of(states), preload) is ready
+    assert is_ready(await links_of(states, preload)) is ready
 
 
 async def test_not_ready_before_every_runner_was_heard_of() -> None:
     here = await link_of({name: status(READY) for name in NAMES[:4]})
     starting = await link_of({"depth_estimator": status(READY)}, up=False)
     starting.was_up = False
-    assert not is_ready([here, starting], NAMES[:4])
+    assert not is_ready([here, starting])
 
 
 async def test_one_runner_that_is_gone_does_not_take_the_others_out_of_service() -> None:
     here = await link_of({name: status(READY) for name in NAMES[:4]})
     gone = await link_of({"depth_estimator": status(READY)}, up=False)
-    assert is_ready([here, gone], NAMES)
-    assert not is_ready([gone], ("depth_estimator",))
+    assert is_ready([here, gone])
+    assert not is_ready([gone])
+
+
+async def test_once_ready_a_model_that_is_tried_again_takes_nothing_out_of_service() -> None:
+    (link,) = await links_of((FAILED, READY, READY, READY, READY))
+    assert is_ready([link])
+    assert link.status is not None
+    again: RunnerStatus = {**link.status, "models": {**link.status["models"], NAMES[0]: status(LOADING)}}
+    link._up(again)
+    assert is_ready([link])
+    link._up({**again, "pid": 2})  # a new process begins anew
+    assert not is_ready([link])

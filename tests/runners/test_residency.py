@@ -376,7 +376,7 @@ def exchange(residency: Residency, load: Callable[[], Engine]) -> Exception | No
         told.append(error)
         done.set()
 
-    residency.exchange(residency.models[POSE], load, on_done)
+    residency.exchange(residency.models[POSE], lambda loaded: loaded.engine.name != "tensorrt", load, on_done)
     assert done.wait(5)
     return told[0]
 
@@ -392,6 +392,7 @@ def test_another_engine_takes_the_place_of_the_present_one_when_it_is_warm(make:
         until(lambda: residency.models[POSE].status()["engine"] == "tensorrt")
         assert before.engine in world.engines  # the call under way ends on the former
     thread.join()
+    assert resident_ones(residency)[0] == POSE
     assert world.warm == ["torch", "tensorrt"]
     assert [(engine.name, engine.model) for engine in world.engines] == [("tensorrt", POSE)]
     assert residency.models[POSE].status()["memory_mb"] == 200
@@ -407,6 +408,58 @@ def test_where_that_fails_the_present_one_goes_on(make: Make, world: World, fail
     assert exchange(residency, load) is failure
     assert residency.models[POSE].status()["engine"] == "torch"
     use(residency, POSE)
+
+
+def test_one_that_has_such_an_engine_already_gets_no_second(make: Make, world: World) -> None:
+    residency = make()
+    use(residency, POSE)
+    for _ in range(2):
+        assert exchange(residency, lambda: FakeEngine(world, POSE, "tensorrt", size=200)) is None
+    assert world.warm == ["torch", "tensorrt"]
+
+
+def test_others_leave_where_another_engine_takes_more(make: Make, world: World) -> None:
+    residency = make(budget_mb=800)
+    use(residency, REID, POSE, PET)  # 650
+    assert exchange(residency, lambda: FakeEngine(world, POSE, "tensorrt", size=500)) is None
+    assert resident_ones(residency) == [POSE, PET]
+    assert world.used_mb() == CONTEXT_MB + 500 + 200
+
+
+def test_what_is_merely_kept_for_later_is_given_back_before_anybody_leaves(
+    make: Make, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    residency = make(budget_mb=800)
+    use(residency, POSE, REID, PET)  # 650
+    kept = [FakeEngine(world, PET)]  # an allocator's cache: 850
+
+    def give_back() -> None:
+        while kept:
+            kept.pop().close()
+
+    monkeypatch.setattr(world, "give_back", give_back)
+    use(residency, DEPTH)
+    assert kept == []
+    assert resident_ones(residency) == [POSE, REID, PET, DEPTH]
+
+
+def test_a_model_stays_where_the_others_gave_back_less_than_they_took(
+    make: Make, world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    residency = make(budget_mb=500, names=[POSE, THREAT])
+    use(residency, POSE)
+    leak = FakeEngine(world, DEPTH, size=0)
+    close = FakeEngine.close
+
+    def leaking(engine: FakeEngine) -> None:
+        close(engine)
+        world.engines[leak] = 150.0
+
+    monkeypatch.setattr(FakeEngine, "close", leaking)
+    use(residency, THREAT)
+    assert resident_ones(residency) == [THREAT]
+    assert "the budget is passed: threat_detector does not fit" in caplog.text
+    use(residency, THREAT)
 
 
 def test_a_model_that_has_left_gets_no_other_engine(make: Make, world: World) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pynvml
 
 import runners.engines
-from models.catalogue import CATALOGUE
+from models.catalogue import ModelName
 from runners.device import Gpu
 from runners.engines import Engine
 from runners.tensorrt import build
@@ -47,6 +47,5 @@ def _start(settings: Settings, gpu: Gpu | None) -> None:
     fake.CARD.processes.setdefault(os.getpid(), CONTEXT_MB * 1_000_000)
 
 
-def _open(file: Path, precision: str) -> Engine:
-    name = next(name for name in CATALOGUE if file.name.startswith(name))
-    return fake.FakeEngine(name, "tensorrt", memory_mb=100)
+def _open(file: Path, precision: str, model: ModelName) -> Engine:
+    return fake.FakeEngine(model, "tensorrt", memory_mb=100)

@@ -40,13 +40,15 @@ class FakeCuda:
     """answers: whether the device still does anything. uncapturable: why nothing can be captured."""
 
     answers: bool = True
+    free_mb: float = 3000
     uncapturable: RuntimeError | None = None
     graphs: dict[Shape, FakeGraph] = field(default_factory=dict)
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
         monkeypatch.setattr(cuda, "DEVICE", torch.device("cpu"))
         monkeypatch.setattr(cuda, "_answers", lambda: self.answers)
-        monkeypatch.setattr(cuda, "new_stream", FakeStream)
+        monkeypatch.setattr(cuda, "stream_of", lambda _: FakeStream())
+        monkeypatch.setattr(cuda, "free_mb", lambda: self.free_mb)
         monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
         monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
         monkeypatch.setattr(cuda, "to_device", lambda batch: torch.from_numpy(batch))

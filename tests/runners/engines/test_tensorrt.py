@@ -31,6 +31,10 @@ class FakeContext:
         self.addresses: dict[str, int] = {}
         self.runs = 0
 
+    def set_device_memory(self, address: int, size: int) -> None:
+        assert address
+        assert size == 4096
+
     def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
         assert name == "images"
         self.shape = shape
@@ -64,6 +68,7 @@ class FakeContext:
 
 
 class FakeEngine:
+    device_memory_size_v2 = 4096
     half = True
     refuses = False
     context_fits = True
@@ -85,7 +90,8 @@ class FakeEngine:
     def get_tensor_dtype(self, name: str) -> str:
         return "half" if self.half else "float"
 
-    def create_execution_context(self) -> FakeContext | None:
+    def create_execution_context(self, strategy: str) -> FakeContext | None:
+        assert strategy == "user managed"
         self.context = FakeContext(self) if self.context_fits else None
         return self.context
 
@@ -115,12 +121,16 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch, serialized: list[bytes]) -> Iterat
     class TensorIOMode:
         INPUT = "input"
 
+    class ExecutionContextAllocationStrategy:
+        USER_MANAGED = "user managed"
+
     class DataType:
         HALF = "half"
 
     fake: Any = ModuleType("tensorrt")
     fake.__version__ = "10.16.1.11"
     fake.Logger, fake.Runtime, fake.TensorIOMode, fake.DataType = Logger, Runtime, TensorIOMode, DataType
+    fake.ExecutionContextAllocationStrategy = ExecutionContextAllocationStrategy
     monkeypatch.setitem(sys.modules, "tensorrt", fake)
     FakeCuda().install(monkeypatch)
     yield import_module("runners.engines.tensorrt")
@@ -139,7 +149,7 @@ def test_each_image_gets_its_own_output_scaled_to_one(
     tensorrt: Any, file: Path, monkeypatch: pytest.MonkeyPatch, half: bool
 ) -> None:
     monkeypatch.setattr(FakeEngine, "half", half)
-    engine = tensorrt.TensorRtEngine(file, "f16")
+    engine = tensorrt.TensorRtEngine(file, "f16", "pose_estimator")
     assert (engine.name, engine.precision) == ("tensorrt", "f16")
     engine.warm_up([(1, 32, 64, 3), (4, 32, 64, 3)])
     batch = np.stack([np.full((32, 64, 3), value, np.uint8) for value in (0, 51, 255)])
@@ -150,9 +160,9 @@ def test_each_image_gets_its_own_output_scaled_to_one(
 
 
 def test_the_exporters_header_is_not_part_of_the_engine(tensorrt: Any, file: Path, serialized: list[bytes]) -> None:
-    tensorrt.TensorRtEngine(file, "f16")
+    tensorrt.TensorRtEngine(file, "f16", "pose_estimator")
     file.write_bytes(SERIALIZED)  # one without a header
-    tensorrt.TensorRtEngine(file, "f16")
+    tensorrt.TensorRtEngine(file, "f16", "pose_estimator")
     assert serialized == [SERIALIZED, SERIALIZED]
 
 
@@ -160,13 +170,22 @@ def test_the_exporters_header_is_not_part_of_the_engine(tensorrt: Any, file: Pat
 def test_what_tensorrt_does_not_read_is_unreadable(tensorrt: Any, file: Path, content: bytes) -> None:
     file.write_bytes(content)
     with pytest.raises(EngineError, match=r"TensorRT 10\.16\.1\.11 can't read pose_estimator\.engine"):
-        tensorrt.TensorRtEngine(file, "f16")
+        tensorrt.TensorRtEngine(file, "f16", "pose_estimator")
+
+
+def test_an_engine_for_which_there_is_no_memory_is_not_unreadable(
+    tensorrt: Any, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    FakeCuda(free_mb=0.00001).install(monkeypatch)
+    file.write_bytes(b"what TensorRT gives nothing for")
+    with pytest.raises(OutOfMemory, match=r"needs about 0 MB, and the GPU has 0 MB left"):
+        tensorrt.TensorRtEngine(file, "f16", "pose_estimator")
 
 
 def test_an_engine_of_another_kind_is_unreadable(tensorrt: Any, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FakeEngine, "inputs", ["images", "orig_sizes"])
     with pytest.raises(EngineError, match=r"has the inputs \['images', 'orig_sizes'\]"):
-        tensorrt.TensorRtEngine(file, "f16")
+        tensorrt.TensorRtEngine(file, "f16", "pose_estimator")
 
 
 def test_a_context_that_does_not_fit_is_too_little_memory(
@@ -174,11 +193,11 @@ def test_a_context_that_does_not_fit_is_too_little_memory(
 ) -> None:
     monkeypatch.setattr(FakeEngine, "context_fits", False)
     with pytest.raises(OutOfMemory):
-        tensorrt.TensorRtEngine(file, "f16")
+        tensorrt.TensorRtEngine(file, "f16", "pose_estimator")
 
 
 def test_an_input_outside_of_the_profile_is_an_error_of_that_call(tensorrt: Any, file: Path) -> None:
-    engine = tensorrt.TensorRtEngine(file, "f16")
+    engine = tensorrt.TensorRtEngine(file, "f16", "pose_estimator")
     with pytest.raises(ValueError, match="outside of the engine's profile"):
         engine.run(np.zeros((1, 672, 640, 3), np.uint8))
     engine.run(np.zeros((1, 640, 640, 3), np.uint8))
@@ -187,13 +206,13 @@ def test_an_input_outside_of_the_profile_is_an_error_of_that_call(tensorrt: Any,
 def test_a_batch_that_tensorrt_does_not_run_is_an_error_and_no_answer(
     tensorrt: Any, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = tensorrt.TensorRtEngine(file, "f16")
+    engine = tensorrt.TensorRtEngine(file, "f16", "pose_estimator")
     monkeypatch.setattr(FakeEngine, "refuses", True)
     with pytest.raises(RuntimeError, match="TensorRT did not run the batch"):
         engine.run(np.zeros((1, 640, 640, 3), np.uint8))
 
 
 def test_a_closed_engine_holds_nothing(tensorrt: Any, file: Path) -> None:
-    engine = tensorrt.TensorRtEngine(file, "f16")
+    engine = tensorrt.TensorRtEngine(file, "f16", "pose_estimator")
     engine.close()
     assert not [value for value in vars(engine).values() if isinstance(value, FakeEngine | FakeContext | torch.Tensor)]

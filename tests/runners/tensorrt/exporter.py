@@ -19,6 +19,12 @@ if what == "slow":
     time.sleep(float(argument))
 elif what == "hang":
     time.sleep(600)
+elif what == "wait":
+    seconds, _, reason = argument.partition(" ")
+    time.sleep(float(seconds))
+    sys.exit(reason)
+elif what == "terminated":
+    os.kill(os.getpid(), 15)
 elif what == "fail":
     sys.exit(argument)
 elif what == "killed":

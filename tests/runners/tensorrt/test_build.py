@@ -80,6 +80,11 @@ def test_a_build_can_be_stopped_and_is_then_no_failure(tmp_path: Path) -> None:
         run(tmp_path, "hang", export=export)
 
 
+def test_a_build_that_the_system_tells_to_end_is_no_failure(tmp_path: Path) -> None:
+    with pytest.raises(BuildStopped):  # a service manager ends the whole group at once, the runner last
+        run(tmp_path, "terminated")
+
+
 def test_one_that_was_stopped_before_it_began_does_not_begin(tmp_path: Path) -> None:
     export = Export()
     export.stop()

@@ -70,6 +70,20 @@ def test_an_engine_made_with_anything_else_is_deleted(
     assert f"made with another {next(iter(change))}" in caplog.text
 
 
+def test_an_outdated_engine_that_can_not_be_deleted_does_not_hide_the_right_one(
+    cache: EngineCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(cache, replace(INPUTS, driver="570.1"))
+    stored = put(cache, INPUTS)
+
+    def read_only(self: Path, missing_ok: bool = False) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", read_only)
+    assert cache.find(INPUTS) == stored
+    assert "can't be deleted: Read-only file system" in caplog.text
+
+
 def test_engines_of_another_card_and_of_another_model_stay(cache: EngineCache) -> None:
     others = [
         replace(INPUTS, gpu="NVIDIA RTX A5500"),

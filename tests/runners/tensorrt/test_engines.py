@@ -44,7 +44,8 @@ def boundary(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module: Any = ModuleType("runners.engines.tensorrt")
     module.EngineUnreadable = EngineUnreadable
 
-    def open_engine(file: Path, precision: str) -> Engine:
+    def open_engine(file: Path, precision: str, model: str) -> Engine:
+        assert model == "pose_estimator"
         if b"unreadable" in file.read_bytes():
             raise EngineUnreadable(f"can't read {file.name}")
         if b"toolarge" in file.read_bytes():
@@ -115,6 +116,12 @@ class World:
         while not condition():
             assert time.monotonic() < end, (self.pose.status(), seconds)
             time.sleep(0.01)
+
+    def idle(self) -> None:
+        """Wait until the residency has done what it was asked for so far."""
+        done = threading.Event()
+        self.residency._enqueue(done.set)
+        assert done.wait(5)
 
     def settle(self) -> str:
         """Load the model and wait until nothing is being built; the engine that it ends up with."""
@@ -200,11 +207,11 @@ def test_an_engine_that_tensorrt_can_not_read_any_more_is_built_anew(
     made = engine.stat().st_mtime_ns
     original, tries = boundary.TensorRtEngine, []
 
-    def unreadable_once(file: Path, precision: str) -> Any:
+    def unreadable_once(file: Path, precision: str, model: str) -> Any:
         tries.append(file)
         if len(tries) == 1:
             raise EngineUnreadable("of another build of the driver")
-        return original(file, precision)
+        return original(file, precision, model)
 
     monkeypatch.setattr(boundary, "TensorRtEngine", unreadable_once)
     assert start().settle() == "tensorrt"
@@ -240,6 +247,37 @@ def test_an_engine_that_can_not_be_loaded_leaves_torch_serving(
     assert world.settle() == "torch"
     assert "no TensorRT engine, torch serves: " in world.detail
     assert bool(list(cache.glob("*.failed.json"))) is remembered
+
+
+def test_a_model_that_left_and_came_back_during_its_build_has_one_build(
+    start: Start, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "bentoml.enrichment.runner")
+    world = start("slow 1.5")
+    world.use()
+    world.until(lambda: world.state is State.BUILDING_ENGINE)
+    for _ in range(3):
+        world.residency._enqueue(lambda: world.residency._evict(world.pose, "left"))
+        world.idle()
+        assert world.use() == "torch"
+    world.until(lambda: world.state is State.READY)
+    assert world.use() == "tensorrt"
+    world.idle()
+    assert caplog.text.count("TensorRT build of pose_estimator starts") == 1
+    assert caplog.text.count("pose_estimator is on tensorrt") == 1
+
+
+def test_a_process_that_waited_for_anothers_failing_build_does_not_repeat_it(
+    start: Start, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Two runners that share a cache: the second waits for the lock while the first fails.
+    worlds = [start("wait 1 RuntimeError: no kernel image") for _ in range(2)]
+    for world in worlds:
+        world.use()
+    for world in worlds:
+        assert world.settle() == "torch"
+        assert "RuntimeError: no kernel image" in world.detail
+    assert caplog.text.count("its last words") == 1
 
 
 def test_a_cache_that_can_not_be_written_is_a_warning(
