@@ -126,7 +126,6 @@ class TensorRtEngines:
         except _FailedBefore as error:
             self._give_up(resident, str(error))
         except BuildFailed as error:
-            self._remember(inputs, str(error))
             give_up(str(error))
         except OSError as error:
             give_up(f"its cache {self._cache.folder} can't be written: {error}")
@@ -151,7 +150,11 @@ class TensorRtEngines:
                 raise _FailedBefore(failure)
             limits = self._settings.tensorrt
             with self._cache.scratch() as folder:
-                built = export.run(inputs, checkpoint, folder, limits.workspace_gib, limits.build_timeout_s)
+                try:
+                    built = export.run(inputs, checkpoint, folder, limits.workspace_gib, limits.build_timeout_s)
+                except BuildFailed as error:
+                    self._remember(inputs, str(error))  # before another process that waits has its turn
+                    raise
                 return self._cache.store(inputs, built)
 
     def _exchanged(self, resident: Resident, inputs: EngineInputs, error: Exception | None) -> None:
