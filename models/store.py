@@ -12,6 +12,7 @@ from typing import Any, cast
 import bentoml
 import yaml
 from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.models.model import ModelStore
 from bentoml.exceptions import BentoMLException, NotFound
 
 from models.catalogue import CATALOGUE, ModelName
@@ -131,13 +132,20 @@ def find(name: ModelName, *, untrained: bool = False) -> StoredModel | None:
     return find_version(name, "latest", untrained=untrained)
 
 
-def find_version(name: ModelName, version: str, *, untrained: bool = False) -> StoredModel | None:
-    """One version of a model, or None where it is not in the store. Raises StoreError as `find` does."""
-    if version != "latest" and not (_shelf(name, untrained=untrained) / version).is_dir():
-        return None  # bentoml.models.get would take the start of a version for the whole of it
+def find_version(
+    name: ModelName, version: str, *, untrained: bool = False, packed: Path | None = None
+) -> StoredModel | None:
+    """One version of a model, or None where it is not in the store. Raises StoreError as `find` does.
+
+    packed: a store of its own, as `bentoml containerize` puts it into a bento, in place of BentoML's.
+    """
     tag = f"{store_name(name, untrained=untrained)}:{version}"
+    shelf = _shelf(name, untrained=untrained) if packed is None else packed / store_name(name, untrained=untrained)
+    if version != "latest" and not (shelf / version).is_dir():
+        return None  # bentoml.models.get would take the start of a version for the whole of it
     try:
-        return _read(bentoml.models.get(tag), untrained=untrained)
+        store = BentoMLContainer.model_store.get() if packed is None else ModelStore(packed)
+        return _read(store.get(tag), untrained=untrained)
     except NotFound:
         return None
     except (BentoMLException, yaml.YAMLError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Final, TypeVar
 
 import bentoml
@@ -207,7 +208,10 @@ class Runner:
         bento = self.service.bento
         pinned = {model.tag.name: model.tag.version for model in bento.info.all_models} if bento else {}
         if name in pinned:
-            return store.find_version(name, pinned[name])
+            packed = Path(
+                bento.path_of("models")
+            )  # there in a container only; else the bento refers to BentoML's store
+            return store.find_version(name, pinned[name], packed=packed if packed.is_dir() else None)
         stored = store.find(name)
         if stored is None and self._settings.allow_untrained and bento is None:
             stored = store.find(name, untrained=True)

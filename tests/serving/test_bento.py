@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,8 +38,29 @@ def bentoml(home: Path, *arguments: str, cwd: Path) -> str:
     return done.stdout.strip()
 
 
-def test_a_built_bento_serves_the_models_it_was_built_with(model_store: Path, shared: Path, tmp_path: Path) -> None:
-    tag = bentoml(model_store, "build", "--output", "tag", cwd=ROOT).removeprefix("__tag__:")
+@pytest.fixture(scope="module")
+def tag(model_store: Path) -> str:
+    return bentoml(model_store, "build", "--output", "tag", cwd=ROOT).removeprefix("__tag__:")
+
+
+def test_a_bento_as_it_lies_in_its_image_has_its_models_with_it(
+    model_store: Path, tag: str, shared: Path, tmp_path: Path
+) -> None:
+    # `bentoml containerize` copies the models into the bento; BENTOML_HOME is empty there.
+    bento = tmp_path / "bento"
+    shutil.copytree(model_store / "bentos" / tag.replace(":", "/"), bento)
+    shutil.copytree(model_store / "models", bento / "models")
+    configuration = {"BENTOML_CONFIG": str(bento / "src" / "configuration.yaml")}
+    with serving(tmp_path, configuration, str(bento), cwd=tmp_path) as server:
+        assert server.health().json()["status"] == "healthy"
+        picture = (shared / "images" / "knife_board.jpg").read_bytes()
+        answer = httpx.post(f"{server.url}/threat-detect", files={"image": picture}, timeout=30).json()
+        assert [threat["class"] for threat in answer["threats_detected"]] == ["knife"]
+
+
+def test_a_built_bento_serves_the_models_it_was_built_with(
+    model_store: Path, tag: str, shared: Path, tmp_path: Path
+) -> None:
     archive = tmp_path / "service.tar"  # a .bento is compressed, which takes minutes for the weights
     bentoml(model_store, "export", tag, str(archive), cwd=tmp_path)
     home = tmp_path / "home"
