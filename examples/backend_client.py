@@ -1,0 +1,116 @@
+"""How a backend asks ai-enrichment-light: by HTTP, routed as the seed's variables say, or by BentoML's own client.
+
+usage: python examples/backend_client.py PICTURE [PICTURE …]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Self
+
+import bentoml
+import httpx
+
+Json = dict[str, Any]
+
+# Route → the variable that says which of the two services has its model.
+ROUTES: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "/pose-analyze": "ENRICHMENT_POSE_SERVICE",
+        "/threat-detect": "ENRICHMENT_THREAT_SERVICE",
+        "/person-reid": "ENRICHMENT_REID_SERVICE",
+        "/pet-classify": "ENRICHMENT_PET_SERVICE",
+        "/depth-estimate": "ENRICHMENT_DEPTH_SERVICE",
+    }
+)
+_TIMEOUT_S: Final = 35.0  # longer than the service's own 30 s, so that its answer comes first
+_ATTEMPTS: Final = 3
+
+
+class EnrichmentError(RuntimeError):
+    """The service's answer is an error. `final`: asking again is useless (4xx but 429)."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        error = response.json()["error"]
+        super().__init__(f"{response.status_code} {error['code']}: {error['message']} ({error['request_id']})")
+        self.code: str = error["code"]
+        self.final = response.status_code < 500 and response.status_code != 429
+
+
+class EnrichmentClient:
+    """Asks the light or the heavy service, whichever a model is assigned to. Use as an async context manager."""
+
+    def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
+        self._environment = environment
+        self._light = environment.get("ENRICHMENT_LIGHT_URL", "http://ai-enrichment-light:8096")
+        self._heavy = environment.get("ENRICHMENT_URL", "http://ai-enrichment:8094")
+        self._http = httpx.AsyncClient(timeout=_TIMEOUT_S)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    def url(self, route: str) -> str:
+        """Where a route is served."""
+        is_light = self._environment.get(ROUTES[route], "light") == "light"
+        return f"{self._light if is_light else self._heavy}{route}"
+
+    async def ask(self, route: str, image: bytes, **options: Any) -> Json:
+        """One answer. options: `bbox`, `min_confidence`.
+
+        Tries again where that may help, after as long as the service says. Raises EnrichmentError for what is final or
+        stays so, httpx.HTTPError where the service can't be reached.
+        """
+        request = {"image_base64": base64.b64encode(image).decode("ascii"), **options}
+        for attempt in range(1, _ATTEMPTS + 1):
+            response = await self._http.post(self.url(route), json=request)
+            if response.is_success:
+                answer: Json = response.json()
+                return answer
+            error = EnrichmentError(response)
+            if error.final or attempt == _ATTEMPTS:
+                raise error
+            await asyncio.sleep(min(float(response.headers.get("Retry-After", 1)), 2.0))
+        raise AssertionError("unreachable")
+
+
+def embedding_by_bentoml(url: str, image: bytes) -> list[float]:
+    """A person's embedding through BentoML's client."""
+    with bentoml.SyncHTTPClient(url) as client:
+        answer: Json = client.person_reid(image_base64=base64.b64encode(image).decode("ascii"))
+        embedding: list[float] = answer["embedding"]
+        return embedding
+
+
+async def embeddings_by_bentoml(url: str, images: list[bytes]) -> list[list[float]]:
+    """The same for several at once: the service batches what arrives together."""
+    async with bentoml.AsyncHTTPClient(url) as client:
+        texts = [base64.b64encode(image).decode("ascii") for image in images]
+        answers = await asyncio.gather(*(client.person_reid(image_base64=text) for text in texts))
+        return [answer["embedding"] for answer in answers]
+
+
+async def main(pictures: list[Path]) -> None:
+    """Say of each picture how many people, which threats and which pet are in it."""
+    async with EnrichmentClient() as client:
+        for picture in pictures:
+            image = picture.read_bytes()
+            routes = ("/pose-analyze", "/threat-detect", "/pet-classify")
+            poses, threats, pet = await asyncio.gather(*(client.ask(route, image) for route in routes))
+            seen = [threat["class"] for threat in threats["threats_detected"]]
+            animal = pet["pet_type"] if pet["is_household_pet"] else "no"
+            print(f"{picture.name}: {poses['num_people']} people, threats: {seen or 'none'}, {animal} pet")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        sys.exit(__doc__)
+    asyncio.run(main([Path(argument) for argument in sys.argv[1:]]))
