@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Pictures for the benchmarks; none come with the project.
 PICTURES ?= ../shared/images
 
-.PHONY: help install import run test check bench soak lock
+.PHONY: help install import run test check bench soak image lock
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -50,6 +50,12 @@ bench: install ## how long starts and first requests take, with the models of th
 
 soak: install ## 2,000 requests over all models on a budget that fits three of them; PICTURES=folder
 	$(BIN)/python -m benchmarks.residency $(PICTURES) --requests 2000 --budget-mb 1200
+
+# gpu: PyTorch with its CUDA; cpu: no torch at all
+VARIANT ?= gpu
+
+image: install ## ai-enrichment-light:<version> with the models of the store packed; VARIANT=cpu for one without torch
+	$(BIN)/python -m tools.image --variant $(VARIANT)
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-annotate --custom-compile-command "make lock" pyproject.toml

@@ -207,7 +207,7 @@ class Residency:
         except Exception as error:  # noqa: BLE001 - whatever it was, it is told, and the present engine goes on
             failure = error.with_traceback(None)  # which would hold what is to be given back
         else:
-            resident.memory_mb = max(0.0, self._memory.used_mb() - before)
+            resident.measure(self._memory.used_mb() - before)
             former = resident.replace(engine)
             assert former is not None  # only this thread takes models out
             on_done(None)
@@ -232,8 +232,7 @@ class Residency:
         """Load, and measure by how much the process grew. Raises _DoesNotFit if that is too much even alone."""
         before = self._memory.used_mb()
         engine = self._warmed(resident.stored, lambda: self._load(resident.stored))
-        # The most of all times: where a load takes heap that another has freed, the process hardly grows.
-        resident.memory_mb = max(0.0, self._memory.used_mb() - before, resident.memory_mb or 0.0)
+        resident.measure(self._memory.used_mb() - before)
         try:
             self._check_fits(resident, self._memory.used_mb)
         except _DoesNotFit:
@@ -271,7 +270,7 @@ class Residency:
         wanted, may_leave = wanted_mb(), self._may_leave(resident)
         if wanted <= budget_mb:
             return False
-        if not may_leave or wanted - sum(other.memory_mb or 0.0 for other in may_leave) > budget_mb:
+        if not may_leave or wanted - sum(other.most_mb for other in may_leave) > budget_mb:
             raise _DoesNotFit(
                 f"{resident.name} does not fit: it takes {resident.memory_mb:.0f} MB, with it the process would "
                 f"take {wanted:.0f} MB, and the budget is {budget_mb:.0f} MB; preloaded and staying: "

@@ -45,7 +45,8 @@ class Resident:
         """`find` looks into the model store; `request_load` has the model loaded soon, on a thread that is not ours."""
         self.name = name
         self.loaded: Loaded | None = None
-        self.memory_mb: float | None = None  # what loading it was measured to take; None before the first time
+        self.memory_mb: float | None = None  # what loading it took the last time, measured; None before the first
+        self.most_mb = 0.0  # the most of all times: where a load takes heap that another freed, it hardly shows
         self.loads = 0
         self._find = find
         self._change = change
@@ -123,6 +124,11 @@ class Resident:
         """What `find` found; there is something wherever a load was requested."""
         assert self._stored is not None
         return self._stored
+
+    def measure(self, memory_mb: float) -> None:
+        """Keep what loading took."""
+        self.memory_mb = max(0.0, memory_mb)
+        self.most_mb = max(self.most_mb, memory_mb)
 
     def explain(self, detail: str | None) -> None:
         """Say in /health what the model is waiting for, or what there is to say of it while it is ready."""
