@@ -98,7 +98,7 @@ class EnrichmentLight:
         self._pictures = ThreadPoolExecutor(SETTINGS.limits.decode_threads, thread_name_prefix="picture")
         self._budget = PixelBudget(int(SETTINGS.limits.max_decoded_megapixels * 1_000_000))
         _PAGES.state.service = self
-        metrics.set_gauges(0, {})
+        metrics.clear_gauges()
 
     @bentoml.on_startup
     async def connect(self) -> None:
@@ -225,7 +225,7 @@ class EnrichmentLight:
 
     def _publish(self) -> None:
         _, report = health.report(self._runners, 0)
-        metrics.set_gauges(report["gpu_memory_used_gb"], report["models_loaded"])
+        metrics.set_gauges(report)
 
     async def _in_thread(self, function: Any, *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._pictures, partial(function, *args))

@@ -1,13 +1,14 @@
-"""The seed's four Prometheus metrics; they come out of BentoML's own /metrics, all processes merged."""
+"""The seed's four Prometheus metrics and what an operator needs beside them, in BentoML's own /metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from models.catalogue import CATALOGUE
+from runners.contract import State
 
 # `endpoint` is the route and `status` the HTTP status, as in BentoML's own metrics.
 REQUESTS: Final = Counter(
@@ -34,8 +35,63 @@ MODEL_LOADED: Final = Gauge(
 )
 
 
-def set_gauges(gpu_memory_used_gb: float, loaded: Mapping[str, bool]) -> None:
-    """Publish what the heartbeat found; a model it knows nothing of counts as not loaded."""
-    GPU_MEMORY.set(gpu_memory_used_gb)
+MODEL_STATE: Final = Gauge(
+    "enrichment_light_model_state",
+    "1 for the state that the model is in, 0 for the others",
+    ["model", "state"],
+    multiprocess_mode="livemostrecent",
+)
+MODEL_LOADS: Final = Gauge(
+    "enrichment_light_model_loads",
+    "How often the model was loaded since its runner's start",
+    ["model"],
+    multiprocess_mode="livemostrecent",
+)
+RUNNER_MEMORY: Final = Gauge(
+    "enrichment_light_runner_memory_used_gb",
+    "What the budget is compared with: device memory on a GPU, growth of resident memory on a CPU",
+    ["runner"],
+    multiprocess_mode="livemostrecent",
+)
+RUNNER_BUDGET: Final = Gauge(
+    "enrichment_light_runner_memory_budget_gb",
+    "Budget of a runner process; 0 = no limit",
+    ["runner"],
+    multiprocess_mode="livemostrecent",
+)
+RUNNER_RESTARTS: Final = Gauge(
+    "enrichment_light_runner_restarts",
+    "How often the runner process was replaced since the API's start",
+    ["runner"],
+    multiprocess_mode="livemostrecent",
+)
+OUT_OF_MEMORY: Final = Gauge(
+    "enrichment_light_runner_out_of_memory",
+    "Batches for which the device had too little memory, since the runner's start",
+    ["runner"],
+    multiprocess_mode="livemostrecent",
+)
+
+
+def clear_gauges() -> None:
+    """What is known before the first heartbeat: no memory taken, nothing loaded."""
+    GPU_MEMORY.set(0)
     for name in CATALOGUE:
-        MODEL_LOADED.labels(model=name).set(1 if loaded.get(name) else 0)
+        MODEL_LOADED.labels(model=name).set(0)
+
+
+def set_gauges(health: Mapping[str, Any]) -> None:
+    """Publish what /health says (its body), after each heartbeat."""
+    GPU_MEMORY.set(health["gpu_memory_used_gb"])
+    for name, model in health["models"].items():
+        MODEL_LOADED.labels(model=name).set(1 if health["models_loaded"][name] else 0)
+        MODEL_LOADS.labels(model=name).set(model["loads"])
+        for state in State:
+            MODEL_STATE.labels(model=name, state=state.value).set(1 if model["state"] == state else 0)
+    for runner in health["runners"]:
+        RUNNER_RESTARTS.labels(runner=runner["name"]).set(runner["restarts"])
+        memory = runner["memory"]
+        if memory is not None:  # while it is gone there is nothing to say
+            RUNNER_MEMORY.labels(runner=runner["name"]).set(memory["used_mb"] / 1000)
+            RUNNER_BUDGET.labels(runner=runner["name"]).set((memory["budget_mb"] or 0) / 1000)
+            OUT_OF_MEMORY.labels(runner=runner["name"]).set(memory["out_of_memory"])

@@ -7,6 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from models.catalogue import CATALOGUE
+from runners.contract import State
 from tests.serving.fake import RAISES
 from tests.serving.pictures import ROUTES, ask, plain
 
@@ -30,7 +31,7 @@ def value(found: Mapping[str, Mapping[Labels, float]], name: str, **labels: str)
     return found.get(name, {}).get(frozenset(labels.items()), 0.0)
 
 
-def test_there_are_the_four_documented_metrics_and_no_others(client: httpx.Client) -> None:
+def test_there_are_the_documented_metrics_and_no_others(client: httpx.Client) -> None:
     ask(client, "/person-reid", IMAGE)
     families = {
         family.name: family.type
@@ -42,6 +43,13 @@ def test_there_are_the_four_documented_metrics_and_no_others(client: httpx.Clien
         "enrichment_light_inference_latency_seconds": "histogram",
         "enrichment_light_gpu_memory_used_gb": "gauge",
         "enrichment_light_model_loaded": "gauge",
+        # and beside the seed's four:
+        "enrichment_light_model_state": "gauge",
+        "enrichment_light_model_loads": "gauge",
+        "enrichment_light_runner_memory_used_gb": "gauge",
+        "enrichment_light_runner_memory_budget_gb": "gauge",
+        "enrichment_light_runner_restarts": "gauge",
+        "enrichment_light_runner_out_of_memory": "gauge",
     }
     assert "\nenrichment_light_inference_requests_total{" in client.get("/metrics").text
 
@@ -84,6 +92,27 @@ def test_the_gauges_say_what_health_says(client: httpx.Client) -> None:
     found = samples(client)
     assert found["enrichment_light_gpu_memory_used_gb"] == {frozenset(): 0.0}
     assert found["enrichment_light_model_loaded"] == {frozenset({("model", name)}): 1.0 for name in CATALOGUE}
+
+
+def test_the_other_gauges_say_what_health_says(client: httpx.Client) -> None:
+    health = client.get("/health").json()
+    (runner,) = health["runners"]
+    found = samples(client)
+    for name, model in health["models"].items():
+        assert value(found, "enrichment_light_model_loads", model=name) == model["loads"] > 0
+        states = {
+            dict(labels)["state"]: value
+            for labels, value in found["enrichment_light_model_state"].items()
+            if ("model", name) in labels
+        }
+        assert states == {state.value: float(state.value == "ready") for state in State}
+    labels = {"runner": runner["name"]}
+    assert value(found, "enrichment_light_runner_restarts", **labels) == runner["restarts"]
+    assert value(found, "enrichment_light_runner_memory_used_gb", **labels) == pytest.approx(
+        runner["memory"]["used_mb"] / 1000, abs=0.1
+    )
+    assert value(found, "enrichment_light_runner_memory_budget_gb", **labels) == 0
+    assert value(found, "enrichment_light_runner_out_of_memory", **labels) == 0
 
 
 def test_a_model_that_cannot_answer_is_not_loaded(limited_client: httpx.Client) -> None:
