@@ -6,12 +6,13 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from models.catalogue import ModelName
 from models.store import StoredModel, StoreError
+from runners.budget import Budget, DoesNotFit, Policy
 from runners.engines import Engine
 from runners.engines.errors import DeviceLost, EngineError, OutOfMemory
 from runners.memory import Memory
@@ -24,10 +25,6 @@ _RETRY_S: Final = 60.0  # after which a model that found too little memory is tr
 _STOP_S: Final = 10.0  # how long a stop waits for a load under way
 
 
-class _DoesNotFit(Exception):
-    """Even with everything out that may leave, the budget is too small; the text has the figures."""
-
-
 @dataclass(frozen=True)
 class _Failure:
     """Why a model can't be served. told: what callers may read of it; retry_after_s: None = not before a restart."""
@@ -37,25 +34,11 @@ class _Failure:
     retry_after_s: float | None = None
 
 
-@dataclass(frozen=True)
-class Policy:
-    """budget_mb: 0 = no limit; min_residency_s: how long a model just loaded may stay; idle_ttl_s: 0 = it stays.
-
-    Pinned models neither leave for others nor for being idle.
-    """
-
-    budget_mb: float
-    min_residency_s: float
-    idle_ttl_s: Mapping[ModelName, float]
-    pinned: frozenset[ModelName]
-
-
 class Residency:
     """The models of one process. Everything that loads or unloads happens on its one thread, in the order asked for.
 
-    The budget is compared with what `memory` measures of the process, never with a sum of guesses. What a model takes
-    is known after its first load, so only that one can go beyond the budget, by its own size and until it is measured;
-    after that room is made first.
+    What a model takes is known after its first load, so only that one can go beyond the budget, by its own size and
+    until it is measured; after that room is made first.
     """
 
     def __init__(
@@ -88,6 +71,7 @@ class Residency:
             name: Resident(name, lambda name=name: find(name), self._change, self._request_load)  # type: ignore[misc]
             for name in names
         }
+        self._budget = Budget(self.models, memory, policy, self._change, lambda: self._stopping)
         self._thread = threading.Thread(target=self._work, name="loader", daemon=True)
         self._thread.start()
 
@@ -174,7 +158,7 @@ class Residency:
             self._make_room(resident)
             resident.explain(None)
             return self._load_measured(resident)
-        except _DoesNotFit as error:
+        except DoesNotFit as error:
             return _Failure(str(error), str(error), _RETRY_S)
         except OutOfMemory as error:
             told = f"{resident.name} does not fit into the device's memory now"
@@ -229,19 +213,19 @@ class Residency:
         return engine
 
     def _load_measured(self, resident: Resident) -> Engine:
-        """Load, and measure by how much the process grew. Raises _DoesNotFit if that is too much even alone."""
+        """Load, and measure by how much the process grew. Raises DoesNotFit if that is too much even alone."""
         before = self._memory.used_mb()
         engine = self._warmed(resident.stored, lambda: self._load(resident.stored))
         resident.measure(self._memory.used_mb() - before)
         try:
-            self._check_fits(resident, self._memory.used_mb)
-        except _DoesNotFit:
+            self._budget.check(resident, self._memory.used_mb)
+        except DoesNotFit:
             engine.close()
             raise
         return engine
 
     def _make_room(self, resident: Resident) -> None:
-        """Before a load whose size is known: evict until it fits. Raises _DoesNotFit."""
+        """Before a load whose size is known: evict until it fits. Raises DoesNotFit."""
         needed = resident.memory_mb
         if needed is not None:
             self._evict_until(resident, lambda: self._memory.used_mb() + needed)
@@ -250,57 +234,13 @@ class Residency:
         """Let others leave for a model that is loaded, and serves already."""
         try:
             self._evict_until(resident, self._memory.used_mb)
-        except _DoesNotFit as error:  # the others gave back less than they had taken
+        except DoesNotFit as error:  # the others gave back less than they had taken
             logger.warning("the budget is passed: %s", error)
 
     def _evict_until(self, resident: Resident, wanted_mb: Callable[[], float]) -> None:
-        """Evict until `wanted_mb()` is within the budget; waits for models just loaded. Raises _DoesNotFit."""
-        while self._check_fits(resident, wanted_mb):
-            leaving = self._next_to_leave(resident)
-            if leaving is None:
-                raise _DoesNotFit(f"{resident.name} finds no room: the runner is being stopped")
+        """Evict until `wanted_mb()` is within the budget. Raises DoesNotFit."""
+        while (leaving := self._budget.who_leaves(resident, wanted_mb)) is not None:
             self._evict(leaving, f"left to make room for {resident.name}")
-
-    def _check_fits(self, resident: Resident, wanted_mb: Callable[[], float]) -> bool:
-        """Whether somebody has to leave. Raises _DoesNotFit where that would not suffice: then nobody does."""
-        budget_mb = self._policy.budget_mb
-        if not budget_mb or wanted_mb() <= budget_mb:
-            return False
-        self._memory.give_back()  # what is merely kept for later is nobody's need
-        wanted, may_leave = wanted_mb(), self._may_leave(resident)
-        if wanted <= budget_mb:
-            return False
-        if not may_leave or wanted - sum(other.most_mb for other in may_leave) > budget_mb:
-            raise _DoesNotFit(
-                f"{resident.name} does not fit: it takes {resident.memory_mb:.0f} MB, with it the process would "
-                f"take {wanted:.0f} MB, and the budget is {budget_mb:.0f} MB; preloaded and staying: "
-                f"{', '.join(self._staying(resident)) or 'none'}"
-            )
-        return True
-
-    def _may_leave(self, resident: Resident) -> list[Resident]:
-        """The models in memory that are neither preloaded nor the one that room is wanted for."""
-        return [
-            other
-            for name, other in self.models.items()
-            if other is not resident and other.loaded is not None and name not in self._policy.pinned
-        ]
-
-    def _next_to_leave(self, resident: Resident) -> Resident | None:
-        """The least recently used model that may leave; waits while all were loaded just now. None: at a stop."""
-        while True:
-            with self._change:
-                candidates = {other: other.loaded for other in self._may_leave(resident) if other.loaded is not None}
-                if self._stopping:
-                    return None
-                now = time.monotonic()
-                protected = {other: loaded.since + self._policy.min_residency_s for other, loaded in candidates.items()}
-                free = [other for other, until in protected.items() if until <= now]
-                if free:
-                    return min(free, key=lambda other: candidates[other].last_used)
-                first = min(protected, key=lambda other: protected[other])
-                resident.explain(f"waiting for room: {first.name} was just loaded and stays a few seconds")
-                self._change.wait(protected[first] - now)
 
     def _evict(self, resident: Resident, reason: str) -> None:
         before = self._memory.used_mb()
@@ -323,10 +263,3 @@ class Residency:
                 continue
             if time.monotonic() - loaded.last_used >= ttl:
                 self._evict(resident, f"left after {ttl:g} s without a request")
-
-    def _staying(self, resident: Resident) -> list[str]:
-        return [
-            f"{name} ({other.memory_mb or 0:.0f} MB)"
-            for name, other in self.models.items()
-            if other is not resident and other.loaded is not None and name in self._policy.pinned
-        ]

@@ -18,12 +18,13 @@ from models.catalogue import ModelName
 from models.store import ModelCard, StoredModel, StoreError
 from profiling import Profiler
 from runners import batches, engines, memory
+from runners.budget import Policy
 from runners.contract import DeviceStatus, Failure, Item, Result, RunnerStatus
 from runners.device import Gpu
 from runners.engines import Engine, Shape
 from runners.engines.errors import DeviceLost, OutOfMemory
 from runners.memory import GpuMemory
-from runners.residency import Policy, Residency
+from runners.residency import Residency
 from runners.resident import Loaded, ModelUnavailable, Resident
 from runners.tensorrt import engines as tensorrt_engines
 from runners.tensorrt.engines import TensorRtEngines

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from models.catalogue import CATALOGUE, ModelName
 from models.store import StoredModel
 from runners import residency as residencies
+from runners.budget import Policy
 from runners.contract import State
 from runners.engines import Engine, Shape
 from runners.engines.errors import DeviceLost, EngineError, OutOfMemory
-from runners.residency import Policy, Residency
+from runners.residency import Residency
 from runners.resident import ModelUnavailable, Resident
 from tests.serving import fake
 
@@ -190,6 +191,7 @@ def test_a_model_serves_while_others_are_still_to_leave_for_it(make: Make, world
     assert states(residency) == {POSE: "ready", THREAT: "ready"}
     use(residency, POSE)
     assert resident_ones(residency) == [THREAT]
+    assert residency.models[THREAT].status()["detail"] is None
     assert time.monotonic() - began > 0.9
 
 

@@ -9,11 +9,12 @@ import pytest
 
 from models.catalogue import ModelName
 from models.store import StoredModel, StoreError
+from runners.budget import Policy
 from runners.contract import State
 from runners.engines import Engine
 from runners.engines.errors import EngineError
 from runners.memory import CpuMemory
-from runners.residency import Policy, Residency
+from runners.residency import Residency
 from runners.resident import Loaded, ModelUnavailable, Resident
 from tests.serving import fake
 

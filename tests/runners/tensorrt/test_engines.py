@@ -17,12 +17,13 @@ import pytest
 
 from models.catalogue import ModelName
 from models.store import StoredModel
+from runners.budget import Policy
 from runners.contract import State
 from runners.device import Gpu
 from runners.engines import Engine
 from runners.engines.errors import EngineError, OutOfMemory
 from runners.memory import CpuMemory
-from runners.residency import Policy, Residency
+from runners.residency import Residency
 from runners.tensorrt import build, engines
 from runners.tensorrt.engines import TensorRtEngines
 from settings import DEFAULT_FILE, load
