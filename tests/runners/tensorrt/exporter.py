@@ -19,6 +19,9 @@ if what == "slow":
     time.sleep(float(argument))
 elif what == "hang":
     time.sleep(600)
+elif what == "gate":  # goes on as soon as there is such a file
+    while not Path(argument).exists():
+        time.sleep(0.02)
 elif what == "wait":
     seconds, _, reason = argument.partition(" ")
     time.sleep(float(seconds))
