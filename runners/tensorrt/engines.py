@@ -122,7 +122,7 @@ class TensorRtEngines:
         try:
             file = self._find_or_make(inputs, checkpoint)
         except BuildStopped:
-            return
+            self._give_up(resident, "its build was stopped")
         except _FailedBefore as error:
             self._give_up(resident, str(error))
         except BuildFailed as error:
