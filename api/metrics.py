@@ -20,56 +20,41 @@ LATENCY: Final = Histogram(
     ["endpoint"],
     buckets=(0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
-# Only the API process sets the gauges, from the runners' heartbeat: set by each process, a killed runner's last value
-# would stay beside its successor's.
-GPU_MEMORY: Final = Gauge(
-    "enrichment_light_gpu_memory_used_gb",
-    "Device memory of the runner processes, CUDA context included",
-    multiprocess_mode="livemostrecent",
-)
-MODEL_LOADED: Final = Gauge(
-    "enrichment_light_model_loaded",
-    "1 where the model is ready to answer",
-    ["model"],
-    multiprocess_mode="livemostrecent",
-)
 
 
-MODEL_STATE: Final = Gauge(
-    "enrichment_light_model_state",
-    "1 for the state that the model is in, 0 for the others",
-    ["model", "state"],
-    multiprocess_mode="livemostrecent",
+def _gauge(name: str, text: str, *labels: str) -> Gauge:
+    """A gauge of the API process alone, set from the runners' heartbeat.
+
+    Set by each process, a killed runner's last value would stay beside its successor's.
+    """
+    return Gauge(name, text, labels, multiprocess_mode="livemostrecent")
+
+
+GPU_MEMORY: Final = _gauge(
+    "enrichment_light_gpu_memory_used_gb", "Device memory of the runner processes, CUDA context included"
 )
-MODEL_LOADS: Final = Gauge(
-    "enrichment_light_model_loads",
-    "How often the model was loaded since its runner's start",
-    ["model"],
-    multiprocess_mode="livemostrecent",
+MODEL_LOADED: Final = _gauge("enrichment_light_model_loaded", "1 where the model is ready to answer", "model")
+MODEL_STATE: Final = _gauge(
+    "enrichment_light_model_state", "1 for the state that the model is in, 0 for the others", "model", "state"
 )
-RUNNER_MEMORY: Final = Gauge(
+MODEL_LOADS: Final = _gauge(
+    "enrichment_light_model_loads", "How often the model was loaded since its runner's start", "model"
+)
+RUNNER_MEMORY: Final = _gauge(
     "enrichment_light_runner_memory_used_gb",
     "What the budget is compared with: device memory on a GPU, growth of resident memory on a CPU",
-    ["runner"],
-    multiprocess_mode="livemostrecent",
+    "runner",
 )
-RUNNER_BUDGET: Final = Gauge(
-    "enrichment_light_runner_memory_budget_gb",
-    "Budget of a runner process; 0 = no limit",
-    ["runner"],
-    multiprocess_mode="livemostrecent",
+RUNNER_BUDGET: Final = _gauge(
+    "enrichment_light_runner_memory_budget_gb", "Budget of a runner process; 0 = no limit", "runner"
 )
-RUNNER_RESTARTS: Final = Gauge(
-    "enrichment_light_runner_restarts",
-    "How often the runner process was replaced since the API's start",
-    ["runner"],
-    multiprocess_mode="livemostrecent",
+RUNNER_RESTARTS: Final = _gauge(
+    "enrichment_light_runner_restarts", "How often the runner process was replaced since the API's start", "runner"
 )
-OUT_OF_MEMORY: Final = Gauge(
+OUT_OF_MEMORY: Final = _gauge(
     "enrichment_light_runner_out_of_memory",
     "Batches for which the device had too little memory, since the runner's start",
-    ["runner"],
-    multiprocess_mode="livemostrecent",
+    "runner",
 )
 
 

@@ -59,9 +59,8 @@ def load_all(names: Sequence[ModelName], settings: Settings, gpu: Gpu, memory: G
     print(f"| | MB (NVML) |\n|---|---|\n| CUDA context and torch | {memory.used_mb():.0f} |")
     loaded: dict[ModelName, Engine] = {}
     for name in names:
-        before, model = memory.used_mb(), stored(name)
-        cached = tensorrt.load(model) if tensorrt is not None and tensorrt.wants(model) else None
-        engine = cached or engines.load(model, settings, gpu)
+        before = memory.used_mb()
+        engine = tensorrt_engines.load(tensorrt, stored(name), settings, gpu)
         engine.warm_up(warm_up_shapes(ROOMS[name].NETWORK, settings))
         loaded[name] = engine
         print(f"| {name} on {engine.name} ({engine.precision}) | {memory.used_mb() - before:.0f} |")

@@ -34,6 +34,19 @@ class _Failure:
     retry_after_s: float | None = None
 
 
+@dataclass(frozen=True)
+class Exchange:
+    """Another engine for a loaded model.
+
+    wanted: whether what is loaded is still to be exchanged. load: makes the engine. on_done: told None where it went
+    well or was not wanted, or the model has left meanwhile; else why it failed, and the present engine goes on.
+    """
+
+    wanted: Callable[[Loaded], bool]
+    load: Callable[[], Engine]
+    on_done: Callable[[Exception | None], None]
+
+
 class Residency:
     """The models of one process. Everything that loads or unloads happens on its one thread, in the order asked for.
 
@@ -87,19 +100,9 @@ class Residency:
             if name in self._policy.pinned:
                 resident.start_loading()
 
-    def exchange(
-        self,
-        resident: Resident,
-        wanted: Callable[[Loaded], bool],
-        load: Callable[[], Engine],
-        on_done: Callable[[Exception | None], None],
-    ) -> None:
-        """Let the engine that `load` makes take the place of a loaded model's, once it is warm. Returns at once.
-
-        Where that fails the present one goes on, and `on_done` is told why. It is told None where it went well, or the
-        model has left meanwhile, or `wanted` says that what is loaded needs no other.
-        """
-        self._enqueue(lambda: self._exchange(resident, wanted, load, on_done))
+    def exchange(self, resident: Resident, exchange: Exchange) -> None:
+        """Let another engine take the place of a loaded model's, once it is warm. Returns at once."""
+        self._enqueue(lambda: self._exchange(resident, exchange))
 
     def close(self) -> None:
         """End the thread; a load under way is waited for, but not for ever."""
@@ -172,19 +175,13 @@ class Residency:
             logger.exception("%s could not be loaded", resident.name)
             return _Failure(f"loading failed: {type(error).__name__}: {error}")
 
-    def _exchange(
-        self,
-        resident: Resident,
-        wanted: Callable[[Loaded], bool],
-        load: Callable[[], Engine],
-        on_done: Callable[[Exception | None], None],
-    ) -> None:
-        if resident.loaded is None or not wanted(resident.loaded):
-            on_done(None)
+    def _exchange(self, resident: Resident, exchange: Exchange) -> None:
+        if resident.loaded is None or not exchange.wanted(resident.loaded):
+            exchange.on_done(None)
             return
         before = self._memory.used_mb()
         try:
-            engine = self._warmed(resident.stored, load)
+            engine = self._warmed(resident.stored, exchange.load)
         except DeviceLost as error:
             self._on_device_lost(error)
             return
@@ -193,15 +190,14 @@ class Residency:
         else:
             resident.measure(self._memory.used_mb() - before)
             former = resident.replace(engine)
-            assert former is not None  # only this thread takes models out
-            on_done(None)
+            exchange.on_done(None)
             self._close(former)
             logger.info("%s is on %s (%s) now", resident.name, engine.name, engine.precision)
             self._trim(resident)
             return
         failure.__cause__ = failure.__context__ = None
         self._memory.give_back()
-        on_done(failure)
+        exchange.on_done(failure)
 
     def _warmed(self, stored: StoredModel, load: Callable[[], Engine]) -> Engine:
         engine = load()
@@ -244,9 +240,7 @@ class Residency:
 
     def _evict(self, resident: Resident, reason: str) -> None:
         before = self._memory.used_mb()
-        loaded = resident.take_out(reason)
-        assert loaded is not None  # only this thread takes models out
-        self._close(loaded)
+        self._close(resident.take_out(reason))
         logger.info("%s %s: %.0f MB before, %.0f MB after", resident.name, reason, before, self._memory.used_mb())
 
     def _close(self, loaded: Loaded) -> None:

@@ -159,23 +159,23 @@ class Resident:
             self._try_again = None if retry_after_s is None else time.monotonic() + retry_after_s
             self._change.notify_all()
 
-    def replace(self, engine: Engine) -> Loaded | None:
-        """Let another engine answer from now on. Returns the former one, or None where the model has left meanwhile."""
+    def replace(self, engine: Engine) -> Loaded:
+        """Let another engine answer from now on. Returns the former one, with calls perhaps still under way on it."""
         with self._change:
             former = self.loaded
-            if former is not None:
-                self.loaded = Loaded(former.stored, engine, last_used=former.last_used)
-                self._building = None
-                self._change.notify_all()
+            assert former is not None  # only the residency takes models out, and it asks this
+            self.loaded = Loaded(former.stored, engine, last_used=former.last_used)
+            self._building = None
+            self._change.notify_all()
             return former
 
-    def take_out(self, detail: str) -> Loaded | None:
+    def take_out(self, detail: str) -> Loaded:
         """Let nobody get the model from now on. Returns it, with calls perhaps still under way on it."""
         with self._change:
             former, self.loaded = self.loaded, None
-            if former is not None:
-                self._state, self._detail = State.UNLOADED, detail
-                self._change.notify_all()
+            assert former is not None  # as above
+            self._state, self._detail = State.UNLOADED, detail
+            self._change.notify_all()
             return former
 
     def _reason(self) -> str:

@@ -219,10 +219,7 @@ class Runner:
         return stored
 
     def _load(self, stored: StoredModel) -> Engine:
-        engine = None
-        if self._tensorrt is not None and self._tensorrt.wants(stored):
-            engine = self._tensorrt.load(stored)
-        return engine or engines.load(stored, self._settings, self._gpu)
+        return tensorrt_engines.load(self._tensorrt, stored, self._settings, self._gpu)
 
     def _warm_up(self, stored: StoredModel, engine: Engine) -> None:
         engine.warm_up(warm_up_shapes(self._networks[stored.card.name], self._settings))

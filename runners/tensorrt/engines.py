@@ -6,16 +6,19 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
 from models.catalogue import CATALOGUE, ModelName
 from models.store import StoredModel
 from models.weights import loaded_path
+from runners import engines
 from runners.device import Gpu
 from runners.engines import Engine
 from runners.engines.errors import OutOfMemory
+from runners.residency import Exchange
 from runners.resident import Loaded, Resident
 from runners.tensorrt.build import BuildFailed, BuildStopped, Export
 from runners.tensorrt.cache import EngineCache, EngineInputs
@@ -27,16 +30,7 @@ LARGEST_SIDE: Final = 640  # of the two YOLO models' inputs
 _MEANWHILE: Final = "torch serves meanwhile"
 
 
-class Exchange(Protocol):
-    """Residency.exchange."""
-
-    def __call__(
-        self,
-        resident: Resident,
-        wanted: Callable[[Loaded], bool],
-        load: Callable[[], Engine],
-        on_done: Callable[[Exception | None], None],
-    ) -> None: ...
+ExchangeCall = Callable[[Resident, Exchange], None]  # Residency.exchange
 
 
 class _FailedBefore(Exception):
@@ -57,8 +51,7 @@ class TensorRtEngines:
 
     def wants(self, stored: StoredModel) -> bool:
         """Whether this model is to run on TensorRT."""
-        settings = self._settings.models[stored.card.name]
-        return isinstance(settings, DetectorSettings) and settings.use_tensorrt and not stored.card.untrained
+        return stored.card.name in _asked_for(self._settings) and not stored.card.untrained
 
     def load(self, stored: StoredModel) -> Engine | None:
         """The engine of a model, if one that fits is in the cache. Raises OutOfMemory and DeviceLost."""
@@ -78,7 +71,7 @@ class TensorRtEngines:
             logger.warning("TensorRT cache %s can't be read: %s", self._cache.folder, error)
             return None
 
-    def build(self, resident: Resident, exchange: Exchange) -> None:
+    def build(self, resident: Resident, exchange: ExchangeCall) -> None:
         """Have an engine built for a model that serves on torch, and exchanged for it. Returns at once.
 
         A model that left meanwhile and came back finds its build still under way.
@@ -107,7 +100,7 @@ class TensorRtEngines:
         for export in self._exports:
             export.stop()
 
-    def _build(self, resident: Resident, stored: StoredModel, inputs: EngineInputs, exchange: Exchange) -> None:
+    def _build(self, resident: Resident, stored: StoredModel, inputs: EngineInputs, exchange: ExchangeCall) -> None:
         began = time.monotonic()
         checkpoint = loaded_path(CATALOGUE[resident.name], stored.weights_folder)
 
@@ -134,9 +127,8 @@ class TensorRtEngines:
             give_up(f"{type(error).__name__}: {error}")
         else:
             logger.info("TensorRT build of %s ended well after %.0f s", resident.name, time.monotonic() - began)
-            exchange(
-                resident, wanted, lambda: _open(file, inputs), lambda error: self._exchanged(resident, inputs, error)
-            )
+            done = partial(self._exchanged, resident, inputs)
+            exchange(resident, Exchange(wanted, lambda: _open(file, inputs), done))
 
     def _find_or_make(self, inputs: EngineInputs, checkpoint: Path) -> Path:
         export = Export()
@@ -198,11 +190,7 @@ def find(settings: Settings, gpu: Gpu | None) -> TensorRtEngines | None:
 
     Engine `torch`, asked for by name, is torch; so is a precision that ultralytics' exporter does not know.
     """
-    wanted = [
-        name
-        for name in settings.assigned()
-        if isinstance(model := settings.models[name], DetectorSettings) and model.use_tensorrt
-    ]
+    wanted = _asked_for(settings)
     if gpu is None or not wanted or settings.engine != "auto" or settings.precision == "bf16":
         return None
     missing = [package for package in ("tensorrt", "ultralytics") if find_spec(package) is None]
@@ -215,6 +203,21 @@ def find(settings: Settings, gpu: Gpu | None) -> TensorRtEngines | None:
             missing = [f"tensorrt ({error})"]
     logger.warning("TensorRT is not to be had, %s run on torch; missing: %s", " and ".join(wanted), ", ".join(missing))
     return None
+
+
+def load(tensorrt: TensorRtEngines | None, stored: StoredModel, settings: Settings, gpu: Gpu | None) -> Engine:
+    """A stored model on TensorRT where that is wanted and its engine is in the cache, else as runners.engines.load."""
+    engine = tensorrt.load(stored) if tensorrt is not None and tensorrt.wants(stored) else None
+    return engine or engines.load(stored, settings, gpu)
+
+
+def _asked_for(settings: Settings) -> list[ModelName]:
+    """The models that the settings want on TensorRT, by name."""
+    return [
+        name
+        for name in settings.assigned()
+        if isinstance(model := settings.models[name], DetectorSettings) and model.use_tensorrt
+    ]
 
 
 def _open(file: Path, inputs: EngineInputs) -> Engine:

@@ -19,7 +19,7 @@ from runners.budget import Policy
 from runners.contract import State
 from runners.engines import Engine, Shape
 from runners.engines.errors import DeviceLost, EngineError, OutOfMemory
-from runners.residency import Residency
+from runners.residency import Exchange, Residency
 from runners.resident import ModelUnavailable, Resident
 from tests.serving import fake
 
@@ -378,7 +378,8 @@ def exchange(residency: Residency, load: Callable[[], Engine]) -> Exception | No
         told.append(error)
         done.set()
 
-    residency.exchange(residency.models[POSE], lambda loaded: loaded.engine.name != "tensorrt", load, on_done)
+    exchange = Exchange(lambda loaded: loaded.engine.name != "tensorrt", load, on_done)
+    residency.exchange(residency.models[POSE], exchange)
     assert done.wait(5)
     return told[0]
 
