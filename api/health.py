@@ -19,6 +19,7 @@ _DISABLED: Final[ModelStatus] = {
     "input": None,
     "memory_mb": None,
     "loads": 0,
+    "engine_build_failed": False,
 }
 _GONE: Final[ModelStatus] = {
     **_DISABLED,
@@ -27,7 +28,7 @@ _GONE: Final[ModelStatus] = {
 }
 LOADED: Final = frozenset({State.READY, State.BUILDING_ENGINE})  # answers without being loaded first
 _CAN_SERVE: Final = LOADED | {State.UNLOADED, State.LOADING}
-_SHOWN: Final = ("state", "engine", "precision", "weights", "detail", "memory_mb", "loads")
+_SHOWN: Final = ("state", "engine", "precision", "weights", "detail", "memory_mb", "loads", "engine_build_failed")
 
 
 def model_statuses(links: Sequence[RunnerLink]) -> dict[ModelName, ModelStatus]:

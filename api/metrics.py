@@ -40,6 +40,9 @@ MODEL_STATE: Final = _gauge(
 MODEL_LOADS: Final = _gauge(
     "enrichment_light_model_loads", "How often the model was loaded since its runner's start", "model"
 )
+ENGINE_BUILD_FAILED: Final = _gauge(
+    "enrichment_light_engine_build_failed", "1 where no TensorRT engine could be built, and torch serves", "model"
+)
 RUNNER_MEMORY: Final = _gauge(
     "enrichment_light_runner_memory_used_gb",
     "What the budget is compared with: device memory on a GPU, growth of resident memory on a CPU",
@@ -71,6 +74,7 @@ def set_gauges(health: Mapping[str, Any]) -> None:
     for name, model in health["models"].items():
         MODEL_LOADED.labels(model=name).set(1 if health["models_loaded"][name] else 0)
         MODEL_LOADS.labels(model=name).set(model["loads"])
+        ENGINE_BUILD_FAILED.labels(model=name).set(1 if model["engine_build_failed"] else 0)
         for state in State:
             MODEL_STATE.labels(model=name, state=state.value).set(1 if model["state"] == state else 0)
     for runner in health["runners"]:

@@ -90,7 +90,8 @@ class ModelStatus(TypedDict):
     """One model as its runner knows it.
 
     input: the model card's, None while there are no weights. memory_mb: what loading it was measured to take, None
-    before its first load. loads: how often it was loaded in this process.
+    before its first load. loads: how often it was loaded in this process. engine_build_failed: it runs on torch because
+    no TensorRT engine could be built for it.
     """
 
     state: State
@@ -102,6 +103,7 @@ class ModelStatus(TypedDict):
     input: Mapping[str, Any] | None
     memory_mb: int | None
     loads: int
+    engine_build_failed: bool
 
 
 class DeviceStatus(TypedDict):

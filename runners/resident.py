@@ -57,6 +57,7 @@ class Resident:
         self._refusal: str | None = None  # what callers are told in place of the detail
         self._try_again: float | None = None  # when a failure that may pass has to be forgotten
         self._building: str | None = None
+        self._build_failure: str | None = None
         self._look()
 
     @contextmanager
@@ -111,10 +112,11 @@ class Resident:
                 "precision": engine.precision if engine else None,
                 "weights": self._stored.label_for_health if self._stored else None,
                 "untrained": self._stored.card.untrained if self._stored else False,
-                "detail": building or self._detail,
+                "detail": building or self._detail or (self._build_failure if self.loaded else None),
                 "input": self._stored.card.input if self._stored else None,
                 "memory_mb": round(self.memory_mb) if self.memory_mb is not None else None,
                 "loads": self.loads,
+                "engine_build_failed": self._build_failure is not None,
             }
 
     # What follows is for runners.residency, which decides.
@@ -131,14 +133,17 @@ class Resident:
         self.most_mb = max(self.most_mb, memory_mb)
 
     def explain(self, detail: str | None) -> None:
-        """Say in /health what the model is waiting for, or what there is to say of it while it is ready."""
+        """Say in /health what the model is waiting for."""
         with self._change:
             self._detail = detail
 
-    def set_building(self, detail: str | None) -> None:
-        """Say that a faster engine is being built while the present one serves; None: no longer."""
+    def set_building(self, detail: str | None, *, failure: str | None = None) -> None:
+        """Say that a faster engine is being built while the present one serves; None: no longer.
+
+        failure: why there is none. It stays until another build begins, whatever becomes of the model meanwhile.
+        """
         with self._change:
-            self._building = detail
+            self._building, self._build_failure = detail, failure
             self._change.notify_all()
 
     def settle_ready(self, engine: Engine) -> None:
@@ -165,7 +170,7 @@ class Resident:
             former = self.loaded
             assert former is not None  # only the residency takes models out, and it asks this
             self.loaded = Loaded(former.stored, engine, last_used=former.last_used)
-            self._building = None
+            self._building = self._build_failure = None
             self._change.notify_all()
             return former
 

@@ -167,8 +167,7 @@ class TensorRtEngines:
     def _give_up(self, resident: Resident, reason: str) -> None:
         logger.warning("TensorRT: %s goes on on torch: %s", resident.name, reason)
         self._under_way.discard(resident.name)
-        resident.explain(f"no TensorRT engine, torch serves: {reason}")
-        resident.set_building(None)
+        resident.set_building(None, failure=f"no TensorRT engine, torch serves: {reason}")
 
     def _inputs(self, stored: StoredModel) -> EngineInputs:
         name: ModelName = stored.card.name

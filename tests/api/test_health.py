@@ -25,6 +25,7 @@ def status(state: State, *, untrained: bool = False) -> ModelStatus:
         "input": {} if found else None,
         "memory_mb": 123 if state is State.READY else None,
         "loads": 1 if state is State.READY else 0,
+        "engine_build_failed": False,
     }
 
 
@@ -102,6 +103,7 @@ async def test_the_document_has_the_contracts_keys_and_values() -> None:
         "detail": None,
         "memory_mb": 123,
         "loads": 1,
+        "engine_build_failed": False,
     }
     assert body["models"]["person_reid"]["detail"] == "why"
     assert body["runners"] == [

@@ -46,6 +46,7 @@ def test_the_health_document_of_a_healthy_service(client: httpx.Client) -> None:
                 "weights": weights[name],
                 "detail": None,
                 "loads": 1,
+                "engine_build_failed": False,
             }
             for name in CATALOGUE
         },

@@ -50,6 +50,7 @@ def test_there_are_the_documented_metrics_and_no_others(client: httpx.Client) ->
         "enrichment_light_runner_memory_budget_gb": "gauge",
         "enrichment_light_runner_restarts": "gauge",
         "enrichment_light_runner_out_of_memory": "gauge",
+        "enrichment_light_engine_build_failed": "gauge",
     }
     assert "\nenrichment_light_inference_requests_total{" in client.get("/metrics").text
 
@@ -100,6 +101,7 @@ def test_the_other_gauges_say_what_health_says(client: httpx.Client) -> None:
     found = samples(client)
     for name, model in health["models"].items():
         assert value(found, "enrichment_light_model_loads", model=name) == model["loads"] > 0
+        assert value(found, "enrichment_light_engine_build_failed", model=name) == 0
         states = {
             dict(labels)["state"]: value
             for labels, value in found["enrichment_light_model_state"].items()

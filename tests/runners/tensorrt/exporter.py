@@ -19,9 +19,12 @@ if what == "slow":
     time.sleep(float(argument))
 elif what == "hang":
     time.sleep(600)
-elif what == "gate":  # goes on as soon as there is such a file
-    while not Path(argument).exists():
+elif what == "gate":  # goes on as soon as there is such a file: ends well, or with the reason that stands behind it
+    gate, _, reason = argument.partition(" ")
+    while not Path(gate).exists():
         time.sleep(0.02)
+    if reason:
+        sys.exit(reason)
 elif what == "wait":
     seconds, _, reason = argument.partition(" ")
     time.sleep(float(seconds))

@@ -171,6 +171,7 @@ def test_torch_serves_while_the_engine_is_built_and_then_it_takes_over(
     world.until(lambda: world.state is State.READY)
     assert world.use() == "tensorrt"
     assert world.detail == ""
+    assert not world.pose.status()["engine_build_failed"]
     log = [record.message for record in caplog.records if "TensorRT build" in record.message]
     assert log[0] == "TensorRT build of pose_estimator starts; torch serves meanwhile"
     assert "TensorRT: export success" in log[-2]
@@ -228,9 +229,11 @@ def test_a_build_that_failed_is_not_tried_at_the_next_start(
     world = start("fail RuntimeError: no kernel image")
     assert world.settle() == "torch"
     assert world.detail == "no TensorRT engine, torch serves: exit code 1: RuntimeError: no kernel image"
+    assert world.pose.status()["engine_build_failed"]
     again = start("slow 0")  # it would succeed now, but nothing that is part of the engine has changed
     assert again.settle() == "torch"
     assert "exit code 1: RuntimeError: no kernel image (2" in again.detail
+    assert again.pose.status()["engine_build_failed"]
     assert caplog.text.count("its last words") == 1
     (note,) = cache.glob("*.failed.json")
     assert f"delete {note} to try again" in again.detail
@@ -272,6 +275,20 @@ def test_a_model_that_left_and_came_back_during_its_build_has_one_build(
     world.idle()
     assert caplog.text.count("TensorRT build of pose_estimator starts") == 1
     assert caplog.text.count("pose_estimator is on tensorrt") == 1
+
+
+def test_a_build_that_fails_after_its_model_left_does_not_hide_why_it_left(start: Start, cache: Path) -> None:
+    gate = cache.parent / "gate"
+    world = start(f"gate {gate} RuntimeError: no kernel image")
+    world.use()
+    world.until(lambda: world.state is State.BUILDING_ENGINE)
+    world.residency._enqueue(lambda: world.residency._evict(world.pose, "it was idle"))
+    world.idle()
+    gate.touch()
+    world.until(lambda: world.pose.status()["engine_build_failed"])
+    assert (world.state, world.detail) == (State.UNLOADED, "it was idle")
+    assert world.settle() == "torch"
+    assert "RuntimeError: no kernel image" in world.detail
 
 
 def test_a_process_that_waited_for_anothers_failing_build_does_not_repeat_it(
@@ -316,7 +333,7 @@ def test_a_stop_in_the_middle_of_a_build_is_no_failure(start: Start, cache: Path
     world.use()
     world.until(lambda: bool(list(cache.glob("building-*/*.pt"))))
     world.close()
-    world.until(lambda: not list(cache.glob("building-*")))
+    world.until(lambda: world.state is not State.BUILDING_ENGINE)
     assert {path.name for path in cache.iterdir()} == {"build.lock"}
 
 
