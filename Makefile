@@ -62,5 +62,5 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 
 lock: install ## requirements/*.txt out of pyproject.toml, with hashes and without download addresses
 	$(COMPILE) --output-file requirements/serve.txt
-	$(COMPILE) --group gpu --output-file requirements/gpu.txt
+	$(COMPILE) --group gpu --group import --output-file requirements/gpu.txt
 	$(COMPILE) --group import --group dev --output-file requirements/dev.txt

@@ -27,10 +27,12 @@ from api.link import RunnerLink
 from api.page import INDEX
 from api.request import ImageRequest, Received, parse
 from api.schemas import Answer, DepthResponse, ImageInput, PetResponse, PoseResponse, ReidResponse, ThreatResponse
+from models.at_start import import_at_start
 from models.catalogue import CATALOGUE, ModelName
 from profiling import Profiler
 from runners import engines
 from runners.engines.errors import EngineError
+from runners.runner import pinned_versions
 from settings import SERVICE_NAME, get_settings
 from vision import image as images
 
@@ -82,12 +84,14 @@ class EnrichmentLight:
 
     @bentoml.on_deployment
     @staticmethod
-    def check_device() -> None:
-        """Before anything is started: end `bentoml serve` where a GPU is required and there is none."""
+    def prepare() -> None:
+        """Before anything is started: end `bentoml serve` where a GPU is required and there is none; import weights."""
         try:
             engines.check_gpu(SETTINGS)
         except EngineError as error:
             sys.exit(f"{SERVICE_NAME} can't start: {error}")
+        if SETTINGS.import_at_start:
+            import_at_start([name for name, runner in RUNNERS.items() if name not in pinned_versions(runner)])
 
     def __init__(self) -> None:
         self._started = time.monotonic()

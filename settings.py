@@ -132,6 +132,7 @@ class Settings(_Section):
     """The whole of `services.ai-enrichment-light.enrichment` in configuration.yaml, environment applied."""
 
     server: Server
+    import_at_start: bool
     preload: tuple[ModelName, ...]
     placement: Literal["shared", "isolated"]
     engine: EngineChoice
@@ -170,6 +171,7 @@ ENVIRONMENT: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("PORT", ("server", "port")),
     ("ENRICHMENT_PRELOAD_MODELS", ("preload",)),
     ("ENRICHMENT_LIGHT_PRELOAD_MODELS", ("preload",)),
+    ("ENRICHMENT_IMPORT_AT_START", ("import_at_start",)),
     ("ENRICHMENT_ENGINE", ("engine",)),
     ("ENRICHMENT_PRECISION", ("precision",)),
     ("ENRICHMENT_PLACEMENT", ("placement",)),

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 #: Conversions at a time. Each process takes up to 1.5 GB; a third one would wait for the longest of the other two.
 WORKERS = 2
+
+_PACKAGES = ("onnx", "torch", "torchreid", "transformers", "ultralytics")
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,17 @@ class Workshop:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def submit(self, job: Job) -> Future[Conversion]:
-        """Convert in one of the processes; the result is an ImportFailure where the weights are at fault."""
+        """Convert in one of the processes; the result is an ImportFailure where the weights are at fault.
+
+        Raises ImportFailure where the packages that convert are not installed.
+        """
         if self._pool is None:
+            missing = [package for package in _PACKAGES if find_spec(package) is None]
+            if missing:
+                raise ImportFailure(
+                    f"{', '.join(missing)} not installed, as in the CPU's image: import it where the packages of the "
+                    "import step are (requirements/gpu.txt or dev.txt), or build the image with the model packed"
+                )
             threads = max(1, (os.cpu_count() or 1) // self._workers)
             self._pool = ProcessPoolExecutor(
                 self._workers,

@@ -207,11 +207,10 @@ class Runner:
     def _find(self, name: ModelName) -> StoredModel | None:
         """The version that the bento was built with, else the one imported last, else (trial only) a stand-in."""
         bento = self.service.bento
-        pinned = {model.tag.name: model.tag.version for model in bento.info.all_models} if bento else {}
+        pinned = pinned_versions(self.service)
         if name in pinned:
-            packed = Path(
-                bento.path_of("models")
-            )  # there in a container only; else the bento refers to BentoML's store
+            # There in a container only; else the bento refers to BentoML's store.
+            packed = Path(bento.path_of("models"))
             return store.find_version(name, pinned[name], packed=packed if packed.is_dir() else None)
         stored = store.find(name)
         if stored is None and self._settings.allow_untrained and bento is None:
@@ -237,6 +236,11 @@ def _device_status(gpu: Gpu | None) -> DeviceStatus:
     if gpu is None:
         return {"name": "CPU", "index": None, "memory_gb": None, "driver": None}
     return {"name": gpu.name, "index": gpu.index, "memory_gb": round(gpu.memory_mb / 1000, 1), "driver": gpu.driver}
+
+
+def pinned_versions(service: bentoml.Service[Any]) -> dict[str, str]:
+    """Model → version of those that the service's bento was built with; empty where it is served from a checkout."""
+    return {model.tag.name: model.tag.version for model in service.bento.info.all_models} if service.bento else {}
 
 
 def weights_attributes(names: Sequence[ModelName]) -> dict[str, bentoml.models.BentoModel]:
