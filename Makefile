@@ -51,11 +51,14 @@ bench: install ## how long starts and first requests take, with the models of th
 soak: install ## 2,000 requests over all models on a budget that fits three of them; PICTURES=folder
 	$(BIN)/python -m benchmarks.residency $(PICTURES) --requests 2000 --budget-mb 1200
 
-# gpu: PyTorch with its CUDA; cpu: no torch at all
+# gpu: PyTorch with its CUDA, imports mounted weights at its start; cpu: no torch at all, the models of the store packed
 VARIANT ?= gpu
+WEIGHTS ?= $(if $(filter cpu,$(VARIANT)),packed,mounted)
+# Packages to install beside the locked ones; TensorRT: EXTRA="tensorrt-cu13>=10.13,<11"
+EXTRA ?=
 
-image: install ## ai-enrichment-light:<version> with the models of the store packed; VARIANT=cpu for one without torch
-	$(BIN)/python -m tools.image --variant $(VARIANT)
+image: install ## ai-enrichment-light:<version> for a GPU; VARIANT=cpu for one without torch; WEIGHTS=packed|mounted
+	$(BIN)/python -m tools.image --variant $(VARIANT) --weights $(WEIGHTS) --extra "$(EXTRA)"
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-emit-find-links --no-annotate --custom-compile-command "make lock" pyproject.toml

@@ -174,6 +174,7 @@ ENVIRONMENT: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("ENRICHMENT_IMPORT_AT_START", ("import_at_start",)),
     ("ENRICHMENT_ENGINE", ("engine",)),
     ("ENRICHMENT_PRECISION", ("precision",)),
+    ("ENRICHMENT_CPU_THREADS", ("cpu_threads",)),
     ("ENRICHMENT_PLACEMENT", ("placement",)),
     ("ENRICHMENT_ALLOW_UNTRAINED", ("allow_untrained",)),
     ("ENRICHMENT_GPU", ("device", "gpu")),

@@ -39,11 +39,12 @@ def locate(spec: ModelSpec, stored: StoredModel | None, downloader: Downloader) 
     In order: the documented variable (`POSE_MODEL_PATH` …, by default the seed's path), the model zoo below
     `AI_MODELS_PATH`, the copy that the store keeps of what was imported before, the public download. Raises
     WeightsMissing, listing every place and the remedy, where none has them; and at once where the variable is set to a
-    path that does not exist.
+    path that does not exist or to an empty folder. An empty folder at a default path is none: Docker makes one where
+    there is nothing to mount.
     """
     looked: list[str] = []
     for label, path in (_variable(spec), _zoo(spec)):
-        if path.exists():
+        if _holds_something(path):
             return gather(spec, path, str(path.absolute()))
         looked.append(f"{path} ({label})")
     if stored is not None:
@@ -64,9 +65,14 @@ def _variable(spec: ModelSpec) -> tuple[str, Path]:
     value = os.environ.get(spec.path_variable)
     if not value:
         return f"default of {spec.path_variable}", Path(spec.default_path)
-    if not Path(value).exists():
-        raise ImportFailure(f"{spec.path_variable}={value} does not exist: correct it, or unset it to look elsewhere")
+    if not _holds_something(Path(value)):
+        what = "is an empty folder" if Path(value).exists() else "does not exist"
+        raise ImportFailure(f"{spec.path_variable}={value} {what}: correct it, or unset it to look elsewhere")
     return spec.path_variable, Path(value)
+
+
+def _holds_something(path: Path) -> bool:
+    return any(path.iterdir()) if path.is_dir() else path.exists()
 
 
 def _zoo(spec: ModelSpec) -> tuple[str, Path]:

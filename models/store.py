@@ -145,7 +145,7 @@ def find_version(
         return None  # bentoml.models.get would take the start of a version for the whole of it
     try:
         store = BentoMLContainer.model_store.get() if packed is None else ModelStore(packed)
-        return _read(store.get(tag), untrained=untrained)
+        return _read(store.get(tag), untrained=untrained, whole=packed is None)
     except NotFound:
         return None
     except (BentoMLException, yaml.YAMLError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -214,14 +214,16 @@ def _shelf(name: ModelName, *, untrained: bool) -> Path:
     return Path(BentoMLContainer.model_store_dir.get()) / store_name(name, untrained=untrained)
 
 
-def _read(model: bentoml.Model, *, untrained: bool) -> StoredModel:
+def _read(model: bentoml.Model, *, untrained: bool, whole: bool) -> StoredModel:
     metadata = cast("Mapping[str, Any]", model.info.metadata)
     card = ModelCard.from_metadata(metadata["card"])
     if card.untrained is not untrained:
         raise ValueError(f"its card says untrained={card.untrained}")
     folder = Path(model.path)
-    # A copy that was cut short (power, SIGKILL) leaves a file of the wrong length behind a readable model.yaml.
-    for path, size in metadata["files"].items():
+    # A copy that was cut short (power, SIGKILL) leaves a file of the wrong length behind a readable model.yaml. In an
+    # image nothing was cut short, and a CPU's has the ONNX graph alone (deploy/slim.Dockerfile).
+    sizes = metadata["files"] if whole else {GRAPH: metadata["files"][GRAPH]}
+    for path, size in sizes.items():
         if not (folder / path).is_file() or (folder / path).stat().st_size != size:
             raise ValueError(f"{path} is missing or not {size} bytes long")
     return StoredModel(tag=str(model.tag), folder=folder, card=card)

@@ -1,9 +1,10 @@
 """Build the image ai-enrichment-light:<version>[-cpu]. What `make image` does.
 
-usage: python -m tools.image [--variant cpu|gpu] [--tag TAG]
+usage: python -m tools.image [--variant cpu|gpu] [--weights packed|mounted] [--extra PACKAGES] [--tag TAG]
 
-`bentoml build` packs the code and whatever models are in the store, `bentoml containerize` makes an image of it, and
-deploy/slim.Dockerfile takes out of that what only its making needs. Needs docker.
+`bentoml build` packs the code, `bentoml containerize` makes an image of it, and deploy/slim.Dockerfile takes out of
+that what only its making needs. Needs docker. Weights that are packed are those of the store; mounted ones are imported
+at the start (ENRICHMENT_IMPORT_AT_START), which the CPU's image can't do: it has no torch.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import subprocess
 import sys
 import tempfile
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -29,13 +32,18 @@ def main() -> None:
     """Build, and print the image's name."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variant", choices=REQUIREMENTS, default="gpu")
+    parser.add_argument("--weights", choices=("packed", "mounted"), default="packed")
+    parser.add_argument("--extra", default="", help="packages to install beside the locked ones, as for pip")
     parser.add_argument("--tag", help="of the image; default: the version, with -cpu for that variant")
     arguments = parser.parse_args()
     image = f"{NAME}:{arguments.tag or default_tag(arguments.variant)}"
     full = f"{image}-full"
-    bento = build(arguments.variant)
-    run("bentoml", "containerize", bento, "-t", full, "--opt", "progress=plain")
-    run("docker", "build", "--build-arg", f"FULL={full}", "-t", image, "-f", "deploy/slim.Dockerfile", "deploy")
+    with store(packed=arguments.weights == "packed") as home:
+        bento = build(arguments.variant, home)
+        run("bentoml", "containerize", bento, "-t", full, "--opt", "progress=plain", home=home)
+    values = {"FULL": full, "VARIANT": arguments.variant, "EXTRA": arguments.extra}
+    options = [part for name, value in values.items() for part in ("--build-arg", f"{name}={value}")]
+    run("docker", "build", *options, "-t", image, "-f", "deploy/slim.Dockerfile", "deploy")
     run("docker", "rmi", full)
     print(image)
 
@@ -46,21 +54,32 @@ def default_tag(variant: str) -> str:
     return f"{project['version']}{'-cpu' if variant == 'cpu' else ''}"
 
 
-def build(variant: str) -> str:
+@contextmanager
+def store(*, packed: bool) -> Iterator[Path | None]:
+    """BENTOML_HOME to build from: the user's own (None), or one without models that is gone afterwards."""
+    if packed:
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def build(variant: str, home: Path | None) -> str:
     """`bentoml build` by bentofile.yaml with the variant's requirements; returns the bento's tag."""
     bentofile = yaml.safe_load((ROOT / "bentofile.yaml").read_text(encoding="utf-8"))
     bentofile["python"]["requirements_txt"] = REQUIREMENTS[variant]
     with tempfile.TemporaryDirectory() as folder:
         changed = Path(folder) / "bentofile.yaml"
         changed.write_text(yaml.safe_dump(bentofile), encoding="utf-8")
-        return (
-            run("bentoml", "build", "-f", str(changed), "--output", "tag", read=True).strip().removeprefix("__tag__:")
-        )
+        said = run("bentoml", "build", "-f", str(changed), "--output", "tag", home=home, read=True)
+        return said.strip().removeprefix("__tag__:")
 
 
-def run(*command: str, read: bool = False) -> str:
+def run(*command: str, home: Path | None = None, read: bool = False) -> str:
     """Run a command in the checkout; its output is shown, or returned with `read`. Ends the program where it fails."""
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    if home is not None:
+        environment["BENTOML_HOME"] = str(home)
     done = subprocess.run(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE if read else None, text=True, check=False
     )

@@ -3,34 +3,97 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from typing import Any, Final
 
 import pytest
 import yaml
 
-from settings import ENVIRONMENT
+from models.catalogue import CATALOGUE
+from settings import DEFAULT_FILE, ENVIRONMENT, load
 from tests.serving.server import ROOT
+from tools.image import NAME, default_tag
 
-DEPLOY = ROOT / "deploy"
-COMPOSE = DEPLOY / "compose.cpu.yaml"
+DEPLOY: Final = ROOT / "deploy"
+FILES: Final = {"gpu": DEPLOY / "compose.yaml", "cpu": DEPLOY / "compose.cpu.yaml"}
+# Fixed in the image, the file's own way of saying the same, the trial's, or fixed when the bento is built.
+NOT_OFFERED: Final = {
+    "HOST",
+    "PORT",
+    "TENSORRT_CACHE",
+    "ENRICHMENT_GPU",
+    "ENRICHMENT_LIGHT_PRELOAD_MODELS",
+    "ENRICHMENT_ALLOW_UNTRAINED",
+    "ENRICHMENT_PLACEMENT",
+}
+each_file = pytest.mark.parametrize("variant", FILES)
 
 
-def test_the_example_has_every_variable_of_the_compose_file_with_its_default() -> None:
-    used = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", COMPOSE.read_text(encoding="utf-8")))
+def service(variant: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(FILES[variant].read_text(encoding="utf-8"))["services"][NAME]
+    return found
+
+
+def variables(variant: str) -> dict[str, str]:
+    return dict(re.findall(r"\$\{(\w+):-([^}]*)\}", FILES[variant].read_text(encoding="utf-8")))
+
+
+def example() -> dict[str, str]:
     lines = (DEPLOY / ".env.example").read_text(encoding="utf-8").splitlines()
-    example = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-    assert example == used
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
 
 
-def test_what_it_passes_into_the_container_is_what_the_service_reads() -> None:
-    service = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))["services"]["ai-enrichment-light"]
-    assert set(service["environment"]) <= {variable for variable, _ in ENVIRONMENT}
+def filled(text: str) -> str:
+    return re.sub(r"\$\{(\w+):-[^}]*\}", lambda match: example()[match[1]], text)
 
 
-def test_compose_takes_it() -> None:
+def test_the_example_has_every_variable_of_both_files_with_its_default() -> None:
+    assert example() == variables("cpu") | variables("gpu")
+    assert variables("cpu").items() <= variables("gpu").items()
+
+
+@each_file
+def test_what_it_passes_into_the_container_is_read_and_its_default_is_allowed(variant: str) -> None:
+    environment = {name: filled(value) for name, value in service(variant)["environment"].items()}
+    assert set(environment) <= {variable for variable, _ in ENVIRONMENT}
+    settings = load(DEFAULT_FILE, environment)
+    assert settings.preload == ()  # the seed's: each on its first request
+    assert settings.import_at_start is (variant == "gpu")
+
+
+def test_on_a_gpu_every_setting_that_has_a_variable_can_be_said() -> None:
+    assert set(service("gpu")["environment"]) == {variable for variable, _ in ENVIRONMENT} - NOT_OFFERED
+
+
+def test_the_weights_of_the_model_zoo_lie_where_the_import_step_looks() -> None:
+    mounts = [filled(volume).split(":") for volume in service("gpu")["volumes"]]
+    for spec in CATALOGUE.values():
+        source = f"/export/ai_models/model-zoo/{spec.weights}"
+        (target,) = (mount[1:] for mount in mounts if mount[0] == source)
+        assert target == [f"/models/{spec.weights}", "ro"]
+        assert f"{target[0]}/{spec.file}".rstrip("/") == spec.default_path
+    assert ["enrichment-light-tensorrt-cache", str(load(DEFAULT_FILE, {}).tensorrt.cache)] in mounts
+
+
+def test_on_a_cpu_it_differs_by_what_a_gpu_needs_and_by_nothing_else() -> None:
+    gpu, cpu = service("gpu"), service("cpu")
+    assert set(gpu) - set(cpu) == {"deploy"}
+    for key in set(cpu) - {"image", "environment", "volumes"}:
+        assert gpu[key] == cpu[key], key
+    assert cpu["environment"].items() <= gpu["environment"].items()
+    assert set(cpu["volumes"]) <= {volume.split(" ")[0] for volume in gpu["volumes"]}
+    assert {variant: filled(service(variant)["image"]) for variant in FILES} == {
+        variant: f"{NAME}:{default_tag(variant)}" for variant in FILES
+    }
+
+
+@each_file
+def test_compose_takes_it(variant: str) -> None:
     if (
         shutil.which("docker") is None
         or subprocess.run(["docker", "compose", "version"], capture_output=True, check=False).returncode
     ):
         pytest.skip("docker compose is not installed")
-    done = subprocess.run(["docker", "compose", "-f", str(COMPOSE), "config", "-q"], capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr.decode()
+    command = ["docker", "compose", "-f", str(FILES[variant]), "config", "-q"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""

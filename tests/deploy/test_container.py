@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -19,7 +20,8 @@ from tests.serving.server import REAL, ROOT, serving
 pytestmark = [pytest.mark.weights, pytest.mark.container]
 
 COMPOSE = ("docker", "compose", "-f", "deploy/compose.cpu.yaml")
-TAG = "test-cpu"
+VERSION = "test"
+TAG = f"{VERSION}-cpu"
 IMAGE = f"ai-enrichment-light:{TAG}"
 PORT = 18097
 PICTURES = ("knife_board.jpg", "bus.jpg", "cat_chelsea.png")
@@ -28,7 +30,7 @@ START_S = 90  # the health check's start period
 
 def run(*command: str, check: bool = True) -> str:
     environment = os.environ | {
-        "ENRICHMENT_LIGHT_TAG": TAG,
+        "ENRICHMENT_LIGHT_VERSION": VERSION,
         "ENRICHMENT_LIGHT_BIND": "127.0.0.1",
         "ENRICHMENT_LIGHT_PORT": str(PORT),
         "PYROSCOPE_ENABLED": "false",
@@ -130,6 +132,20 @@ def test_it_starts_and_answers_without_a_network(image: str, shared: Path) -> No
             time.sleep(1)
     finally:
         run("docker", "rm", "-f", name)
+
+
+def test_a_runner_that_died_comes_back_without_the_container_ending(container: str) -> None:
+    def health() -> dict[str, Any]:
+        body: dict[str, Any] = httpx.get(f"{container}/health", timeout=10).json()
+        return body
+
+    (runner,) = health()["runners"]
+    run("docker", "exec", "ai-enrichment-light", "sh", "-c", f"kill -9 {runner['pid']}")
+    end = time.monotonic() + START_S
+    while (body := health())["status"] != "healthy" or body["runners"][0]["restarts"] != 1:
+        assert time.monotonic() < end, body
+        time.sleep(0.5)
+    assert run("docker", "inspect", "ai-enrichment-light", "--format", "{{.RestartCount}}") == "0"
 
 
 def test_a_stop_ends_it_with_0(container: str) -> None:

@@ -108,8 +108,20 @@ def test_where_nothing_is_found_every_place_and_the_remedy_are_listed(spec: Mode
 
 
 def test_a_folder_in_a_file_s_place_is_refused_instead_of_passed_over(spec: ModelSpec, tmp_path: Path) -> None:
-    (tmp_path / "default.pth").mkdir()
+    put(tmp_path / "default.pth" / "osnet.pth")
     with pytest.raises(WeightsRefused, match="is a folder"):
+        locate(spec, None, Downloader())
+
+
+def test_an_empty_folder_as_docker_makes_it_where_there_is_nothing_to_mount_is_passed_over(
+    spec: ModelSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "default.pth").mkdir()
+    in_zoo = put(tmp_path / "zoo" / "model-zoo" / spec.weights / spec.file)
+    monkeypatch.setenv("AI_MODELS_PATH", str(tmp_path / "zoo"))
+    assert locate(spec, None, Downloader()).files == (in_zoo,)
+    monkeypatch.setenv("REID_MODEL_PATH", str(tmp_path / "default.pth"))  # named by the operator it is a mistake
+    with pytest.raises(ImportFailure, match=r"REID_MODEL_PATH=.* is an empty folder"):
         locate(spec, None, Downloader())
 
 
