@@ -27,6 +27,7 @@ from api.link import RunnerLink
 from api.page import INDEX
 from api.request import ImageRequest, Received, parse
 from api.schemas import Answer, DepthResponse, ImageInput, PetResponse, PoseResponse, ReidResponse, ThreatResponse
+from api.tracing import Spans, bentoml_settings
 from models.at_start import import_at_start
 from models.catalogue import CATALOGUE, ModelName
 from profiling import Profiler
@@ -70,6 +71,7 @@ _PAGES: Final = Starlette(routes=[Route("/health", _health), Route("/", _index)]
     http={"host": str(SETTINGS.server.host), "port": SETTINGS.server.port},
     workers=1,  # the in-flight limit, the heartbeat and the gauges are one process's
     traffic={"timeout": SETTINGS.limits.request_timeout_s * 3},  # a backstop: the gate's timeout comes first
+    tracing=bentoml_settings(SETTINGS.tracing),
     runner_probe={"enabled": False},  # BentoML's own hangs 5 s on a runner that is gone: __is_ready__ knows at once
 )
 @bentoml.asgi_app(_PAGES, path="/")
@@ -96,6 +98,7 @@ class EnrichmentLight:
     def __init__(self) -> None:
         self._started = time.monotonic()
         self._profiler = Profiler(SETTINGS.pyroscope, "api")
+        self._spans = Spans.of(SETTINGS.tracing)
         self._links: dict[ModelName, RunnerLink] = {}
         self._watches: list[asyncio.Task[None]] = []
         # Decoding, resizing and PNG encoding happen here: on the event loop they would stall /health.
@@ -164,10 +167,11 @@ class EnrichmentLight:
         return await self._respond("depth_estimator", request.received)
 
     async def _respond(self, name: ModelName, received: Received) -> Response:
+        self._spans.describe(model=name, request_id=request_id())
         try:
             answer = await self._answer(name, received)
             # On a thread: a large depth map's is 20 MB of text.
-            body = await self._in_thread(partial(answer.model_dump_json, exclude_none=True))
+            body = await self._in_thread("encode", partial(answer.model_dump_json, exclude_none=True))
         except ApiError as error:
             return error.response(request_id())
         except Exception:  # BentoML would log it under an id of its own, which the caller does not have
@@ -177,13 +181,14 @@ class EnrichmentLight:
 
     async def _answer(self, name: ModelName, received: Received) -> Answer:
         self._check_assigned(name)
-        request, pixels = await self._in_thread(_read, received)  # first: a client's mistake must never be a 5xx
+        # First of all: a client's mistake must never be a 5xx.
+        request, pixels = await self._in_thread("read", _read, received)
         self._links[name].model(name)  # before the work of decoding: can it be answered at all?
         async with self._budget.hold(pixels):
             return await self._answer_picture(name, request)
 
     async def _answer_picture(self, name: ModelName, request: ImageRequest) -> Answer:
-        picture, min_confidence = await self._in_thread(_open, request)
+        picture, min_confidence = await self._in_thread("decode", _open, request)
         began = time.perf_counter()
         answer = await self._ask(name, picture, min_confidence)
         if isinstance(answer, PetResponse) and answer.is_household_pet:
@@ -197,10 +202,12 @@ class EnrichmentLight:
         link = self._links[name]
         status = link.model(name)
         prepared = await self._in_thread(
-            answers.prepare, name, picture, min_confidence, SETTINGS.models, status["input"]
+            "prepare", answers.prepare, name, picture, min_confidence, SETTINGS.models, status["input"]
         )
+        sent = time.time_ns()
         result = await link.infer(name, prepared.item)
-        answer: Answer = await self._in_thread(prepared.answer, result)
+        self._spans.of_runner(sent, result["timing"])
+        answer: Answer = await self._in_thread("post", prepared.answer, result)
         if status["untrained"]:
             answer.untrained = True
         return answer
@@ -231,8 +238,10 @@ class EnrichmentLight:
         _, report = health.report(self._runners, 0)
         metrics.set_gauges(report)
 
-    async def _in_thread(self, function: Any, *args: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._pictures, partial(function, *args))
+    async def _in_thread(self, step: str, function: Any, *args: Any) -> Any:
+        """step: what it is called in a trace."""
+        traced = partial(self._spans.around(step, function), *args)
+        return await asyncio.get_running_loop().run_in_executor(self._pictures, traced)
 
 
 def _read(received: Received) -> tuple[ImageRequest, int]:

@@ -68,6 +68,11 @@ class Pyroscope(_Section):
     application_name: str = Field(min_length=1)
 
 
+class Tracing(_Section):
+    endpoint: HttpUrl | None
+    sample_rate: float = Fraction
+
+
 class Limits(_Section):
     max_image_mib: float = Field(gt=0)
     max_megapixels: float = Field(gt=0)
@@ -142,6 +147,7 @@ class Settings(_Section):
     residency: Residency
     tensorrt: TensorRt
     pyroscope: Pyroscope
+    tracing: Tracing
     limits: Limits
     models: Models
     # Set by `make run` alone: the trial may serve untrained stand-ins for the weights that it can't have.
@@ -185,6 +191,8 @@ ENVIRONMENT: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("TENSORRT_CACHE", ("tensorrt", "cache")),
     ("PYROSCOPE_ENABLED", ("pyroscope", "enabled")),
     ("PYROSCOPE_URL", ("pyroscope", "url")),
+    ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", ("tracing", "endpoint")),
+    ("ENRICHMENT_TRACING_SAMPLE_RATE", ("tracing", "sample_rate")),
     ("SERVICE_NAME", ("pyroscope", "application_name")),
     *((spec.assignment_variable, ("models", name, "assignment")) for name, spec in CATALOGUE.items()),
 )

@@ -42,7 +42,28 @@ class Item(TypedDict):
     min_confidence: NotRequired[float]
 
 
-class PoseResult(TypedDict):
+class Timing(TypedDict):
+    """When a runner was at an item: ns since the epoch, by the clock that all processes of a machine share.
+
+    taken: its batch came out of the queue. loaded: the model was there, and the forward pass began. forwarded: it had
+    ended. interpreted: the item's result was there. batch: items in the batch.
+    """
+
+    taken: int
+    loaded: int
+    forwarded: int
+    interpreted: int
+    batch: int
+    engine: str
+
+
+class Timed(TypedDict):
+    """What every result has beside its own: the runner adds it to what a model's `interpret` gives."""
+
+    timing: NotRequired[Timing]
+
+
+class PoseResult(Timed):
     """n persons, best first; pixels of the network's input. boxes (n, 4) x1 y1 x2 y2; keypoints (n, 17, 3) x y conf."""
 
     boxes: F32
@@ -50,7 +71,7 @@ class PoseResult(TypedDict):
     keypoints: F32
 
 
-class ThreatResult(TypedDict):
+class ThreatResult(Timed):
     """n detections, best first; pixels of the network's input. boxes (n, 4) x1 y1 x2 y2; labels by the checkpoint."""
 
     boxes: F32
@@ -58,19 +79,19 @@ class ThreatResult(TypedDict):
     labels: list[str]
 
 
-class ReidResult(TypedDict):
+class ReidResult(Timed):
     """embedding: (512,) float32, L2-normalised."""
 
     embedding: F32
 
 
-class PetResult(TypedDict):
+class PetResult(Timed):
     """probabilities: label of the checkpoint → softmax probability."""
 
     probabilities: dict[str, float]
 
 
-class DepthResult(TypedDict):
+class DepthResult(Timed):
     """depth: (h, w) float32, 0…1 over the whole image, 1 is nearest, in the network's resolution."""
 
     depth: F32

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -119,9 +120,10 @@ class Runner:
         """One result or failure per item, in their order; loads the model where that has not happened."""
         if self._fault is not None:
             return [_RUNNER_ENDS for _ in items]
+        taken = time.time_ns()
         try:
             with self._residency.models[name].lease(self._settings.limits.request_timeout_s) as loaded:
-                return self._run(name, loaded, items)
+                return self._run(name, loaded, items, taken)
         except ModelUnavailable as error:
             return [Failure(error="model_unavailable", message=str(error)) for _ in items]
         except DeviceLost as error:
@@ -148,8 +150,9 @@ class Runner:
         }
         return dict(status)
 
-    def _run(self, name: ModelName, loaded: Loaded, items: Sequence[Item]) -> list[Result | Failure]:
+    def _run(self, name: ModelName, loaded: Loaded, items: Sequence[Item], taken: int) -> list[Result | Failure]:
         """One result or failure per item. Raises DeviceLost."""
+        began = time.time_ns()
         images = [item["image"] for item in items]
         try:
             with self._profiler.tagged(model=name, engine=loaded.engine.name):
@@ -162,8 +165,22 @@ class Runner:
                 logger.exception("%s failed", name)
                 return [Failure(error="internal", message=f"{name} failed on this image")]
             logger.warning("%s failed on a batch of %d: trying its items one by one", name, len(items), exc_info=True)
-            return [self._run(name, loaded, [item])[0] for item in items]
-        return [self._interpret(name, loaded, output, item) for output, item in zip(outputs, items, strict=True)]
+            return [self._run(name, loaded, [item], taken)[0] for item in items]
+        ended = time.time_ns()
+        results = []
+        for output, item in zip(outputs, items, strict=True):
+            result = self._interpret(name, loaded, output, item)
+            if "error" not in result:
+                result["timing"] = {
+                    "taken": taken,
+                    "loaded": began,
+                    "forwarded": ended,
+                    "interpreted": time.time_ns(),
+                    "batch": len(items),
+                    "engine": loaded.engine.name,
+                }
+            results.append(result)
+        return results
 
     def _free_memory(self) -> None:
         self._out_of_memory += 1

@@ -47,6 +47,13 @@ def test_the_file_of_the_checkout_is_valid_and_has_the_documented_defaults() -> 
         ("ENRICHMENT_LIGHT_PRELOAD_MODELS", "", "preload", "()"),
         ("ENRICHMENT_IMPORT_AT_START", "true", "import_at_start", "True"),
         ("ENRICHMENT_CPU_THREADS", "3", "cpu_threads", "3"),
+        (
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+            "http://collector:4318/v1/traces",
+            "tracing.endpoint",
+            "http://collector:4318/v1/traces",
+        ),
+        ("ENRICHMENT_TRACING_SAMPLE_RATE", "0.1", "tracing.sample_rate", "0.1"),
         ("ENRICHMENT_ENGINE", "torch", "engine", "torch"),
         ("ENRICHMENT_PRECISION", "bf16", "precision", "bf16"),
         ("ENRICHMENT_PLACEMENT", "isolated", "placement", "isolated"),

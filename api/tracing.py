@@ -1,0 +1,70 @@
+"""One trace per request: spans of its steps, below the one that BentoML's OpenTelemetry makes of the request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, ParamSpec, TypeVar
+
+from bentoml._internal.configuration.containers import BentoMLContainer
+from opentelemetry import context
+from opentelemetry.trace import NoOpTracer, Tracer, get_current_span
+
+from runners.contract import Timing
+from settings import Tracing
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Asked by machines all the time. Regular expressions, searched for in the URL.
+UNTRACED: Final = ("/health$", "/healthz$", "/livez$", "/readyz$", "/metrics$")
+
+
+def bentoml_settings(tracing: Tracing) -> dict[str, Any]:
+    """The service's `tracing` section for BentoML; without an endpoint nothing is exported."""
+    if tracing.endpoint is None:
+        return {}
+    return {
+        "exporter_type": "otlp",
+        "sample_rate": tracing.sample_rate,
+        "excluded_urls": list(UNTRACED),
+        "otlp": {"protocol": "http", "endpoint": str(tracing.endpoint)},
+    }
+
+
+class Spans:
+    """Makes the spans of one process's requests; each is a child of the span that is current where it is asked for."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    @classmethod
+    def of(cls, tracing: Tracing) -> Spans:
+        """By the settings, where BentoML has set up its provider; costs nothing where tracing is off."""
+        if tracing.endpoint is None:
+            return cls(NoOpTracer())
+        return cls(BentoMLContainer.tracer_provider.get().get_tracer(__name__))
+
+    def describe(self, **attributes: str) -> None:
+        """Attributes of the request's own span."""
+        get_current_span().set_attributes({f"enrichment.{name}": value for name, value in attributes.items()})
+
+    def around(self, name: str, function: Callable[P, T]) -> Callable[P, T]:
+        """`function`, with a span around it on whatever thread it is called; its parent is the span current now."""
+        parent = context.get_current()
+
+        def traced(*args: P.args, **kwargs: P.kwargs) -> T:
+            with self._tracer.start_as_current_span(name, parent):
+                return function(*args, **kwargs)
+
+        return traced
+
+    def of_runner(self, sent: int, timing: Timing) -> None:
+        """The spans of what a runner did with an item that was sent to it at `sent` (ns since the epoch)."""
+        self._add("queue", sent, timing["taken"])
+        self._add("load", timing["taken"], timing["loaded"])
+        self._add("forward", timing["loaded"], timing["forwarded"], batch=timing["batch"], engine=timing["engine"])
+        self._add("interpret", timing["forwarded"], timing["interpreted"])
+
+    def _add(self, name: str, began: int, ended: int, **attributes: str | int) -> None:
+        named = {f"enrichment.{key}": value for key, value in attributes.items()}
+        self._tracer.start_span(name, start_time=began, attributes=named).end(ended)

@@ -1,0 +1,141 @@
+"""One trace per request, sent to a collector of this test's own: it receives what any OTLP collector would."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from models.catalogue import CATALOGUE, ModelName
+from tests.serving import fake
+from tests.serving.pictures import ask, base64_of, plain
+from tests.serving.server import Server, serving
+
+pytestmark = pytest.mark.serve
+
+STEPS: Final = ["read", "decode", "prepare", "queue", "load", "forward", "interpret", "post", "encode"]
+SLOW_S: Final = 0.5
+
+
+class Collector:
+    """Takes spans over HTTP and keeps them by trace."""
+
+    def __init__(self) -> None:
+        self.traces: defaultdict[str, list[Span]] = defaultdict(list)
+        traces = self.traces
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+                    for scope in resource.scope_spans:
+                        for span in scope.spans:
+                            traces[span.trace_id.hex()].append(span)
+                self.send_response(200)
+                self.end_headers()
+
+            def log_message(self, format: str, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1/traces"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture(scope="module")
+def collector() -> Iterator[Collector]:
+    collector = Collector()
+    yield collector
+    collector.close()
+
+
+@pytest.fixture(scope="module")
+def server(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    environment = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+    with serving(tmp_path_factory.mktemp("traced"), environment) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: Server) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, timeout=30) as client:
+        yield client
+
+
+def attributes(span: Span) -> dict[str, Any]:
+    return {pair.key: getattr(pair.value, pair.value.WhichOneof("value") or "") for pair in span.attributes}
+
+
+def traced(client: httpx.Client, server: Server, collector: Collector, number: int, **request: Any) -> list[Span]:
+    """Ask with a trace id of the caller's; the spans of that trace, when the request's own has arrived."""
+    trace, parent = f"{number:032x}", f"{number:016x}"
+    response = client.post(headers={"traceparent": f"00-{trace}-{parent}-01"}, **request)
+    assert response.status_code < 500
+    server.wait(lambda: any(span.parent_span_id.hex() == parent for span in collector.traces[trace]), "traced", 10)
+    return sorted(collector.traces[trace], key=lambda span: span.start_time_unix_nano)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_a_request_is_one_trace_with_its_steps_one_after_the_other(
+    client: httpx.Client, server: Server, collector: Collector, name: ModelName
+) -> None:
+    number = 1000 + list(CATALOGUE).index(name)
+    body = {"image_base64": base64_of(plain((1, 2, 3)))}
+    spans = traced(client, server, collector, number, url=CATALOGUE[name].route, json=body)
+    (request,) = (span for span in spans if span.kind == Span.SPAN_KIND_SERVER)
+    assert request.name == f"POST {CATALOGUE[name].route}"
+    assert attributes(request)["enrichment.model"] == name
+    assert attributes(request)["enrichment.request_id"]
+    steps = [span for span in spans if span.parent_span_id == request.span_id and "http" not in span.name]
+    assert [span.name for span in steps] == STEPS
+    reached = request.start_time_unix_nano
+    for span in steps:
+        assert reached <= span.start_time_unix_nano <= span.end_time_unix_nano <= request.end_time_unix_nano
+        reached = span.end_time_unix_nano
+    (forward,) = (span for span in steps if span.name == "forward")
+    assert attributes(forward) == {"enrichment.batch": 1, "enrichment.engine": "openvino"}
+
+
+def test_queueing_shows_as_queueing(client: httpx.Client, server: Server, collector: Collector) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(ask, client, "/person-reid", plain(fake.sleeper(SLOW_S)))
+        time.sleep(SLOW_S / 4)
+        body = {"image_base64": base64_of(plain((1, 2, 3)))}
+        spans = traced(client, server, collector, 2000, url="/person-reid", json=body)
+        assert first.result().status_code == 200
+    seconds = {span.name: (span.end_time_unix_nano - span.start_time_unix_nano) / 1e9 for span in spans}
+    assert seconds["queue"] > SLOW_S / 2
+    assert seconds["forward"] < SLOW_S / 2
+
+
+def test_what_machines_ask_all_the_time_is_not_traced(
+    client: httpx.Client, server: Server, collector: Collector
+) -> None:
+    for path in ("/health", "/readyz", "/livez", "/metrics"):
+        assert client.get(path).status_code == 200
+    traced(client, server, collector, 3000, url="/person-reid", json={"image_base64": "x"})  # a 4xx is traced, too
+    time.sleep(2.5)  # two heartbeats of the runner, and the exporter's delay
+    names = {span.name for spans in collector.traces.values() for span in spans}
+    assert "POST /person-reid" in names
+    assert not [name for name in names if any(path in name for path in ("health", "readyz", "livez", "metrics"))]
+    assert not [name for name in names if "state" in name]
+
+
+def test_a_collector_that_is_not_there_changes_no_answer(tmp_path: Path) -> None:
+    environment = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:9/v1/traces"}
+    with serving(tmp_path, environment) as server, httpx.Client(base_url=server.url, timeout=30) as client:
+        assert ask(client, "/person-reid", plain((1, 2, 3))).status_code == 200
