@@ -105,7 +105,7 @@ class EnrichmentLight:
         self._pictures = ThreadPoolExecutor(SETTINGS.limits.decode_threads, thread_name_prefix="picture")
         self._budget = PixelBudget(int(SETTINGS.limits.max_decoded_megapixels * 1_000_000))
         _PAGES.state.service = self
-        metrics.clear_gauges()
+        metrics.begin()
 
     @bentoml.on_startup
     async def connect(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from api.errors import STATUS
 from models.catalogue import CATALOGUE
 from runners.contract import State
 
@@ -20,6 +21,7 @@ LATENCY: Final = Histogram(
     ["endpoint"],
     buckets=(0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
+_NOT_OF_INFERENCE: Final = {404, 405}  # no route, or another method: not counted
 
 
 def _gauge(name: str, text: str, *labels: str) -> Gauge:
@@ -61,11 +63,16 @@ OUT_OF_MEMORY: Final = _gauge(
 )
 
 
-def clear_gauges() -> None:
-    """What is known before the first heartbeat: no memory taken, nothing loaded."""
+def begin() -> None:
+    """What is known before the first request and the first heartbeat: nothing counted, no memory taken, nothing loaded.
+
+    A counter that began with its first count would hide that count from Prometheus' rate().
+    """
     GPU_MEMORY.set(0)
-    for name in CATALOGUE:
+    for name, spec in CATALOGUE.items():
         MODEL_LOADED.labels(model=name).set(0)
+        for status in sorted({200, *STATUS.values()} - _NOT_OF_INFERENCE):
+            REQUESTS.labels(endpoint=spec.route, status=str(status))
 
 
 def set_gauges(health: Mapping[str, Any]) -> None:
@@ -80,7 +87,7 @@ def set_gauges(health: Mapping[str, Any]) -> None:
     for runner in health["runners"]:
         RUNNER_RESTARTS.labels(runner=runner["name"]).set(runner["restarts"])
         memory = runner["memory"]
-        if memory is not None:  # while it is gone there is nothing to say
-            RUNNER_MEMORY.labels(runner=runner["name"]).set(memory["used_mb"] / 1000)
+        RUNNER_MEMORY.labels(runner=runner["name"]).set(memory["used_mb"] / 1000 if memory else 0)
+        if memory is not None:  # while the runner is gone the rest stays as it was
             RUNNER_BUDGET.labels(runner=runner["name"]).set((memory["budget_mb"] or 0) / 1000)
             OUT_OF_MEMORY.labels(runner=runner["name"]).set(memory["out_of_memory"])

@@ -1,0 +1,190 @@
+"""Draw deploy/grafana's dashboard without Grafana: its own panels and queries, answered by a Prometheus, as a PNG.
+
+usage: python -m tools.draw_dashboard PROMETHEUS_URL LAST_MINUTES OUT.png
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+from PIL import Image
+
+DASHBOARD: Final = Path(__file__).parents[1] / "deploy" / "grafana" / "ai-enrichment-light.json"
+CAPTION: Final = "drawn by tools/draw_dashboard.py from the dashboard's own queries, not by Grafana"
+RATE_INTERVAL: Final = "1m"  # what Grafana makes of $__rate_interval where 15 s lie between scrapes
+STEPS: Final = 240  # between the points of a line
+KEYS: Final = 11  # lines of a legend, the largest ones
+COLOURS: Final = {"green": "#37872d", "yellow": "#f2cc0c", "orange": "#e0752d", "red": "#e02f44", "text": "#24292e"}
+SHADES: Final = {"red": ("#e02f44", "#8b0000", "#ff7383"), "orange": ("#e0752d", "#7c3f00", "#f2a65a", "#c9a227")}
+PALETTE: Final = ("#1f78c1", "#e0752d", "#629e51", "#ba43a9", "#967302", "#0a9ab0", "#705da0", "#bf1b00", "#447ebc")
+UNITS: Final = {"reqps": (1, " req/s"), "percentunit": (100, " %"), "decgbytes": (1, " GB"), "s": (1, " s")}
+
+Tree = Mapping[str, Any]
+Floats = NDArray[np.float64]
+Line = tuple[str, Floats]
+
+
+def substituted(text: str, variables: Mapping[str, str]) -> str:
+    """A query with Grafana's variables replaced, or a legend with its labels."""
+    return re.sub(r"\$(\w+)|{{(\w+)}}", lambda found: variables[found[1] or found[2]], text)
+
+
+def ask(client: httpx.Client, kind: str, **parameters: str | float) -> list[dict[str, Any]]:
+    """Prometheus' answer to a query or query_range."""
+    answer = client.get(f"/api/v1/{kind}", params=parameters).raise_for_status().json()
+    result: list[dict[str, Any]] = answer["data"]["result"]
+    return result
+
+
+def lines(client: httpx.Client, panel: Tree, variables: Mapping[str, str], times: Floats) -> Iterator[Line]:
+    """Legend and values of each of a panel's lines; of an instant query the last value alone."""
+    span = {"start": times[0], "end": times[-1], "step": times[1] - times[0]}
+    for target in panel["targets"]:
+        kind, when = ("query", {"time": times[-1]}) if target["instant"] else ("query_range", span)
+        for each in ask(client, kind, query=substituted(target["expr"], variables), **when):
+            values = np.full(times.shape, np.nan)
+            for moment, value in each.get("values") or [each["value"]]:
+                values[np.abs(times - moment).argmin()] = float(value)
+            yield substituted(target["legendFormat"], each["metric"]), values
+
+
+def field(panel: Tree, name: str) -> dict[str, Any]:
+    """What holds for the line of that name: the panel's defaults and the overrides that match it."""
+    found = {"custom": {}, **panel["fieldConfig"]["defaults"]}
+    found.setdefault("decimals", 0 if found["unit"] == "none" else 2)
+    for override in panel["fieldConfig"]["overrides"]:
+        if re.search(override["matcher"]["options"].strip("/"), name):
+            found |= {each["id"]: each["value"] for each in override["properties"]}
+    return found
+
+
+def shown(value: float, of: Tree) -> tuple[str, str]:
+    """A value with its unit, and its colour, as mappings and thresholds say."""
+    steps = of.get("thresholds", {}).get("steps", [])
+    colour = ["text", *(step["color"] for step in steps if step["value"] is None or value >= step["value"])][-1]
+    factor, unit = UNITS.get(of["unit"], (1, ""))
+    text = f"{value * factor:.{of['decimals']}f}{unit}"
+    if unit in (" s", " GB") and 0 < value < 1:
+        text = f"{value * 1000:.0f} {'ms' if unit == ' s' else 'MB'}"
+    for mapping in of.get("mappings", []):
+        options = {"nan": mapping["options"].get("result"), **mapping["options"]}
+        if found := options.get(f"{value:g}"):
+            text, colour = found["text"], found.get("color", colour).removeprefix("dark-")
+    return text, COLOURS.get(colour, colour)
+
+
+def draw_stat(figure: SubFigure, panel: Tree, drawn: Sequence[Line]) -> None:
+    for place, (name, values) in enumerate(drawn, 1):
+        text, colour = shown(values[-1], field(panel, name))
+        figure.text((place - 0.5) / len(drawn), 0.38, text, size=18, weight="bold", ha="center", color=colour)
+        if panel["options"]["textMode"] == "value_and_name":
+            figure.text((place - 0.5) / len(drawn), 0.15, name, size=9, ha="center")
+
+
+def draw_states(axes: Axes, panel: Tree, drawn: Sequence[Line], times: Floats) -> list[Artist]:
+    keys: dict[str, Artist] = {}
+    for row, (name, values) in enumerate(drawn):
+        for begin, end in pairwise([0, *np.flatnonzero(np.diff(np.nan_to_num(values))) + 1, len(values)]):
+            text, colour = shown(values[begin], field(panel, name))
+            if not np.isnan(values[begin]):
+                axes.broken_barh(
+                    [(times[begin], (end - begin) * (times[1] - times[0]))], (row - 0.4, 0.8), color=colour
+                )
+                keys[text] = Patch(color=colour, label=text)
+    axes.set_yticks(range(len(drawn)), [name for name, _ in drawn])
+    axes.invert_yaxis()
+    return list(keys.values())
+
+
+def draw_graph(axes: Axes, panel: Tree, drawn: Sequence[Line], times: Floats) -> list[Artist]:
+    keys: list[Artist] = []
+    names = sorted(name for name, _ in drawn)
+    for name, values in sorted(drawn, key=lambda line: -np.nanmax(line[1])):
+        of, known = field(panel, name), values[~np.isnan(values)]
+        label = f"{name}  {shown(known[-1], of)[0]} (max {shown(known.max(), of)[0]})"
+        colours = SHADES[of["color"]["fixedColor"]] if "fixedColor" in of["color"] else PALETTE
+        colour = colours[names.index(name) % len(colours)]  # by name, so that a route has one colour in all panels
+        steps = "steps-post" if "lineInterpolation" in of["custom"] else "default"
+        dashes = "--" if "custom.lineStyle" in of else "-"
+        keys += axes.plot(times, values, dashes, color=colour, drawstyle=steps, linewidth=1.3, label=label)
+    of = field(panel, "")
+    axes.set_yscale(of["custom"].get("scaleDistribution", {}).get("type", "linear"))
+    axes.yaxis.set_major_formatter(lambda value, _: shown(value, of)[0])
+    axes.grid(color="#eceeef")
+    if "thresholdsStyle" in of["custom"]:
+        axes.axhline(of["thresholds"]["steps"][-1]["value"], color=COLOURS["red"], linestyle=":", linewidth=1)
+    if "min" in of:
+        axes.set_ylim(bottom=0)
+        axes.locator_params(axis="y", nbins=6, integer=of["decimals"] == 0)
+    return keys[:KEYS]
+
+
+def draw(figure: SubFigure, panel: Tree, drawn: Sequence[Line], times: Floats) -> None:
+    """One panel, but for its title; sizes in columns and rows of the grid."""
+    if panel["type"] == "stat":
+        draw_stat(figure, panel, drawn)
+        return
+    drawn = [line for line in drawn if not np.isnan(line[1]).all()]
+    width, height, states = panel["gridPos"]["w"], panel["gridPos"]["h"], panel["type"] == "state-timeline"
+    columns, beside = 9 if states else 2, panel["options"]["legend"]["placement"] == "right"
+    left, right = (1.9 if states else 1.2) / width, 0.56 if beside else 1 - 0.25 / width
+    bottom = (0.9 if beside else 1.4 + 0.5 * -(-len(drawn) // columns)) / height
+    axes = figure.add_axes((left, bottom, right - left, 1 - 1.2 / height - bottom))
+    keys = (draw_states if states else draw_graph)(axes, panel, drawn, times)
+    corner = (right + 0.01, 1 - 0.9 / height) if beside else (0.2 / width, bottom - 0.85 / height)
+    axes.legend(
+        handles=keys, loc="upper left", bbox_to_anchor=corner, bbox_transform=figure.transSubfigure, borderaxespad=0,
+        ncols=1 if beside else columns, fontsize=8.5, frameon=False, handlelength=1, columnspacing=0.8,
+    )  # fmt: skip
+    apart = 60 * (1 + (times[-1] - times[0]) // 600)
+    marks = np.arange(times[0] // apart + 1, times[-1] / apart) * apart
+    axes.set_xticks(marks, [time.strftime("%H:%M", time.localtime(mark)) for mark in marks])
+    axes.set_xlim(times[0], times[-1])
+    axes.tick_params(labelsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def main(url: str, minutes: str, out: str) -> None:
+    """Ask the Prometheus at url, and write the picture."""
+    dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+    panels, times = dashboard["panels"], time.time() - float(minutes) * 60 * np.linspace(1, 0, STEPS + 1)
+    job = next(each["current"]["value"] for each in dashboard["templating"]["list"] if each["name"] == "job")
+    rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in panels) + 1
+    whole = Figure((16, rows * 0.34), dpi=100, facecolor="#f4f5f5")
+    grid = whole.add_gridspec(rows, 24, left=0, right=1, bottom=0, top=1, wspace=0, hspace=0)
+    whole.text(0.005, 1 - 0.7 / rows, dashboard["title"], size=13, weight="bold")
+    whole.text(0.995, 1 - 0.7 / rows, f"{minutes} minutes, {CAPTION}", size=10, style="italic", ha="right")
+    with httpx.Client(base_url=url, timeout=30) as client:
+        (target,) = ask(client, "query", query=f'up{{job="{job}"}}')
+        variables = {"job": job, "instance": target["metric"]["instance"], "__rate_interval": RATE_INTERVAL}
+        for panel in panels:
+            x, y, width, height = (panel["gridPos"][key] for key in "xywh")
+            figure = whole.add_subfigure(grid[y + 1 : y + 1 + height, x : x + width], facecolor="none")
+            figure.text(0.25 / width, 1 - 0.7 / height, panel["title"], size=10, weight="bold")
+            if panel["type"] != "row":
+                figure.set(facecolor="white", edgecolor="#f4f5f5", linewidth=6)
+                draw(figure, panel, list(lines(client, panel, variables, times)), times)
+    picture = io.BytesIO()
+    whole.savefig(picture)
+    Image.open(picture).convert("RGB").quantize(256).save(out, optimize=True)  # a third of the size
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])
