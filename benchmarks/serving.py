@@ -26,6 +26,7 @@ class Serving:
     """A server that may take traffic. seconds: from its start until each of /livez, /health and /readyz said yes."""
 
     url: str
+    pid: int
     seconds: dict[str, float]
     log_file: Path
 
@@ -40,9 +41,7 @@ def serving(**environment: str) -> Iterator[Serving]:
 
     Raises RuntimeError where it does not become ready.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     own = {"HOST": "127.0.0.1", "PORT": str(port), "PYROSCOPE_ENABLED": "false"}
     command = [sys.executable, "-m", "bentoml", "serve", "service:EnrichmentLight"]
     with tempfile.NamedTemporaryFile("w", suffix=".log") as log:
@@ -53,10 +52,18 @@ def serving(**environment: str) -> Iterator[Serving]:
             seconds = _wait(process, url, began)
             if "/readyz" not in seconds:
                 raise RuntimeError(f"the server did not become ready:\n{Path(log.name).read_text()[-3000:]}")
-            yield Serving(url, seconds, Path(log.name))
+            yield Serving(url, process.pid, seconds, Path(log.name))
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, began: float) -> dict[str, float]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
 import httpx
 import pytest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from benchmarks.collector import Collector, collecting
 from models.catalogue import CATALOGUE, ModelName
 from tests.serving import fake
 from tests.serving.pictures import ask, base64_of, plain
@@ -27,40 +24,10 @@ STEPS: Final = ["read", "decode", "prepare", "queue", "load", "forward", "interp
 SLOW_S: Final = 0.5
 
 
-class Collector:
-    """Takes spans over HTTP and keeps them by trace."""
-
-    def __init__(self) -> None:
-        self.traces: defaultdict[str, list[Span]] = defaultdict(list)
-        traces = self.traces
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-                    for scope in resource.scope_spans:
-                        for span in scope.spans:
-                            traces[span.trace_id.hex()].append(span)
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, format: str, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1/traces"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-
-
 @pytest.fixture(scope="module")
 def collector() -> Iterator[Collector]:
-    collector = Collector()
-    yield collector
-    collector.close()
+    with collecting() as collector:
+        yield collector
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,203 @@
+"""The service beside what one would write in an afternoon (benchmarks/plain_server.py), and beside the machine's limit.
+
+usage: python -m benchmarks.compare PICTURES --out FOLDER [--rounds 3] [--seconds 1.5] [--quick]
+
+PICTURES is a folder with bus.jpg (or names another picture by --picture). Starts both servers, checks that they agree,
+and asks them in turns, in short rounds: each route, each kind of image, each concurrency. Between the rounds the engine
+alone runs in a bare loop. Writes compare.md and compare.png. Needs the models in the store (make import).
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import cv2
+import httpx
+
+from benchmarks import limit
+from benchmarks.agreement import difference
+from benchmarks.comparison import PLAIN, SERVICE, SIDES, Cell, Run, Side, chart, report
+from benchmarks.load import Load, Question, put
+from benchmarks.serving import free_port, serving
+from models.catalogue import CATALOGUE, ModelName
+from models.store import home
+from vision.image import RGB, decode
+
+CONCURRENCIES: Final = (1, 8, 32)
+_START_S: Final = 180.0
+_HEALTH_EVERY_S: Final = 0.05
+
+
+def images(picture: RGB) -> dict[str, bytes]:
+    """The three kinds of image: a small frame and a large one as JPEG, and a crop as PNG as the backend sends it."""
+    height, width = picture.shape[:2]
+    crop = picture[height // 3 : height * 5 // 6, width // 20 : width * 3 // 10]
+    return {
+        "640×480 JPEG": _encode(cv2.resize(picture, (640, 480), interpolation=cv2.INTER_AREA), ".jpg"),
+        "1920×1080 JPEG": _encode(cv2.resize(picture, (1920, 1080), interpolation=cv2.INTER_AREA), ".jpg"),
+        f"{crop.shape[1]}×{crop.shape[0]} PNG": _encode(crop, ".png"),
+    }
+
+
+def _encode(image: Any, kind: str) -> bytes:
+    return bytes(cv2.imencode(kind, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1])
+
+
+@contextmanager
+def plain() -> Iterator[Side]:
+    """The plain server, when it answers."""
+    port = free_port()
+    command = [sys.executable, "-m", "benchmarks.plain_server", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + _START_S
+        while not _answers(f"http://127.0.0.1:{port}/health"):
+            if process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError("the plain server did not start: python -m benchmarks.plain_server 8000 says why")
+            time.sleep(0.2)
+        yield Side(PLAIN, f"http://127.0.0.1:{port}", process.pid)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+def measure(side: Side, question: Question, concurrency: int, seconds: float) -> Load:
+    """One round, with the side's memory watched and its processor time counted."""
+    before = side.cpu()
+    done = threading.Event()
+    watch = threading.Thread(target=_watch_memory, args=(side, done))
+    watch.start()
+    try:
+        load = put(side.url, [question], concurrency, seconds)
+    finally:
+        done.set()
+        watch.join()
+    side.cpu_s += side.cpu() - before
+    side.answers += len(load.latencies)
+    return load
+
+
+def _watch_memory(side: Side, done: threading.Event) -> None:
+    while not done.wait(1.0):
+        side.look_at_memory()
+
+
+@contextmanager
+def health_times(url: str) -> Iterator[list[float]]:
+    """Seconds that /health took, asked all the time for as long as the block runs."""
+    times: list[float] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(timeout=10) as client:
+            while not done.wait(_HEALTH_EVERY_S):
+                began = time.perf_counter()
+                client.get(f"{url}/health")
+                times.append(time.perf_counter() - began)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield times
+    finally:
+        done.set()
+        thread.join()
+
+
+def run(pictures: Mapping[str, bytes], names: Sequence[ModelName], rounds: int, seconds: float) -> Run:
+    """Start both, compare their answers, and ask them in turns."""
+    small = decode(next(iter(pictures.values())), 50_000_000)
+    bare = {name: limit.load(name, small, seconds / 2) for name in names}
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        plain() as plain_side,
+        _own_store(Path(folder)) as store,
+        serving(BENTOML_HOME=str(store)) as service,
+    ):
+        sides = {PLAIN: plain_side, SERVICE: Side(SERVICE, service.url, service.pid)}
+        agreement = {name: _agreement(CATALOGUE[name].route, sides, pictures) for name in names}
+        keys = [(name, kind, concurrency) for name in names for kind in pictures for concurrency in CONCURRENCIES]
+        cells = {key: Cell() for key in keys}
+        limits: dict[ModelName, list[float]] = {name: [] for name in names}
+        health: list[float] = []
+        for number in range(rounds):
+            for name in names:
+                limits[name].append(bare[name].per_second(seconds))
+            for name, kind, concurrency in keys:
+                question = Question.of(CATALOGUE[name].route, pictures[kind])
+                for side in SIDES if number % 2 == 0 else reversed(SIDES):
+                    if side == SERVICE and concurrency == max(CONCURRENCIES):
+                        with health_times(service.url) as times:
+                            load = measure(sides[side], question, concurrency, seconds)
+                        health += times
+                    else:
+                        load = measure(sides[side], question, concurrency, seconds)
+                    cells[name, kind, concurrency].rounds[side].append(load)
+            print(f"round {number + 1} of {rounds} done", file=sys.stderr)
+        for each in sides.values():
+            each.look_at_memory()
+        return Run(cells, limits, bare, sides, health, agreement, service.seconds["/readyz"])
+
+
+@contextmanager
+def _own_store(folder: Path) -> Iterator[Path]:
+    """A BENTOML_HOME for the server's metrics, with the models of the user's."""
+    (folder / "models").symlink_to(home() / "models")
+    yield folder
+
+
+def _agreement(route: str, sides: Mapping[str, Side], pictures: Mapping[str, bytes]) -> str:
+    """How far apart the two sides' answers are; also what is slow only the first time on either side."""
+    found: list[str] = []
+    for kind, picture in pictures.items():
+        question = Question.of(route, picture)
+        answers: list[Any] = []
+        for side in sides.values():
+            headers = {"Content-Type": "application/json"}
+            for _ in range(2):
+                answer = httpx.post(f"{side.url}{route}", content=question.body, headers=headers, timeout=120)
+            answers.append(answer.raise_for_status().json())
+        found.append(f"{kind}: {difference(route, *answers)}")
+    return "; ".join(found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pictures", type=Path)
+    parser.add_argument("--picture", default="bus.jpg")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1.5, help="of a round, beside what waits for its last answers")
+    parser.add_argument("--only", choices=CATALOGUE, nargs="*", help="models, all where none is named")
+    parser.add_argument("--quick", action="store_true", help="one short round with one kind of image: does it run?")
+    arguments = parser.parse_args()
+    pictures = images(decode((arguments.pictures / arguments.picture).read_bytes(), 50_000_000))
+    if arguments.quick:
+        pictures = dict([next(iter(pictures.items()))])
+        arguments.rounds, arguments.seconds = 1, 0.3
+    result = run(pictures, arguments.only or list(CATALOGUE), arguments.rounds, arguments.seconds)
+    text = report(result, pictures)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    (arguments.out / "compare.md").write_text(text, encoding="utf-8")
+    chart(result, next(iter(pictures)), arguments.out / "compare.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""The limit of the machine: the engine that serves a model, run in a bare loop on what the service would give it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from models import store
+from models.catalogue import ModelName
+from runners import batches, depth_estimator, engines, person_reid, pet_classifier, pose_estimator, threat_detector
+from runners.engines import Engine
+from settings import get_settings
+from vision.image import RGB
+
+
+@dataclass
+class Limit:
+    """A loaded engine and an input; `best` is the batch size at which it makes most images per second."""
+
+    engine: Engine
+    image: RGB
+    best: int
+
+    def per_second(self, seconds: float, batch: int | None = None) -> float:
+        """Images per second over so many seconds, at the best batch size or at `batch`."""
+        size = batch or self.best
+        images = np.stack([self.image] * size)
+        done, began = 0, time.perf_counter()
+        while time.perf_counter() - began < seconds:
+            self.engine.run(images)
+            done += size
+        return done / (time.perf_counter() - began)
+
+
+def load(name: ModelName, picture: RGB, seconds: float) -> Limit:
+    """The engine as the settings have it, each batch size tried for so many seconds. The model must be in the store."""
+    settings = get_settings()
+    stored = store.find(name)
+    if stored is None:
+        raise RuntimeError(f"{name} is not in the model store: make import")
+    prepare: dict[ModelName, Callable[[], RGB]] = {
+        "pose_estimator": lambda: pose_estimator.prepare(picture).image,
+        "threat_detector": lambda: threat_detector.prepare(picture).image,
+        "person_reid": lambda: person_reid.prepare(picture),
+        "pet_classifier": lambda: pet_classifier.prepare(picture, stored.card.input),
+        "depth_estimator": lambda: depth_estimator.prepare(picture, settings.models.depth_estimator.input_size),
+    }
+    limit = Limit(engines.load(stored, settings, None), prepare[name](), 1)
+    sizes = batches.batch_sizes(settings.models[name].max_batch_size)
+    limit.engine.warm_up([(size, *limit.image.shape) for size in sizes])
+    limit.best = max(sizes, key=lambda size: limit.per_second(seconds, size))
+    return limit
