@@ -53,6 +53,7 @@ soak: install ## 2,000 requests over all models on a budget that fits three of t
 
 # gpu: PyTorch with its CUDA, imports mounted weights at its start; cpu: no torch at all, the models of the store packed
 VARIANT ?= gpu
+# packed: the models of the store; mounted (not on a CPU): imported at the container's start
 WEIGHTS ?= $(if $(filter cpu,$(VARIANT)),packed,mounted)
 # Packages to install beside the locked ones; TensorRT: EXTRA="tensorrt-cu13>=10.13,<11"
 EXTRA ?=

@@ -32,6 +32,7 @@ from models.at_start import import_at_start
 from models.catalogue import CATALOGUE, ModelName
 from profiling import Profiler
 from runners import engines
+from runners.contract import Timing
 from runners.engines.errors import EngineError
 from runners.runner import pinned_versions
 from settings import SERVICE_NAME, get_settings
@@ -205,8 +206,12 @@ class EnrichmentLight:
             "prepare", answers.prepare, name, picture, min_confidence, SETTINGS.models, status["input"]
         )
         sent = time.time_ns()
-        result = await link.infer(name, prepared.item)
-        self._spans.of_runner(sent, result["timing"])
+        timing: Timing | None = None
+        try:
+            result = await link.infer(name, prepared.item)
+            timing = result["timing"]
+        finally:  # a request that waited until its timeout is what one wants to see
+            self._spans.of_runner(sent, timing)
         answer: Answer = await self._in_thread("post", prepared.answer, result)
         if status["untrained"]:
             answer.untrained = True

@@ -71,6 +71,7 @@ def begin() -> None:
     GPU_MEMORY.set(0)
     for name, spec in CATALOGUE.items():
         MODEL_LOADED.labels(model=name).set(0)
+        LATENCY.labels(endpoint=spec.route)
         for status in sorted({200, *STATUS.values()} - _NOT_OF_INFERENCE):
             REQUESTS.labels(endpoint=spec.route, status=str(status))
 

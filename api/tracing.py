@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -58,8 +59,14 @@ class Spans:
 
         return traced
 
-    def of_runner(self, sent: int, timing: Timing) -> None:
-        """The spans of what a runner did with an item that was sent to it at `sent` (ns since the epoch)."""
+    def of_runner(self, sent: int, timing: Timing | None) -> None:
+        """The spans of what a runner did with an item that was sent to it at `sent` (ns since the epoch).
+
+        timing: None where no result came, of whatever reason; then all of the time since is one span, `unanswered`.
+        """
+        if timing is None:
+            self._add("unanswered", sent, time.time_ns())
+            return
         self._add("queue", sent, timing["taken"])
         self._add("load", timing["taken"], timing["loaded"])
         self._add("forward", timing["loaded"], timing["forwarded"], batch=timing["batch"], engine=timing["engine"])

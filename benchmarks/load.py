@@ -73,7 +73,7 @@ async def _put(url: str, questions: Sequence[Question], concurrency: int, second
                     async with session.post(question.route, data=question.body) as response:
                         await response.read()
                         outcome = str(response.status)
-                except aiohttp.ClientError as error:
+                except (aiohttp.ClientError, TimeoutError) as error:
                     outcome = type(error).__name__
                 if outcome == "200":
                     latencies.append(time.perf_counter() - sent)

@@ -15,6 +15,8 @@ COPY --from=full /app/.venv /app/.venv
 RUN test -z "$EXTRA" || pip --python /app/.venv/bin/python install --no-cache-dir $EXTRA
 COPY --from=full --chown=bentoml:bentoml /home/bentoml/bento /home/bentoml/bento
 # BENTOML_HOME must be writable: with a volume or a tmpfs there and over /tmp the rest of the image can be read-only.
+# Whether weights at the documented paths are imported at the start: where none are packed.
+ARG IMPORT=false
 # BENTOML_CONTAINERIZED is left out: with it BentoML would not start a dead runner anew and end the whole container.
 ENV PATH=/app/.venv/bin:$PATH \
     LANG=C.UTF-8 \
@@ -23,6 +25,7 @@ ENV PATH=/app/.venv/bin:$PATH \
     BENTOML_HOME=/cache/bentoml \
     BENTOML_CONFIG=/home/bentoml/bento/src/configuration.yaml \
     BENTOML_DO_NOT_TRACK=True \
+    ENRICHMENT_IMPORT_AT_START=${IMPORT} \
     YOLO_CONFIG_DIR=/tmp/ultralytics
 USER bentoml
 WORKDIR /home/bentoml/bento/src

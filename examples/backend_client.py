@@ -37,9 +37,13 @@ class EnrichmentError(RuntimeError):
     """The service's answer is an error. `final`: asking again is useless (4xx but 429)."""
 
     def __init__(self, response: httpx.Response) -> None:
-        error = response.json()["error"]
-        super().__init__(f"{response.status_code} {error['code']}: {error['message']} ({error['request_id']})")
-        self.code: str = error["code"]
+        try:
+            error = response.json()["error"]
+            self.code: str = error["code"]
+            said = f"{error['code']}: {error['message']} ({error['request_id']})"
+        except (ValueError, KeyError, TypeError):  # of a proxy in between, or of another service
+            self.code, said = "unknown", response.text[:200]
+        super().__init__(f"{response.status_code} {said}")
         self.final = response.status_code < 500 and response.status_code != 429
 
 
@@ -78,8 +82,14 @@ class EnrichmentClient:
             error = EnrichmentError(response)
             if error.final or attempt == _ATTEMPTS:
                 raise error
-            await asyncio.sleep(min(float(response.headers.get("Retry-After", 1)), 2.0))
+            await asyncio.sleep(_pause(response))
         raise AssertionError("unreachable")
+
+
+def _pause(response: httpx.Response) -> float:
+    """Seconds before the next attempt: what the answer asks for, 2 at most; 1 where that is no number."""
+    asked = response.headers.get("Retry-After", "")
+    return min(float(asked), 2.0) if asked.isdecimal() else 1.0
 
 
 def embedding_by_bentoml(url: str, image: bytes) -> list[float]:

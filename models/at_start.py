@@ -27,18 +27,20 @@ def import_at_start(names: Sequence[ModelName]) -> None:
     if not names:
         return
     logger.info("importing %s before serving", ", ".join(names))
-    importer = subprocess.Popen(
-        [sys.executable, "-m", "models.import_models", *names], cwd=_ROOT, start_new_session=True
-    )
-
     received: list[int] = []
+    importer: subprocess.Popen[bytes] | None = None
 
     def stop(signum: int, _: FrameType | None) -> None:
         received.append(signum)
-        with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
-            os.killpg(importer.pid, signal.SIGTERM)  # the processes that it converts in, too
+        if importer is not None:
+            with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+                os.killpg(importer.pid, signal.SIGTERM)  # the processes that it converts in, too
 
     former = {signum: signal.signal(signum, stop) for signum in (signal.SIGTERM, signal.SIGINT)}
+    command = [sys.executable, "-m", "models.import_models", *names]
+    importer = subprocess.Popen(command, cwd=_ROOT, start_new_session=True)
+    if received:
+        stop(received[0], None)
     code = importer.wait()
     for signum, handler in former.items():
         signal.signal(signum, handler)

@@ -22,6 +22,9 @@ from typing import Final
 
 import yaml
 
+from models import store
+from models.catalogue import CATALOGUE
+
 ROOT: Final = Path(__file__).parents[1]
 NAME: Final = "ai-enrichment-light"
 # The GPU's image brings torch with its CUDA; on a CPU nothing of torch is needed.
@@ -32,19 +35,25 @@ def main() -> None:
     """Build, and print the image's name."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--variant", choices=REQUIREMENTS, default="gpu")
-    parser.add_argument("--weights", choices=("packed", "mounted"), default="packed")
+    parser.add_argument("--weights", choices=("packed", "mounted"), help="default: packed on a CPU, else mounted")
     parser.add_argument("--extra", default="", help="packages to install beside the locked ones, as for pip")
     parser.add_argument("--tag", help="of the image; default: the version, with -cpu for that variant")
     arguments = parser.parse_args()
+    weights = arguments.weights or ("packed" if arguments.variant == "cpu" else "mounted")
     image = f"{NAME}:{arguments.tag or default_tag(arguments.variant)}"
     full = f"{image}-full"
-    with store(packed=arguments.weights == "packed") as home:
+    if weights == "mounted" and arguments.variant == "cpu":
+        parser.error("the CPU's image has no torch and can't import mounted weights: --weights packed")
+    with store_of(packed(weights)) as home:
         bento = build(arguments.variant, home)
         run("bentoml", "containerize", bento, "-t", full, "--opt", "progress=plain", home=home)
-    values = {"FULL": full, "VARIANT": arguments.variant, "EXTRA": arguments.extra}
+    importing = "true" if weights == "mounted" else "false"
+    values = {"FULL": full, "VARIANT": arguments.variant, "IMPORT": importing, "EXTRA": arguments.extra}
     options = [part for name, value in values.items() for part in ("--build-arg", f"{name}={value}")]
-    run("docker", "build", *options, "-t", image, "-f", "deploy/slim.Dockerfile", "deploy")
-    run("docker", "rmi", full)
+    try:
+        run("docker", "build", *options, "-t", image, "-f", "deploy/slim.Dockerfile", "deploy")
+    finally:
+        run("docker", "rmi", full)
     print(image)
 
 
@@ -54,17 +63,28 @@ def default_tag(variant: str) -> str:
     return f"{project['version']}{'-cpu' if variant == 'cpu' else ''}"
 
 
+def packed(weights: str) -> bool:
+    """Whether the models of the store go into the image; says which do. Ends the program where there are none."""
+    if weights == "mounted":
+        return False
+    missing = [name for name in CATALOGUE if store.find(name) is None]
+    if len(missing) == len(CATALOGUE):
+        sys.exit("no model is in the store, so there is nothing to pack: make import")
+    if missing:
+        print(f"NOT IN THE STORE, SO NOT IN THE IMAGE: {', '.join(missing)}; their routes will answer 503", flush=True)
+    return True
+
+
 @contextmanager
-def store(*, packed: bool) -> Iterator[Path | None]:
-    """BENTOML_HOME to build from: the user's own (None), or one without models that is gone afterwards."""
-    if packed:
-        yield None
-        return
+def store_of(models: bool) -> Iterator[Path]:
+    """BENTOML_HOME to build from, gone afterwards: with the models of the user's, or without any."""
     with tempfile.TemporaryDirectory() as folder:
+        if models:
+            (Path(folder) / "models").symlink_to(store.home() / "models")
         yield Path(folder)
 
 
-def build(variant: str, home: Path | None) -> str:
+def build(variant: str, home: Path) -> str:
     """`bentoml build` by bentofile.yaml with the variant's requirements; returns the bento's tag."""
     bentofile = yaml.safe_load((ROOT / "bentofile.yaml").read_text(encoding="utf-8"))
     bentofile["python"]["requirements_txt"] = REQUIREMENTS[variant]

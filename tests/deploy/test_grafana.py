@@ -163,6 +163,11 @@ def test_the_metrics_of_a_query_are_found(query: str, expected: set[str]) -> Non
     assert metrics(query) == expected
 
 
+def test_the_processes_are_told_apart_by_what_is_theirs_in_an_image_too() -> None:
+    # There `service_name` is the bento's in every process, and the runner's would be counted as the API's.
+    assert not [query for query in queries() if "service_name" in query]
+
+
 @pytest.mark.serve
 def test_every_metric_of_the_queries_is_exposed(client: httpx.Client) -> None:
     for route in ROUTES:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,13 +11,13 @@ import httpx
 import pytest
 import yaml
 
+from tests.deploy.test_grafana import metrics
 from tests.serving.pictures import ask, plain
 from tests.serving.server import ROOT, serving
 from tests.serving.test_metrics import samples
 
 PROMETHEUS: Final = ROOT / "deploy" / "prometheus"
 OF_PROMETHEUS: Final = {"up"}
-_METRIC: Final = re.compile(r"\b(up|enrichment_light_\w+)\b")
 
 
 def rules() -> list[dict[str, Any]]:
@@ -39,7 +38,7 @@ def test_every_metric_of_the_rules_is_exposed(tmp_path: Path) -> None:
     with serving(tmp_path, {}) as server, httpx.Client(base_url=server.url, timeout=30) as client:
         assert ask(client, "/person-reid", plain((1, 2, 3))).status_code == 200
         exposed = set(samples(client))
-    asked = {metric for rule in rules() for metric in _METRIC.findall(rule["expr"])}
+    asked = set().union(*(metrics(rule["expr"]) for rule in rules()))
     assert len(asked) > 5
     assert asked - OF_PROMETHEUS <= exposed
 

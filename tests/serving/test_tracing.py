@@ -89,6 +89,18 @@ def test_queueing_shows_as_queueing(client: httpx.Client, server: Server, collec
     assert seconds["forward"] < SLOW_S / 2
 
 
+def test_a_request_that_was_not_answered_shows_how_long_it_waited(
+    client: httpx.Client, server: Server, collector: Collector
+) -> None:
+    body = {"image_base64": base64_of(plain(fake.RAISES))}
+    trace, parent = f"{2500:032x}", f"{2500:016x}"
+    assert client.post("/person-reid", headers={"traceparent": f"00-{trace}-{parent}-01"}, json=body).status_code == 500
+    server.wait(lambda: any(span.parent_span_id.hex() == parent for span in collector.traces[trace]), "traced", 10)
+    names = {span.name for span in collector.traces[trace]}
+    assert {"read", "decode", "prepare", "unanswered"} <= names
+    assert not names & {"queue", "forward", "post"}
+
+
 def test_what_machines_ask_all_the_time_is_not_traced(
     client: httpx.Client, server: Server, collector: Collector
 ) -> None:
