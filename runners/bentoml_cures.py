@@ -9,6 +9,9 @@ from __future__ import annotations
 from typing import Any, Final
 
 from bentoml._internal.marshal.dispatcher import Optimizer
+from opentelemetry import context
+from opentelemetry.instrumentation import asgi
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 
 # BentoML closes the session between two services after 100 requests or 300 s, with other calls still on it: 5 % of the
 # requests fail at concurrency 8, 26 % at 32. Numbers that are never reached. The age must be a float.
@@ -29,8 +32,25 @@ class PromptOptimizer(Optimizer):
         self.wait = 0
 
 
+class FreshTraces(OpenTelemetryMiddleware):
+    """The middleware that makes a request's span, without what the request before has left behind.
+
+    uvicorn starts the next request of a kept connection from within the one that ends, and so with its span as the
+    current one: all requests of a connection became one trace.
+    """
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """See OpenTelemetryMiddleware."""
+        token = context.attach(context.Context())
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            context.detach(token)
+
+
 def install() -> None:
-    """Make every dispatcher created from now on use PromptOptimizer. To be called before BentoML builds the service."""
+    """Make BentoML use these classes from now on. To be called before it builds the service."""
     from bentoml._internal.marshal import dispatcher
 
     dispatcher.Optimizer = PromptOptimizer  # type: ignore[misc]
+    asgi.OpenTelemetryMiddleware = FreshTraces  # type: ignore[misc]

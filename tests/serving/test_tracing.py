@@ -77,6 +77,20 @@ def test_a_request_is_one_trace_with_its_steps_one_after_the_other(
     assert attributes(forward) == {"enrichment.batch": 1, "enrichment.engine": "openvino"}
 
 
+def test_requests_over_one_connection_are_traces_of_their_own(
+    client: httpx.Client, server: Server, collector: Collector
+) -> None:
+    collector.traces.clear()
+    body = {"image_base64": base64_of(plain((1, 2, 3)))}
+    for _ in range(3):  # with no trace of the caller's, over httpx's kept connection
+        assert client.post("/person-reid", json=body).status_code == 200
+    server.wait(lambda: len(collector.traces) == 3, "traced", 10)
+    time.sleep(0.5)
+    for spans in collector.traces.values():
+        assert [span.name for span in spans if span.kind == Span.SPAN_KIND_SERVER] == ["POST /person-reid"]
+        assert sorted(span.name for span in spans if span.name in STEPS) == sorted(STEPS)
+
+
 def test_queueing_shows_as_queueing(client: httpx.Client, server: Server, collector: Collector) -> None:
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(ask, client, "/person-reid", plain(fake.sleeper(SLOW_S)))
