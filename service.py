@@ -6,11 +6,13 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 import bentoml
 from starlette.applications import Starlette
@@ -32,7 +34,7 @@ from models.at_start import import_at_start
 from models.catalogue import CATALOGUE, ModelName
 from profiling import Profiler
 from runners import engines
-from runners.contract import Timing
+from runners.contract import Item, Timing
 from runners.engines.errors import EngineError
 from runners.runner import pinned_versions
 from settings import SERVICE_NAME, get_settings
@@ -42,6 +44,9 @@ logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers t
 
 SETTINGS: Final = get_settings()
 RUNNERS: Final = runners.compose(SETTINGS)
+
+READ_AT_ONCE: Final = 2**19  # bytes of a body; parsing them takes less than a millisecond
+T = TypeVar("T")
 
 _IMAGE_ERRORS: Final[Mapping[type[images.ImageError], ErrorCode]] = {
     images.DamagedImage: "invalid_image",
@@ -65,6 +70,15 @@ async def _index(_: Request) -> Response:
 
 
 _PAGES: Final = Starlette(routes=[Route("/health", _health), Route("/", _index)])
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A request's picture and item. decoded: when the picture was there, by time.perf_counter()."""
+
+    picture: answers.Picture
+    prepared: answers.Prepared
+    decoded: float
 
 
 @bentoml.service(
@@ -170,9 +184,7 @@ class EnrichmentLight:
     async def _respond(self, name: ModelName, received: Received) -> Response:
         self._spans.describe(model=name, request_id=request_id())
         try:
-            answer = await self._answer(name, received)
-            # On a thread: a large depth map's is 20 MB of text.
-            body = await self._in_thread("encode", partial(answer.model_dump_json, exclude_none=True))
+            body = await self._answer(name, received)
         except ApiError as error:
             return error.response(request_id())
         except Exception:  # BentoML would log it under an id of its own, which the caller does not have
@@ -180,42 +192,75 @@ class EnrichmentLight:
             return internal_error().response(request_id())
         return Response(body, media_type="application/json")
 
-    async def _answer(self, name: ModelName, received: Received) -> Answer:
+    async def _answer(self, name: ModelName, received: Received) -> bytes:
         self._check_assigned(name)
-        # First of all: a client's mistake must never be a 5xx.
-        request, pixels = await self._in_thread("read", _read, received)
+        # First of all: a client's mistake must never be a 5xx. A small body is read sooner than a thread is woken.
+        if len(received.body) <= READ_AT_ONCE:
+            request, pixels = self._read(received)
+        else:
+            request, pixels = await self._in_thread(self._read, received)
         self._links[name].model(name)  # before the work of decoding: can it be answered at all?
         async with self._budget.hold(pixels):
             return await self._answer_picture(name, request)
 
-    async def _answer_picture(self, name: ModelName, request: ImageRequest) -> Answer:
-        picture, min_confidence = await self._in_thread("decode", _open, request)
-        began = time.perf_counter()
-        answer = await self._ask(name, picture, min_confidence)
-        if isinstance(answer, PetResponse) and answer.is_household_pet:
-            answer = await self._veto(answer, picture)
-        elapsed = time.perf_counter() - began
-        metrics.LATENCY.labels(endpoint=CATALOGUE[name].route).observe(elapsed)
-        answer.inference_time_ms = round(elapsed * 1000, 2)
-        return answer
+    async def _answer_picture(self, name: ModelName, request: ImageRequest) -> bytes:
+        opened = await self._in_thread(self._open, name, request)
+        result = await self._ask(name, opened.prepared.item)
+        answer, body = await self._in_thread(self._post, name, opened, result)
+        if body is None:
+            assert isinstance(answer, PetResponse)
+            answer = await self._veto(answer, opened.picture)
+            body = await self._in_thread(self._encode, name, opened, answer)
+        return body
 
-    async def _ask(self, name: ModelName, picture: answers.Picture, min_confidence: float | None) -> Answer:
-        link = self._links[name]
-        status = link.model(name)
-        prepared = await self._in_thread(
-            "prepare", answers.prepare, name, picture, min_confidence, SETTINGS.models, status["input"]
-        )
+    async def _ask(self, name: ModelName, item: Item) -> Any:
         sent = time.time_ns()
         timing: Timing | None = None
         try:
-            result = await link.infer(name, prepared.item)
+            result = await self._links[name].infer(name, item)
             timing = result["timing"]
+            return result
         finally:  # a request that waited until its timeout is what one wants to see
             self._spans.of_runner(sent, timing)
-        answer: Answer = await self._in_thread("post", prepared.answer, result)
-        if status["untrained"]:
-            answer.untrained = True
-        return answer
+
+    # What follows runs on threads.
+
+    def _read(self, received: Received) -> tuple[ImageRequest, int]:
+        """A request and the pixels of its image, by the header. Raises ApiError for whatever is wrong with either."""
+        with self._spans.step("read"):
+            request = parse(received, SETTINGS.limits.max_image_bytes)
+            with _image_errors():
+                return request, images.count_pixels(request.image, SETTINGS.limits.max_pixels)
+
+    def _open(self, name: ModelName, request: ImageRequest) -> Opened:
+        """The picture, and what the model is to be given. Raises ApiError for a damaged image or a box outside."""
+        with self._spans.step("decode"), _image_errors():
+            image = images.decode(request.image, SETTINGS.limits.max_pixels)
+            picture = answers.Picture.of(image, request.box)
+        decoded = time.perf_counter()
+        return Opened(picture, self._prepare(name, picture, request.min_confidence), decoded)
+
+    def _prepare(self, name: ModelName, picture: answers.Picture, min_confidence: float | None) -> answers.Prepared:
+        with self._spans.step("prepare"):
+            model_input = self._links[name].model(name)["input"]
+            return answers.prepare(name, picture, min_confidence, SETTINGS.models, model_input)
+
+    def _post(self, name: ModelName, opened: Opened, result: Any) -> tuple[Answer, bytes | None]:
+        """The answer, encoded unless somebody else has to look at it first."""
+        with self._spans.step("post"):
+            answer = opened.prepared.answer(result)
+        if isinstance(answer, PetResponse) and answer.is_household_pet:
+            return answer, None
+        return answer, self._encode(name, opened, answer)
+
+    def _encode(self, name: ModelName, opened: Opened, answer: Answer) -> bytes:
+        with self._spans.step("encode"):
+            elapsed = time.perf_counter() - opened.decoded
+            metrics.LATENCY.labels(endpoint=CATALOGUE[name].route).observe(elapsed)
+            answer.inference_time_ms = round(elapsed * 1000, 2)
+            if self._links[name].model(name)["untrained"]:
+                answer.untrained = True
+            return answer.model_dump_json(exclude_none=True).encode()
 
     async def _veto(self, answer: PetResponse, picture: answers.Picture) -> PetResponse:
         """No household pet where a person is in the picture: a classifier of cats and dogs calls people dogs, too.
@@ -226,7 +271,8 @@ class EnrichmentLight:
         threshold = SETTINGS.models.pet_classifier.person_veto
         if threshold == 0 or statuses["pose_estimator"]["state"] not in health.LOADED:
             return answer
-        pose = await self._ask("pose_estimator", picture, threshold)
+        prepared = await self._in_thread(self._prepare, "pose_estimator", picture, threshold)
+        pose = prepared.answer(await self._ask("pose_estimator", prepared.item))
         assert isinstance(pose, PoseResponse)
         answer.person_in_view = pose.num_people > 0
         answer.is_household_pet = not answer.person_in_view
@@ -243,24 +289,9 @@ class EnrichmentLight:
         _, report = health.report(self._runners, 0)
         metrics.set_gauges(report)
 
-    async def _in_thread(self, step: str, function: Any, *args: Any) -> Any:
-        """step: what it is called in a trace."""
-        traced = partial(self._spans.around(step, function), *args)
-        return await asyncio.get_running_loop().run_in_executor(self._pictures, traced)
-
-
-def _read(received: Received) -> tuple[ImageRequest, int]:
-    """A request and the pixels of its image, by the header. Raises ApiError for whatever is wrong with either."""
-    request = parse(received, SETTINGS.limits.max_image_bytes)
-    with _image_errors():
-        return request, images.count_pixels(request.image, SETTINGS.limits.max_pixels)
-
-
-def _open(request: ImageRequest) -> tuple[answers.Picture, float | None]:
-    """The picture and the option of a request. Raises ApiError for a damaged image or a box outside of it."""
-    with _image_errors():
-        image = images.decode(request.image, SETTINGS.limits.max_pixels)
-        return answers.Picture.of(image, request.box), request.min_confidence
+    async def _in_thread(self, function: Callable[..., T], *args: Any) -> T:
+        call = partial(copy_context().run, function, *args)  # the request's span is the current one there, too
+        return await asyncio.get_running_loop().run_in_executor(self._pictures, call)
 
 
 @contextmanager

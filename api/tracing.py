@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import Any, Final, ParamSpec, TypeVar
+from contextlib import AbstractContextManager
+from typing import Any, Final
 
 from bentoml._internal.configuration.containers import BentoMLContainer
-from opentelemetry import context
 from opentelemetry.trace import NoOpTracer, Tracer, get_current_span
 
 from runners.contract import Timing
 from settings import Tracing
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 # Asked by machines all the time. Regular expressions, searched for in the URL.
 UNTRACED: Final = ("/health$", "/healthz$", "/livez$", "/readyz$", "/metrics$")
@@ -49,15 +45,9 @@ class Spans:
         """Attributes of the request's own span."""
         get_current_span().set_attributes({f"enrichment.{name}": value for name, value in attributes.items()})
 
-    def around(self, name: str, function: Callable[P, T]) -> Callable[P, T]:
-        """`function`, with a span around it on whatever thread it is called; its parent is the span current now."""
-        parent = context.get_current()
-
-        def traced(*args: P.args, **kwargs: P.kwargs) -> T:
-            with self._tracer.start_as_current_span(name, parent):
-                return function(*args, **kwargs)
-
-        return traced
+    def step(self, name: str) -> AbstractContextManager[object]:
+        """A span for as long as the block runs."""
+        return self._tracer.start_as_current_span(name)
 
     def of_runner(self, sent: int, timing: Timing | None) -> None:
         """The spans of what a runner did with an item that was sent to it at `sent` (ns since the epoch).

@@ -26,7 +26,7 @@ _MIXINS: Final[Mapping[ModelName, tuple[type[Runner], Network]]] = MappingProxyT
 
 def compose(settings: Settings) -> Mapping[ModelName, bentoml.Service[Any]]:
     """The runner service of each assigned model: the same one five times, or five."""
-    bentoml_cures.install()
+    bentoml_cures.install(tracing=settings.tracing.endpoint is not None)
     names = settings.assigned()
     if settings.placement == "isolated":
         return {name: _service(f"enrichment-{name.replace('_', '-')}", [name], settings) for name in names}

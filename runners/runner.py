@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar, cast
 
 import bentoml
 
@@ -59,13 +59,20 @@ class Network:
 def batchable(name: ModelName) -> Callable[[Method], Method]:
     """A BentoML API with adaptive batching, sized by the model's settings."""
     settings = get_settings()
-    decorator: Callable[[Method], Method] = bentoml.api(
+    decorator = bentoml.api(
         batchable=True,
         max_batch_size=settings.models[name].max_batch_size,
         # BentoML drops what it expects to take longer, with a 503. The API's own timeout is the one that is meant.
         max_latency_ms=int(settings.limits.request_timeout_s * 1000) * 10,
     )
-    return decorator
+
+    def api(method: Method) -> Method:
+        made: Any = decorator(method)
+        # Said once: BentoML would make the output's whole JSON schema anew for each answer to find it out.
+        made.output_spec.media_type = "application/json"
+        return cast(Method, made)
+
+    return api
 
 
 class Runner:
