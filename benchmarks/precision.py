@@ -1,6 +1,6 @@
 """What reduced precision costs in accuracy: each model's answers in bf16 against f32, on a folder of images.
 
-usage: python -m benchmarks.precision FOLDER [--engine openvino|torch]
+usage: python -m benchmarks.precision FOLDER [--engine openvino|torch] [--precision bf16|auto]
 
 FOLDER holds pictures, and below `reid/` crops of people, which alone count for re-identification.
 Prints the Markdown table of README "Precision". The figures hold for the processor they were measured on.
@@ -130,13 +130,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--engine", choices=["openvino", "torch"], default="openvino")
+    parser.add_argument("--precision", choices=["bf16", "auto"], default="bf16")
     arguments = parser.parse_args()
     paths = sorted(path for path in arguments.folder.rglob("*") if path.suffix in {".jpg", ".png", ".webp"})
     pictures = {path: read(path) for path in paths}
-    print(f"| model | pictures | bf16 against f32, {arguments.engine} |\n|---|---|---|")
+    print(f"| model | pictures | {arguments.precision} against f32, {arguments.engine} |\n|---|---|---|")
     for name in CATALOGUE:
         images = [image for path, image in pictures.items() if name != "person_reid" or path.parent.name == "reid"]
-        exact, reduced = (pipeline(name, arguments.engine, precision).run(images) for precision in ("f32", "bf16"))
+        exact, reduced = (
+            pipeline(name, arguments.engine, precision).run(images) for precision in ("f32", arguments.precision)
+        )
         results: Pairs = [(one[0], other[0]) for one, other in zip(exact, reduced, strict=True)]
         answers: Pairs = [(one[1], other[1]) for one, other in zip(exact, reduced, strict=True)]
         print(f"| {name} | {len(images)} | {_COMPARE[name](results, answers)} |", flush=True)

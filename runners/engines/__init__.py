@@ -144,4 +144,4 @@ def load(stored: StoredModel, settings: Settings, gpu: Gpu | None) -> Engine:
     from runners.engines.openvino import OpenVinoEngine
 
     precision = OpenVinoEngine.auto_precision(stored.card.name) if settings.precision == "auto" else settings.precision
-    return OpenVinoEngine(stored.graph, precision, threads=settings.cpu_threads)
+    return OpenVinoEngine(stored.graph, precision, model=stored.card.name, threads=settings.cpu_threads)

@@ -107,7 +107,9 @@ def test_a_gun_is_called_a_gun(make: Make, shared: Path, images: dict[str, RGB],
     conversion = convert("threat_detector", weights, tmp_path)
     usual = make("threat_detector", "openvino", "f32")
     assert usual.stored.card.labels == conversion.labels == ("Gun", "explosion", "grenade", "knife")
-    tuned = Pipeline(usual.stored, OpenVinoEngine(tmp_path / "graph.onnx", "f32", threads=0), usual.settings)
+    tuned = Pipeline(
+        usual.stored, OpenVinoEngine(tmp_path / "graph.onnx", "f32", model="threat_detector", threads=0), usual.settings
+    )
     ((_, answer),) = tuned.run([images["gun_pistol_1.jpg"]])
     assert isinstance(answer, ThreatResponse)
     assert answer.is_threat
