@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Pictures for the benchmarks; none come with the project.
 PICTURES ?= ../shared/images
 
-.PHONY: help install import run test check bench soak image lock
+.PHONY: help install import run test check bench soak compare image lock
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -50,6 +50,9 @@ bench: install ## how long starts and first requests take, with the models of th
 
 soak: install ## 2,000 requests over all models on a budget that fits three of them; PICTURES=folder
 	$(BIN)/python -m benchmarks.residency $(PICTURES) --requests 2000 --budget-mb 1200
+
+compare: install ## the service beside a plain server and the machine's limit, a quarter of an hour; into benchmarks/
+	$(BIN)/python -m benchmarks.compare $(PICTURES) --out benchmarks
 
 # gpu: PyTorch with its CUDA, imports mounted weights at its start; cpu: no torch at all, the models of the store packed
 VARIANT ?= gpu

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from api.schemas import PetResponse
+from runners.engines.errors import EngineError
+from runners.engines.parts import cut
 from settings import EngineChoice
 from tests.parity.conftest import Make
 from vision.image import RGB
@@ -46,6 +48,23 @@ def test_the_same_probabilities(
         differences[name] = abs(expected["cats"] - answer.probabilities["cat"])
         assert answer.probabilities["dog"] == pytest.approx(1 - answer.probabilities["cat"], abs=1e-3)
     assert max(differences.values()) <= 0.01, max(differences, key=lambda name: differences[name])
+
+
+def test_auto_precision_stays_within_its_bounds(make: Make, images: dict[str, RGB]) -> None:
+    exact, reduced = (make("pet_classifier", "openvino", precision) for precision in ("f32", "auto"))
+    if reduced.engine.precision == "f32":
+        pytest.skip("this processor has no bf16")
+    assert reduced.engine.precision == "f32+bf16"
+    for (_, one), (_, other) in zip(exact.run(list(images.values())), reduced.run(list(images.values())), strict=True):
+        assert isinstance(one, PetResponse)
+        assert isinstance(other, PetResponse)
+        assert (one.pet_type, one.is_household_pet) == (other.pet_type, other.is_household_pet)
+        assert one.probabilities["cat"] == pytest.approx(other.probabilities["cat"], abs=0.03)
+
+
+def test_a_graph_without_the_node_to_cut_at_is_refused(make: Make) -> None:
+    with pytest.raises(EngineError, match="the graph has no node /resnet/nowhere"):
+        cut(make("pet_classifier", "openvino", "f32").stored.graph, "/resnet/nowhere")
 
 
 def test_pets_are_told_from_the_rest(make: Make, images: dict[str, RGB]) -> None:
