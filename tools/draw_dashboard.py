@@ -97,6 +97,7 @@ def draw_stat(figure: SubFigure, panel: Tree, drawn: Sequence[Line]) -> None:
 
 
 def draw_states(axes: Axes, panel: Tree, drawn: Sequence[Line], times: Floats) -> list[Artist]:
+    """A bar of colours for each line; what is to stand in the legend."""
     keys: dict[str, Artist] = {}
     for row, (name, values) in enumerate(drawn):
         for begin, end in pairwise([0, *np.flatnonzero(np.diff(np.nan_to_num(values))) + 1, len(values)]):
@@ -112,6 +113,7 @@ def draw_states(axes: Axes, panel: Tree, drawn: Sequence[Line], times: Floats) -
 
 
 def draw_graph(axes: Axes, panel: Tree, drawn: Sequence[Line], times: Floats) -> list[Artist]:
+    """Curves; what is to stand in the legend."""
     keys: list[Artist] = []
     names = sorted(name for name, _ in drawn)
     for name, values in sorted(drawn, key=lambda line: -np.nanmax(line[1])):
