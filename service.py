@@ -45,7 +45,6 @@ logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers t
 SETTINGS: Final = get_settings()
 RUNNERS: Final = runners.compose(SETTINGS)
 
-READ_AT_ONCE: Final = 2**19  # bytes of a body; parsing them takes less than a millisecond
 T = TypeVar("T")
 
 _IMAGE_ERRORS: Final[Mapping[type[images.ImageError], ErrorCode]] = {
@@ -74,11 +73,15 @@ _PAGES: Final = Starlette(routes=[Route("/health", _health), Route("/", _index)]
 
 @dataclass(frozen=True)
 class Opened:
-    """A request's picture and item. decoded: when the picture was there, by time.perf_counter()."""
+    """A request's picture and item. decoded: when the picture was there, by time.perf_counter().
+
+    untrained: whether the model that is to answer is a stand-in; kept, as its runner may be gone when it has answered.
+    """
 
     picture: answers.Picture
     prepared: answers.Prepared
     decoded: float
+    untrained: bool
 
 
 @bentoml.service(
@@ -194,11 +197,8 @@ class EnrichmentLight:
 
     async def _answer(self, name: ModelName, received: Received) -> bytes:
         self._check_assigned(name)
-        # First of all: a client's mistake must never be a 5xx. A small body is read sooner than a thread is woken.
-        if len(received.body) <= READ_AT_ONCE:
-            request, pixels = self._read(received)
-        else:
-            request, pixels = await self._in_thread(self._read, received)
+        # First of all: a client's mistake must never be a 5xx. On a thread: a header can be made to take long.
+        request, pixels = await self._in_thread(self._read, received)
         self._links[name].model(name)  # before the work of decoding: can it be answered at all?
         async with self._budget.hold(pixels):
             return await self._answer_picture(name, request)
@@ -238,7 +238,8 @@ class EnrichmentLight:
             image = images.decode(request.image, SETTINGS.limits.max_pixels)
             picture = answers.Picture.of(image, request.box)
         decoded = time.perf_counter()
-        return Opened(picture, self._prepare(name, picture, request.min_confidence), decoded)
+        untrained = self._links[name].model(name)["untrained"]
+        return Opened(picture, self._prepare(name, picture, request.min_confidence), decoded, untrained)
 
     def _prepare(self, name: ModelName, picture: answers.Picture, min_confidence: float | None) -> answers.Prepared:
         with self._spans.step("prepare"):
@@ -258,7 +259,7 @@ class EnrichmentLight:
             elapsed = time.perf_counter() - opened.decoded
             metrics.LATENCY.labels(endpoint=CATALOGUE[name].route).observe(elapsed)
             answer.inference_time_ms = round(elapsed * 1000, 2)
-            if self._links[name].model(name)["untrained"]:
+            if opened.untrained:
                 answer.untrained = True
             return answer.model_dump_json(exclude_none=True).encode()
 

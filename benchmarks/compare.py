@@ -12,11 +12,10 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +28,7 @@ from benchmarks.comparison import PLAIN, SERVICE, SIDES, Cell, Run, Side, chart,
 from benchmarks.load import Load, Question, put
 from benchmarks.serving import free_port, serving
 from models.catalogue import CATALOGUE, ModelName
-from models.store import home
+from models.store import borrowed_home
 from vision.image import RGB, decode
 
 CONCURRENCIES: Final = (1, 8, 32)
@@ -125,10 +124,9 @@ def run(pictures: Mapping[str, bytes], names: Sequence[ModelName], rounds: int, 
     small = decode(next(iter(pictures.values())), 50_000_000)
     bare = {name: limit.load(name, small, seconds / 2) for name in names}
     with (
-        tempfile.TemporaryDirectory() as folder,
         plain() as plain_side,
-        _own_store(Path(folder)) as store,
-        serving(BENTOML_HOME=str(store)) as service,
+        borrowed_home() as own_home,
+        serving(BENTOML_HOME=str(own_home)) as service,
     ):
         sides = {PLAIN: plain_side, SERVICE: Side(SERVICE, service.url, service.pid)}
         agreement = {name: _agreement(CATALOGUE[name].route, sides, pictures) for name in names}
@@ -149,24 +147,18 @@ def run(pictures: Mapping[str, bytes], names: Sequence[ModelName], rounds: int, 
             for name, kind, concurrency in keys:
                 question = Question.of(CATALOGUE[name].route, pictures[kind])
                 for side in SIDES if number % 2 == 0 else reversed(SIDES):
-                    if side == SERVICE and concurrency == max(CONCURRENCIES):
-                        with health_times(service.url) as times:
-                            load = measure(sides[side], question, concurrency, seconds)
-                        health += times
-                    else:
+                    watched = side == SERVICE and concurrency == max(CONCURRENCIES)
+                    watch: AbstractContextManager[list[float]] = (
+                        health_times(service.url) if watched else nullcontext([])
+                    )
+                    with watch as times:
                         load = measure(sides[side], question, concurrency, seconds)
+                    health += times
                     cells[name, kind, concurrency].rounds[side].append(load)
             print(f"round {number + 1} of {rounds} done", file=sys.stderr)
         for each in sides.values():
             each.look_at_memory()
         return Run(cells, limits, bare, sides, health, agreement, service.seconds["/readyz"])
-
-
-@contextmanager
-def _own_store(folder: Path) -> Iterator[Path]:
-    """A BENTOML_HOME for the server's metrics, with the models of the user's."""
-    (folder / "models").symlink_to(home() / "models")
-    yield folder
 
 
 def _agreement(route: str, sides: Mapping[str, Side], pictures: Mapping[str, bytes]) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -24,7 +23,7 @@ import psutil
 from benchmarks.load import Load, Question, put
 from benchmarks.serving import Serving, serving
 from models.catalogue import CATALOGUE
-from models.store import home
+from models.store import borrowed_home
 
 CONCURRENCY: Final = 16
 SETUPS: Final[Mapping[str, tuple[Mapping[str, str], ...]]] = {
@@ -41,9 +40,8 @@ def started(environments: tuple[Mapping[str, str], ...]) -> Iterator[list[Servin
     with ExitStack() as stack:
         servers = []
         for environment in environments:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            (folder / "models").symlink_to(home() / "models")
-            servers.append(stack.enter_context(serving(BENTOML_HOME=str(folder), **environment)))
+            own_home = stack.enter_context(borrowed_home())
+            servers.append(stack.enter_context(serving(BENTOML_HOME=str(own_home), **environment)))
         yield servers
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -26,7 +25,7 @@ from benchmarks.collector import Collector, collecting
 from benchmarks.load import Question, put
 from benchmarks.serving import Serving, serving
 from models.catalogue import CATALOGUE
-from models.store import home
+from models.store import borrowed_home
 
 # `back` is from the result in the runner until the API goes on with it; `rest` is all that has no span: HTTP, waiting
 # for threads, the way to the runner is in `queue`.
@@ -89,10 +88,9 @@ def main() -> None:
     print(f"{arguments.picture.name}, {arguments.concurrency} at a time, {os.cpu_count()} cores, mean ms\n")
     print(f"| route | requests/s | whole | {' | '.join(STEPS)} | cores of the API, runner |")
     print("|---" * (len(STEPS) + 4) + "|")
-    with collecting() as collector, tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "models").symlink_to(home() / "models")
+    with collecting() as collector, borrowed_home() as own_home:
         tracing = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": _EXPORT_MS}
-        with serving(BENTOML_HOME=folder, **tracing, **chosen) as server:
+        with serving(BENTOML_HOME=str(own_home), **tracing, **chosen) as server:
             for spec in CATALOGUE.values():
                 question = Question.of(spec.route, arguments.picture.read_bytes())
                 print(row(server, collector, question, arguments.concurrency, arguments.seconds), flush=True)

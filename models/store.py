@@ -3,6 +3,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -196,6 +197,14 @@ def select(name: ModelName, version: str, *, untrained: bool = False) -> StoredM
 def home() -> Path:
     """BENTOML_HOME as BentoML resolves it: the one folder that is writable wherever models can be stored."""
     return Path(BentoMLContainer.bentoml_home.get())
+
+
+@contextmanager
+def borrowed_home() -> Iterator[Path]:
+    """A BENTOML_HOME for another process, gone afterwards, with the models of this one and nothing else of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "models").symlink_to(home() / "models")
+        yield Path(folder)
 
 
 @contextmanager

@@ -15,8 +15,6 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -44,7 +42,8 @@ def main() -> None:
     full = f"{image}-full"
     if weights == "mounted" and arguments.variant == "cpu":
         parser.error("the CPU's image has no torch and can't import mounted weights: --weights packed")
-    with store_of(packed(weights)) as home:
+    with store.borrowed_home() if packed(weights) else tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
         bento = build(arguments.variant, home)
         run("bentoml", "containerize", bento, "-t", full, "--opt", "progress=plain", home=home)
     importing = "true" if weights == "mounted" else "false"
@@ -73,15 +72,6 @@ def packed(weights: str) -> bool:
     if missing:
         print(f"NOT IN THE STORE, SO NOT IN THE IMAGE: {', '.join(missing)}; their routes will answer 503", flush=True)
     return True
-
-
-@contextmanager
-def store_of(models: bool) -> Iterator[Path]:
-    """BENTOML_HOME to build from, gone afterwards: with the models of the user's, or without any."""
-    with tempfile.TemporaryDirectory() as folder:
-        if models:
-            (Path(folder) / "models").symlink_to(store.home() / "models")
-        yield Path(folder)
 
 
 def build(variant: str, home: Path) -> str:

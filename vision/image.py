@@ -98,13 +98,12 @@ def decode(data: bytes, max_pixels: int) -> RGB:
     header. Raises DamagedImage, UnsupportedFormat or ImageTooLarge.
     """
     image = _open(data, max_pixels)
-    turn = _UPRIGHT.get(_orientation(image))
-    pixels = _jpeg_pixels(data, image) if turn is None else None
+    pixels = _jpeg_pixels(data, image)
     if pixels is not None:
         return pixels
     try:
         image.load()
-        turn = _UPRIGHT.get(_orientation(image))  # again: a PNG may have it behind its pixels
+        turn = _UPRIGHT.get(_orientation(image))
         image = _to_rgb(image)
     except _DAMAGED as error:
         raise DamagedImage(f"the {image.format} image is damaged or truncated: {error}") from None
@@ -202,9 +201,9 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
 def _jpeg_pixels(data: bytes, image: Image.Image) -> RGB | None:
     """A usual JPEG straight into an array, without the copies that Pillow makes: of a large frame half of the time.
 
-    None where it is another format or mode, or something is wrong with it: then Pillow judges.
+    None where it is another format or mode, is to be turned, or something is wrong with it: then Pillow judges.
     """
-    if image.format != "JPEG" or image.mode != "RGB":
+    if image.format != "JPEG" or image.mode != "RGB" or _orientation(image) in _UPRIGHT:
         return None
     try:
         pixels: RGB = simplejpeg.decode_jpeg(data, "RGB")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from typing import Any, Final
 import httpx
 import pytest
 
+from benchmarks.serving import free_port
 from tests.serving.fake import RAISES
 from tests.serving.pictures import ROUTES, ask, plain
 from tests.serving.server import ROOT, Server, serving
@@ -60,13 +60,6 @@ def queries() -> list[str]:
     """Of panels and of variables, the latter as the selector whose label is asked for."""
     lists = [variable["query"]["query"] for variable in variables().values() if variable["type"] == "query"]
     return [target["expr"] for target in targets()] + [_VALUES_OF.sub(r"\1", query) for query in lists]
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import contextlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,7 @@ import httpx
 import psutil
 import yaml
 
+from benchmarks.serving import free_port
 from models.catalogue import ModelName
 from settings import DEFAULT_FILE, SERVICE_NAME
 
@@ -47,9 +47,7 @@ class Server:
 
     def __init__(self, folder: Path, environment: Mapping[str, str], service: str, cwd: Path) -> None:
         self.log_file = folder / "log"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        port = free_port()
         self.address = ("127.0.0.1", port)
         self.url = f"http://127.0.0.1:{port}"
         ours = ("ENRICHMENT_", "BENTOML_", "FAKE_", "PROMETHEUS_", "PYROSCOPE_")
