@@ -30,8 +30,11 @@ $(INSTALLED): requirements/dev.txt
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --require-hashes requirements/dev.txt
 	@touch $@
 
-import: install ## weights → BentoML's model store; fails where a model's weights can't be had
-	$(BIN)/python -m models.import_models
+# A folder of your own pictures, for an int8 form of each model beside the others
+CALIBRATE ?=
+
+import: install ## weights → BentoML's model store; fails where a model's weights can't be had; CALIBRATE=folder: int8, too
+	$(BIN)/python -m models.import_models $(if $(CALIBRATE),--calibrate "$(CALIBRATE)")
 
 run: install ## the trial: import what can be had, stand-ins for the rest, serve on 127.0.0.1:8096
 	@$(BIN)/python -m models.import_models --untrained-standins
@@ -70,4 +73,4 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 lock: install ## requirements/*.txt out of pyproject.toml, with hashes and without download addresses
 	$(COMPILE) --output-file requirements/serve.txt
 	$(COMPILE) --group gpu --group import --output-file requirements/gpu.txt
-	$(COMPILE) --group import --group dev --output-file requirements/dev.txt
+	$(COMPILE) --group import --group int8 --group dev --output-file requirements/dev.txt

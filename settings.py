@@ -142,6 +142,7 @@ class Settings(_Section):
     placement: Literal["shared", "isolated"]
     engine: EngineChoice
     precision: Precision
+    int8: Literal["auto", "none"] | tuple[ModelName, ...]
     cpu_threads: int = Field(ge=0)
     device: Device
     residency: Residency
@@ -153,10 +154,10 @@ class Settings(_Section):
     # Set by `make run` alone: the trial may serve untrained stand-ins for the weights that it can't have.
     allow_untrained: bool = False
 
-    @field_validator("preload", mode="before")
+    @field_validator("preload", "int8", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        if isinstance(value, str):
+        if isinstance(value, str) and value not in {"auto", "none"}:
             return [name.strip() for name in value.split(",") if name.strip()]
         return value
 
@@ -180,6 +181,7 @@ ENVIRONMENT: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("ENRICHMENT_IMPORT_AT_START", ("import_at_start",)),
     ("ENRICHMENT_ENGINE", ("engine",)),
     ("ENRICHMENT_PRECISION", ("precision",)),
+    ("ENRICHMENT_INT8_MODELS", ("int8",)),
     ("ENRICHMENT_CPU_THREADS", ("cpu_threads",)),
     ("ENRICHMENT_PLACEMENT", ("placement",)),
     ("ENRICHMENT_ALLOW_UNTRAINED", ("allow_untrained",)),

@@ -18,7 +18,7 @@ from typing import Final
 
 import numpy as np
 
-from benchmarks.in_process import ROOMS, stored
+from calibration.pipeline import ROOMS, stored
 from models.catalogue import CATALOGUE, ModelName
 from runners import engines
 from runners.device import Gpu

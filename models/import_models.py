@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import BrokenExecutor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bentoml.exceptions import BentoMLException
@@ -20,8 +20,16 @@ from models.download import Downloader
 from models.errors import ImportFailure, WeightsMissing, WeightsRefused
 from models.report import Outcome
 from models.store import ModelCard, StoredModel, StoreError
-from models.weights import CONVERSION, STANDIN_VERSION, Weights, fingerprint, gather, loaded_path
-from models.workshop import Conversion, Job, Workshop
+from models.weights import (
+    CONVERSION,
+    STANDIN_VERSION,
+    Weights,
+    calibration_digest,
+    fingerprint,
+    gather,
+    loaded_path,
+)
+from models.workshop import CalibrationJob, Conversion, Job, Workshop
 
 logger = logging.getLogger(__name__)
 
@@ -35,15 +43,17 @@ _ORDER: tuple[ModelName, ...] = (
 )
 _FAILURES = (ImportFailure, StoreError, BentoMLException, OSError, BrokenExecutor)
 _STANDIN_ORIGIN = "random numbers"
+_PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for; `source` goes with exactly one name."""
+    """What the command line asks for; `source` goes with exactly one name; no `pictures`: no int8."""
 
     names: tuple[ModelName, ...]
     source: str | None
     standins: bool
+    pictures: tuple[Path, ...]
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,8 @@ def import_models(request: Request) -> list[Outcome]:
             else:
                 pending.append(begun)
         outcomes += [_finish(one) for one in pending]
+        if request.pictures:
+            outcomes = [_calibrate(outcome, request.pictures, workshop) for outcome in outcomes]
     return outcomes
 
 
@@ -93,9 +105,11 @@ def _begin(spec: ModelSpec, request: Request, downloader: Downloader, workshop: 
         logger.warning("%s: %s", spec.name, error)
         weights = None
     version = STANDIN_VERSION if weights is None else fingerprint(weights).version
-    stored = _readable(spec.name, version, untrained=weights is None)
+    stored = _readable(spec.name, "latest", untrained=weights is None)
+    if stored is None or stored.converted_version != version:  # else it is that, or that with an int8 form beside it
+        stored = _readable(spec.name, version, untrained=weights is None)
     if stored is not None:
-        store.select(spec.name, version, untrained=weights is None)
+        store.select(spec.name, stored.version, untrained=weights is None)
         return _outcome(stored, "already there", time.perf_counter() - started)
     logger.info("%s: converting %s from %s.", spec.name, spec.title, weights.origin if weights else _STANDIN_ORIGIN)
     job = Job(spec.name, weights.files if weights else (), folder)
@@ -136,6 +150,33 @@ def _finish(pending: _Pending) -> Outcome:
     return _outcome(stored, "imported", pending.seconds + sum(conversion.seconds.values()))
 
 
+def _calibrate(imported: Outcome, pictures: tuple[Path, ...], workshop: Workshop) -> Outcome:
+    """Store an imported model once more with an int8 form beside its graphs, unless the store has it already."""
+    if imported.state == "failed":
+        return imported
+    started = time.perf_counter()
+    try:
+        stored = store.find(imported.name)
+        assert stored is not None  # it was just imported, and no other import is under way
+        version = store.calibrated_version(stored, calibration_digest(pictures))
+        calibrated = _readable(imported.name, version)
+        if calibrated is None:
+            logger.info("%s: calibrating int8 on %d pictures.", imported.name, len(pictures))
+            folder = Path(tempfile.mkdtemp(prefix=f"{imported.name}-int8-", dir=workshop.scratch))
+            loss = workshop.calibrate(CalibrationJob(stored, pictures, folder)).result()
+            calibrated = store.save(replace(stored.card, int8=loss), version, folder)
+        else:
+            store.select(imported.name, version)
+    except BrokenExecutor:
+        return replace(
+            imported, state="failed", problem="the process that calibrated it died, as where memory runs out"
+        )
+    except _FAILURES as error:
+        return replace(imported, state="failed", problem=f"int8: {error}")
+    seconds = imported.seconds + time.perf_counter() - started
+    return replace(imported, seconds=seconds, int8=calibrated.card.int8)
+
+
 def _outcome(stored: StoredModel, state: report.State, seconds: float) -> Outcome:
     card = stored.card
     return Outcome(
@@ -146,6 +187,7 @@ def _outcome(stored: StoredModel, state: report.State, seconds: float) -> Outcom
         size=sum(file.stat().st_size for file in stored.weights_folder.iterdir()),
         sha256=card.sha256,
         tolerance=card.tolerance,
+        int8=card.int8,
     )
 
 
@@ -166,6 +208,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     outcomes = import_models(_parse(arguments))
     print(report.table(outcomes))
+    for line in report.losses(outcomes):
+        print(line)
     for outcome in outcomes:
         if outcome.state == "untrained stand-in":
             logger.warning(
@@ -193,14 +237,30 @@ def _parse(arguments: Sequence[str] | None) -> Request:
         action="store_true",
         help="for a trial without weights: where none can be had, use random numbers in their place",
     )
+    parser.add_argument(
+        "--calibrate",
+        metavar="FOLDER",
+        type=Path,
+        help="quantize to int8 as well, on the pictures in this folder and below it, such as your cameras make (for "
+        "person_reid: crops of people), and say what that costs",
+    )
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in CATALOGUE]
     if unknown:
         parser.error(f"unknown model {', '.join(unknown)}: choose from {', '.join(CATALOGUE)}")
     if options.source and len(options.names) != 1:
         parser.error("--source goes with the name of exactly one model")
+    if options.calibrate and options.untrained_standins:
+        parser.error("--calibrate is of no use with --untrained-standins: their answers mean nothing in any precision")
+    pictures = _pictures(options.calibrate) if options.calibrate else ()
+    if options.calibrate and not pictures:
+        parser.error(f"--calibrate: there is no picture ({', '.join(_PICTURES)}) in {options.calibrate}")
     names = tuple(name for name in CATALOGUE if not options.names or name in options.names)
-    return Request(names, options.source, options.untrained_standins)
+    return Request(names, options.source, options.untrained_standins, pictures)
+
+
+def _pictures(folder: Path) -> tuple[Path, ...]:
+    return tuple(sorted(path.absolute() for path in folder.rglob("*") if path.suffix.lower() in _PICTURES))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from models.catalogue import CATALOGUE, ModelName
+from models.store import Loss
 
 State = Literal["imported", "already there", "untrained stand-in", "failed"]
 
@@ -23,6 +24,7 @@ class Outcome:
     sha256: str = ""
     tolerance: Mapping[str, float] = field(default_factory=dict)
     problem: str = ""
+    int8: Loss | None = None
 
 
 def table(outcomes: Iterable[Outcome]) -> str:
@@ -32,6 +34,21 @@ def table(outcomes: Iterable[Outcome]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
     rows.insert(1, tuple("-" * width for width in widths))
     return "\n".join(_line(row, widths) for row in rows)
+
+
+def losses(outcomes: Iterable[Outcome]) -> list[str]:
+    """What int8 costs each calibrated model, and whether it is served so: a line each."""
+    return [
+        f"{outcome.name} in int8 against f32, {outcome.int8.pictures} pictures: {outcome.int8}; {_verdict(outcome)}"
+        for outcome in outcomes
+        if outcome.int8 is not None
+    ]
+
+
+def _verdict(outcome: Outcome) -> str:
+    if outcome.int8 is None or outcome.int8.broken:
+        return f"out of bounds (**): served in int8 only where ENRICHMENT_INT8_MODELS names {outcome.name}"
+    return 'within the bounds of README "Precision": served in int8 on OpenVINO'
 
 
 def _row(outcome: Outcome) -> tuple[str, ...]:

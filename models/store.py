@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,11 +22,33 @@ logger = logging.getLogger(__name__)
 
 GRAPH = "graph.onnx"
 PROGRAM = "graph.pt2"
+INT8 = "graph-int8.xml"
+_INT8_WEIGHTS = "graph-int8.bin"
+_CALIBRATED = "-int8-"  # in a version: before it the version that was quantized, behind it what it was calibrated on
 WEIGHTS = "weights"
 
 
 class StoreError(RuntimeError):
     """A model is in the BentoML store but cannot be used; the text names it and the command that mends it."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a precision costs a model beside f32, over so many pictures; made by calibration.loss.
+
+    `figures`: name → value, as "OKS min"; `broken`: those of them that are out of bounds (README "Precision").
+    """
+
+    pictures: int
+    figures: Mapping[str, float]
+    broken: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """All figures in a line of Markdown, those that are out of bounds in bold."""
+        texts = {name: f"{value:.{0 if isinstance(value, int) else 3}f}" for name, value in self.figures.items()}
+        return ", ".join(
+            f"{name} **{text}**" if name in self.broken else f"{name} {text}" for name, text in texts.items()
+        )
 
 
 @dataclass(frozen=True)
@@ -44,6 +66,7 @@ class ModelCard:
     - `tolerance`: metric → the largest difference between graph and original seen on the probe images
     - `conversion`: the version of the recipe in models/convert.py that made the graphs
     - `untrained`: True for the random stand-ins of the offline trial, False for everything else
+    - `int8`: what the int8 form beside the graphs costs, None where there is none
     """
 
     name: ModelName
@@ -57,17 +80,23 @@ class ModelCard:
     tolerance: Mapping[str, float]
     conversion: int
     untrained: bool
+    int8: Loss | None = None
 
     def to_metadata(self) -> dict[str, Any]:
         """The card as the plain lists, dicts and scalars that BentoML writes into `model.yaml`."""
-        card = {field.name: getattr(self, field.name) for field in fields(self)}
-        return card | {
-            "labels": list(self.labels),
-            # BentoML's metadata knows no null: sizes that are not fixed are left out, and come back as None.
-            "input": {key: value for key, value in self.input.items() if value is not None},
-            "outputs": list(self.outputs),
-            "tolerance": dict(self.tolerance),
-        }
+        card = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "int8"}
+        # BentoML's metadata knows no null: what is None is left out, and comes back as None.
+        int8 = {"int8": asdict(self.int8) | {"broken": list(self.int8.broken)}} if self.int8 else {}
+        return (
+            card
+            | int8
+            | {
+                "labels": list(self.labels),
+                "input": {key: value for key, value in self.input.items() if value is not None},
+                "outputs": list(self.outputs),
+                "tolerance": dict(self.tolerance),
+            }
+        )
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> ModelCard:
@@ -77,7 +106,7 @@ class ModelCard:
         """
         if metadata["name"] not in CATALOGUE:
             raise ValueError(f"unknown model {metadata['name']!r}")
-        card = {field.name: metadata[field.name] for field in fields(cls)}
+        card = {field.name: metadata[field.name] for field in fields(cls) if field.name != "int8"}
         return cls(
             **card
             | {
@@ -87,6 +116,7 @@ class ModelCard:
                 "tolerance": {str(metric): float(value) for metric, value in card["tolerance"].items()},
                 "conversion": int(card["conversion"]),
                 "untrained": bool(card["untrained"]),
+                "int8": _loss(metadata["int8"]) if "int8" in metadata else None,
             }
         )
 
@@ -108,6 +138,20 @@ class StoredModel:
     def program(self) -> Path:
         """The same graph as a `torch.export` program."""
         return self.folder / PROGRAM
+
+    @property
+    def int8_graph(self) -> Path:
+        """The int8 form of the graph as OpenVINO's IR, of the same input and outputs; there if the card has `int8`."""
+        return self.folder / INT8
+
+    @property
+    def version(self) -> str:
+        return self.tag.rpartition(":")[2]
+
+    @property
+    def converted_version(self) -> str:
+        """The version under which the same graphs were stored before they were calibrated; else the model's own."""
+        return self.version.partition(_CALIBRATED)[0]
 
     @property
     def weights_folder(self) -> Path:
@@ -152,6 +196,11 @@ def find_version(
     except (BentoMLException, yaml.YAMLError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         remedy = f"delete it with `bentoml models delete {tag}` and run `python -m models.import_models {name}`"
         raise StoreError(f"{tag} in the BentoML model store cannot be used ({error}): {remedy}") from error
+
+
+def calibrated_version(stored: StoredModel, digest: str) -> str:
+    """The version of a model with an int8 form beside its graphs; `digest` names what it was calibrated on."""
+    return f"{stored.converted_version}{_CALIBRATED}{digest}"
 
 
 def save(card: ModelCard, version: str, folder: Path) -> StoredModel:
@@ -219,6 +268,10 @@ def exclusive() -> Iterator[None]:
         yield
 
 
+def _loss(metadata: Mapping[str, Any]) -> Loss:
+    return Loss(int(metadata["pictures"]), dict(metadata["figures"]), tuple(metadata["broken"]))
+
+
 def _shelf(name: ModelName, *, untrained: bool) -> Path:
     return Path(BentoMLContainer.model_store_dir.get()) / store_name(name, untrained=untrained)
 
@@ -230,8 +283,9 @@ def _read(model: bentoml.Model, *, untrained: bool, whole: bool) -> StoredModel:
         raise ValueError(f"its card says untrained={card.untrained}")
     folder = Path(model.path)
     # A copy that was cut short (power, SIGKILL) leaves a file of the wrong length behind a readable model.yaml. In an
-    # image nothing was cut short, and a CPU's has the ONNX graph alone (deploy/slim.Dockerfile).
-    sizes = metadata["files"] if whole else {GRAPH: metadata["files"][GRAPH]}
+    # image nothing was cut short, and a CPU's has what OpenVINO loads alone (deploy/slim.Dockerfile).
+    needed = [GRAPH, *([INT8, _INT8_WEIGHTS] if card.int8 else [])]
+    sizes = metadata["files"] if whole else {name: metadata["files"][name] for name in needed}
     for path, size in sizes.items():
         if not (folder / path).is_file() or (folder / path).stat().st_size != size:
             raise ValueError(f"{path} is missing or not {size} bytes long")

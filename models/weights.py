@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,9 @@ CONVERSION = 1
 
 #: Version under which the stand-ins of models/standins.py are stored: they have a seed instead of a checksum.
 STANDIN_VERSION = f"seed0-{CONVERSION}"
+
+#: Version of the recipe in calibration/int8.py; raise it whenever the same pictures would give another int8 graph.
+CALIBRATION = 1
 
 _FOLDER_WEIGHTS = "model.safetensors"
 _FOLDER_FILES = (_FOLDER_WEIGHTS, "config.json", "preprocessor_config.json")
@@ -73,6 +76,12 @@ def gather(spec: ModelSpec, path: Path, origin: str) -> Weights:
 def fingerprint(weights: Weights) -> Fingerprint:
     """Read the files and identify them; about 0.1 s for 100 MB."""
     return identify({file.name: sha256_of(file) for file in weights.files})
+
+
+def calibration_digest(pictures: Sequence[Path]) -> str:
+    """What identifies a calibration, 8 hex digits: its recipe, and what is in the pictures, wherever they lie."""
+    checksums = "\n".join(sorted(sha256_of(path) for path in pictures))
+    return hashlib.sha256(f"{CALIBRATION}\n{checksums}".encode()).hexdigest()[:8]
 
 
 def identify(checksums: Mapping[str, str]) -> Fingerprint:

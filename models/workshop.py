@@ -6,16 +6,16 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from models.catalogue import CATALOGUE, ModelName
 from models.errors import ImportFailure
-from models.store import WEIGHTS
+from models.store import WEIGHTS, Loss, StoredModel
 from models.weights import file_names, loaded_path
 
 logger = logging.getLogger(__name__)
@@ -25,6 +25,9 @@ WORKERS = 2
 
 _PACKAGES = ("onnx", "torch", "torchreid", "transformers", "ultralytics")
 
+J = TypeVar("J", "Job", "CalibrationJob")
+R = TypeVar("R")
+
 
 @dataclass(frozen=True)
 class Job:
@@ -33,6 +36,19 @@ class Job:
     name: ModelName
     files: tuple[Path, ...]
     folder: Path
+
+
+@dataclass(frozen=True)
+class CalibrationJob:
+    """A stored model to copy into `folder` with an int8 form beside its graphs, calibrated on `pictures`."""
+
+    stored: StoredModel
+    pictures: tuple[Path, ...]
+    folder: Path
+
+    @property
+    def name(self) -> ModelName:
+        return self.stored.card.name
 
 
 @dataclass(frozen=True)
@@ -73,13 +89,23 @@ class Workshop:
 
         Raises ImportFailure where the packages that convert are not installed.
         """
+        return self._begin(_convert, job, _PACKAGES)
+
+    def calibrate(self, job: CalibrationJob) -> Future[Loss]:
+        """Quantize in one of the processes; the result is an ImportFailure where too few pictures can be read.
+
+        Raises ImportFailure where the package that quantizes is not installed.
+        """
+        return self._begin(_calibrate, job, ("nncf",))
+
+    def _begin(self, work: Callable[[J], R], job: J, packages: Sequence[str]) -> Future[R]:
+        missing = [package for package in packages if find_spec(package) is None]
+        if missing:
+            raise ImportFailure(
+                f"{', '.join(missing)} not installed, as in the images: import it where the packages of the import "
+                "step are (requirements/gpu.txt; for int8 dev.txt), or build the image with the model packed"
+            )
         if self._pool is None:
-            missing = [package for package in _PACKAGES if find_spec(package) is None]
-            if missing:
-                raise ImportFailure(
-                    f"{', '.join(missing)} not installed, as in the CPU's image: import it where the packages of the "
-                    "import step are (requirements/gpu.txt or dev.txt), or build the image with the model packed"
-                )
             threads = max(1, (os.cpu_count() or 1) // self._workers)
             self._pool = ProcessPoolExecutor(
                 self._workers,
@@ -87,7 +113,7 @@ class Workshop:
                 initializer=_prepare,
                 initargs=(self.scratch, threads),
             )
-        return self._pool.submit(_work, job)
+        return self._pool.submit(_work, work, job)
 
 
 def _prepare(scratch: Path, threads: int) -> None:
@@ -111,18 +137,18 @@ def _prepare(scratch: Path, threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _work(job: Job) -> Conversion:
-    """Copy the weights into the job's folder and convert the copy, so that what is stored is what was proved."""
+def _work(work: Callable[[J], R], job: J) -> R:
     try:
-        return _convert(job)
+        return work(job)
     except ImportFailure:
         raise
     except Exception as error:
-        logger.exception("Converting %s failed in a way that was not foreseen.", job.name)
+        logger.exception("%s failed in a way that was not foreseen.", job.name)
         raise ImportFailure(f"a fault of the import step or of a library: {type(error).__name__}: {error}") from error
 
 
 def _convert(job: Job) -> Conversion:
+    """Copy the weights into the job's folder and convert the copy, so that what is stored is what was proved."""
     from models.convert import convert
 
     weights = job.folder / WEIGHTS
@@ -134,3 +160,10 @@ def _convert(job: Job) -> Conversion:
 
         standins.write(job.name, weights)
     return convert(job.name, loaded_path(CATALOGUE[job.name], weights), job.folder)
+
+
+def _calibrate(job: CalibrationJob) -> Loss:
+    from calibration.int8 import calibrate
+
+    shutil.copytree(job.stored.folder, job.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("model.yaml"))
+    return calibrate(job.stored, job.pictures, job.folder)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from models.catalogue import ModelName
     from models.store import StoredModel
     from runners.device import Gpu
     from settings import Settings
@@ -39,7 +40,7 @@ class Engine(Protocol):
 
     @property
     def precision(self) -> str:
-        """`f32`, `bf16` or `f16`."""
+        """`f32`, `bf16`, `f16`, `f32+bf16` or `int8`."""
         ...
 
     def warm_up(self, shapes: Sequence[Shape]) -> None:
@@ -132,6 +133,11 @@ def load(stored: StoredModel, settings: Settings, gpu: Gpu | None) -> Engine:
     """
     # Imported here and not above: an engine costs up to 2 GB and seconds, and a process needs one of them.
     if choose(settings, gpu) == "torch":
+        if asks_for_int8(settings, stored.card.name):
+            raise EngineError(
+                "int8 is OpenVINO's alone: take the model out of ENRICHMENT_INT8_MODELS, or set"
+                " ENRICHMENT_ENGINE=openvino"
+            )
         from runners.engines import torch
 
         return torch.load(
@@ -143,5 +149,27 @@ def load(stored: StoredModel, settings: Settings, gpu: Gpu | None) -> Engine:
         )
     from runners.engines.openvino import OpenVinoEngine
 
-    precision = OpenVinoEngine.auto_precision(stored.card.name) if settings.precision == "auto" else settings.precision
-    return OpenVinoEngine(stored.graph, precision, model=stored.card.name, threads=settings.cpu_threads)
+    name, precision = stored.card.name, settings.precision
+    if _in_int8(stored, settings):
+        return OpenVinoEngine(stored.int8_graph, "int8", model=name, threads=settings.cpu_threads)
+    own = OpenVinoEngine.auto_precision(name) if precision == "auto" else precision
+    return OpenVinoEngine(stored.graph, own, model=name, threads=settings.cpu_threads)
+
+
+def asks_for_int8(settings: Settings, name: ModelName) -> bool:
+    """Whether a model is to be served in int8 whatever that costs."""
+    return isinstance(settings.int8, tuple) and name in settings.int8
+
+
+def _in_int8(stored: StoredModel, settings: Settings) -> bool:
+    """Raises EngineError where int8 is asked for and the model was not calibrated."""
+    name, loss = stored.card.name, stored.card.int8
+    if asks_for_int8(settings, name):
+        if loss is None:
+            raise EngineError(
+                f"ENRICHMENT_INT8_MODELS names {name}, which was not calibrated; run: "
+                f"python -m models.import_models {name} --calibrate FOLDER-OF-PICTURES"
+            )
+        return True
+    automatic = settings.int8 == "auto" and settings.precision == "auto"
+    return automatic and loss is not None and not loss.broken

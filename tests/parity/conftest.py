@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.in_process import Pipeline, read
 from benchmarks.precision import pipeline
+from calibration.pipeline import Pipeline, read
 from models.catalogue import ModelName
 from settings import EngineChoice, Precision
 from vision.image import RGB

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from api.schemas import BoundingBox, PoseResponse, ThreatResponse
-from benchmarks.in_process import Pipeline
+from calibration.pipeline import Pipeline
 from settings import EngineChoice
 from tests.parity.conftest import Make
 from vision.image import RGB

@@ -1,4 +1,4 @@
-"""A model's whole way, prepare → engine → interpret → answer, in one process: for parity tests and benchmarks."""
+"""A model's whole way, prepare → engine → interpret → answer, in one process."""
 
 from __future__ import annotations
 
