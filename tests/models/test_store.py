@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import bentoml
 import pytest
 
 from models import store
-from models.store import ModelCard, StoreError, find, save
+from models.store import Loss, ModelCard, StoreError, find, save
 from tests.models.cards import card, files
 
 
@@ -150,3 +151,22 @@ def test_the_store_is_as_before_when_saving_fails(
 
 def test_card_without_fixed_size_keeps_its_none(home: Path) -> None:
     assert ModelCard.from_metadata(card().to_metadata()).input["height"] is None
+
+
+def test_what_int8_costs_survives_the_store_and_an_image_that_lost_its_files_is_refused(
+    home: Path, tmp_path: Path
+) -> None:
+    loss = Loss(12, {"probability ±": 0.25, "labels flipped": 2}, ("labels flipped",))
+    folder = files(tmp_path / "new")
+    for name in ("graph-int8.xml", "graph-int8.bin"):
+        (folder / name).write_text(name)
+    stored = store.save(replace(card(), int8=loss), "a-1-int8-b", folder)
+    assert stored.card.int8 == loss
+    assert stored.int8_graph.read_text() == "graph-int8.xml"
+    assert (stored.version, stored.converted_version) == ("a-1-int8-b", "a-1")
+    assert store.calibrated_version(stored, "c") == "a-1-int8-c"
+    packed = home / "models"
+    assert store.find_version("pet_classifier", "a-1-int8-b", packed=packed) is not None
+    (stored.folder / "graph-int8.bin").unlink()
+    with pytest.raises(StoreError, match=r"graph-int8\.bin is missing"):
+        store.find_version("pet_classifier", "a-1-int8-b", packed=packed)
