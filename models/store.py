@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -248,11 +249,31 @@ def home() -> Path:
     return Path(BentoMLContainer.bentoml_home.get())
 
 
+def cache_folder(engine: str, stored: StoredModel) -> Path | None:
+    """A folder in BENTOML_HOME for what an engine made of a model, without what it made of other versions.
+
+    None, with a line in the log, where it can't be had: nothing but the next start's speed depends on it.
+    """
+    shelf = home() / "cache" / engine / stored.tag.partition(":")[0]
+    folder = shelf / stored.version
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for other in shelf.iterdir():
+            if other != folder:
+                shutil.rmtree(other)
+    except OSError as error:
+        logger.warning("%s keeps nothing of %s for the next start: %s", engine, stored.tag, error)
+        return None
+    return folder if os.access(folder, os.W_OK) else None
+
+
 @contextmanager
 def borrowed_home() -> Iterator[Path]:
-    """A BENTOML_HOME for another process, gone afterwards, with the models of this one and nothing else of it."""
+    """A BENTOML_HOME for another process, gone afterwards, with this one's models and caches and nothing else of it."""
+    (home() / "cache").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "models").symlink_to(home() / "models")
+        for name in ("models", "cache"):
+            (Path(folder) / name).symlink_to(home() / name)
         yield Path(folder)
 
 

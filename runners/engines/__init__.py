@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from models import store
 from runners import device
 from runners.engines.errors import EngineError
 
@@ -150,10 +152,12 @@ def load(stored: StoredModel, settings: Settings, gpu: Gpu | None) -> Engine:
     from runners.engines.openvino import OpenVinoEngine
 
     name, precision = stored.card.name, settings.precision
+    made = partial(
+        OpenVinoEngine, model=name, threads=settings.cpu_threads, cache=store.cache_folder("openvino", stored)
+    )
     if _in_int8(stored, settings):
-        return OpenVinoEngine(stored.int8_graph, "int8", model=name, threads=settings.cpu_threads)
-    own = OpenVinoEngine.auto_precision(name) if precision == "auto" else precision
-    return OpenVinoEngine(stored.graph, own, model=name, threads=settings.cpu_threads)
+        return made(stored.int8_graph, "int8")
+    return made(stored.graph, OpenVinoEngine.auto_precision(name) if precision == "auto" else precision)
 
 
 def asks_for_int8(settings: Settings, name: ModelName) -> bool:

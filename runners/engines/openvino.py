@@ -51,8 +51,12 @@ class OpenVinoEngine:
 
     name = "openvino"
 
-    def __init__(self, graph: Path, precision: OwnPrecision, *, model: ModelName, threads: int) -> None:
+    def __init__(
+        self, graph: Path, precision: OwnPrecision, *, model: ModelName, threads: int, cache: Path | None = None
+    ) -> None:
         """Compile `graph`. threads: per call; 0 = as many as pay: all cores, but for small models.
+
+        cache: a folder in which OpenVINO keeps what it compiled; it checks what it finds there, and compiles anew.
 
         Raises EngineError if the CPU has no instructions for `precision`: OpenVINO itself would quietly compute in f32.
         """
@@ -62,6 +66,7 @@ class OpenVinoEngine:
         self._graph = graph
         self._until = _F32_UNTIL[model] if precision == "f32+bf16" else None
         self._threads = threads or int(model in _ONE_THREAD)
+        self._cache = cache
         self._together = _TOGETHER[model]
         self._compiled = {1: self._compile(1)}
 
@@ -112,6 +117,8 @@ class OpenVinoEngine:
         config: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY"}
         if self._threads:
             config["INFERENCE_NUM_THREADS"] = self._threads
+        if self._cache is not None:
+            config["CACHE_DIR"] = self._cache
         core = openvino.Core()
         parts = [core.read_model(self._graph)] if self._until is None else cut(self._graph, self._until)
         requests = []

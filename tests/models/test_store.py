@@ -170,3 +170,24 @@ def test_what_int8_costs_survives_the_store_and_an_image_that_lost_its_files_is_
     (stored.folder / "graph-int8.bin").unlink()
     with pytest.raises(StoreError, match=r"graph-int8\.bin is missing"):
         store.find_version("pet_classifier", "a-1-int8-b", packed=packed)
+
+
+def test_an_engine_s_cache_holds_the_version_that_is_loaded_alone(home: Path, tmp_path: Path) -> None:
+    first = save(card(), "a-1", files(tmp_path / "first"))
+    folder = store.cache_folder("openvino", first)
+    assert folder is not None
+    (folder / "compiled").write_text("a")
+    assert store.cache_folder("openvino", first) == folder
+    assert (folder / "compiled").is_file()
+    second = save(card(), "b-1", files(tmp_path / "second"))
+    assert store.cache_folder("openvino", second) == folder.with_name("b-1")
+    assert not folder.exists()
+
+
+def test_where_an_engine_can_keep_nothing_that_is_said_and_no_error(
+    home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored = save(card(), "a-1", files(tmp_path / "new"))
+    (home / "cache").write_text("in the way")
+    assert store.cache_folder("openvino", stored) is None
+    assert "openvino keeps nothing of pet_classifier:a-1 for the next start" in caplog.text

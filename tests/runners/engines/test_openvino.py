@@ -93,6 +93,20 @@ def test_small_models_take_one_thread_and_others_all_unless_told(
     assert request.get_compiled_model().get_property("INFERENCE_NUM_THREADS") == expected
 
 
+def test_what_was_compiled_is_taken_from_the_cache_and_a_damaged_file_is_compiled_anew(
+    graph: Path, tmp_path: Path
+) -> None:
+    expected = engine(graph).run(pictures(5))
+    for damage in (False, False, True):
+        for blob in tmp_path.glob("*.blob") if damage else ():
+            blob.chmod(0o600)
+            blob.write_bytes(blob.read_bytes()[:100])
+        loaded = OpenVinoEngine(graph, "f32", model="threat_detector", threads=0, cache=tmp_path)
+        for one, other in zip(loaded.run(pictures(5)), expected, strict=True):
+            assert np.array_equal(one, other)
+        assert len(list(tmp_path.glob("*.blob"))) == 2  # of one image, of four
+
+
 def test_a_precision_without_instructions_is_refused(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runners.engines.openvino._capabilities", lambda: ["FP32"])
     with pytest.raises(EngineError, match="no int8 instructions"):
