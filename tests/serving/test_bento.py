@@ -19,6 +19,7 @@ PACKED = {
     "LICENSE",
     "api",
     "bentofile.yaml",
+    "calibration",
     "configuration.yaml",
     "models",
     "profiling.py",
