@@ -12,7 +12,7 @@ import openvino
 from numpy.typing import NDArray
 
 from models.catalogue import CATALOGUE, ModelName
-from runners.engines import Shape
+from runners.engines import Shape, processor
 from runners.engines.errors import EngineError
 from runners.engines.parts import cut
 
@@ -56,24 +56,26 @@ class OpenVinoEngine:
     ) -> None:
         """Compile `graph`. threads: per call; 0 = as many as pay: all cores, but for small models.
 
-        cache: a folder in which OpenVINO keeps what it compiled; it checks what it finds there, and compiles anew.
+        cache: a folder in which OpenVINO keeps what it compiled; it checks what it finds there, and compiles anew where
+        that is of another graph, size, OpenVINO or processor, but takes another precision's for its own (2026.4): so
+        each has a folder below it.
 
         Raises EngineError if the CPU has no instructions for `precision`: OpenVINO itself would quietly compute in f32.
         """
-        if _CAPABILITY[precision] not in _capabilities():
+        if _CAPABILITY[precision] not in processor.capabilities():
             raise EngineError(f"this CPU has no {precision} instructions: set ENRICHMENT_PRECISION to auto or f32")
         self.precision: str = precision
         self._graph = graph
         self._until = _F32_UNTIL[model] if precision == "f32+bf16" else None
         self._threads = threads or int(model in _ONE_THREAD)
-        self._cache = cache
+        self._cache = cache / precision if cache else None
         self._together = _TOGETHER[model]
         self._compiled = {1: self._compile(1)}
 
     @staticmethod
     def auto_precision(name: ModelName) -> OwnPrecision:
-        """What `auto` takes for a model: bf16 where this CPU has it and its loss was measured to be within bounds."""
-        if "BF16" not in _capabilities():
+        """What `auto` takes for a model: bf16 where it is faster here and its loss was measured to be within bounds."""
+        if not processor.bf16_pays():
             return "f32"
         if name in _F32_UNTIL:
             return "f32+bf16"
@@ -127,8 +129,3 @@ class OpenVinoEngine:
             compiled = core.compile_model(part, "CPU", config | {"INFERENCE_PRECISION_HINT": _HINT[hint]})
             requests.append(compiled.create_infer_request())
         return requests
-
-
-def _capabilities() -> list[str]:
-    capabilities: list[str] = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return capabilities

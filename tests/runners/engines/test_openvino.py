@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from openvino import opset13 as operations
 
 from models.catalogue import ModelName
+from runners.engines import processor
 from runners.engines.errors import EngineError
 from runners.engines.openvino import OpenVinoEngine
 
@@ -98,16 +99,39 @@ def test_what_was_compiled_is_taken_from_the_cache_and_a_damaged_file_is_compile
 ) -> None:
     expected = engine(graph).run(pictures(5))
     for damage in (False, False, True):
-        for blob in tmp_path.glob("*.blob") if damage else ():
+        for blob in tmp_path.glob("f32/*.blob") if damage else ():
             blob.chmod(0o600)
             blob.write_bytes(blob.read_bytes()[:100])
         loaded = OpenVinoEngine(graph, "f32", model="threat_detector", threads=0, cache=tmp_path)
         for one, other in zip(loaded.run(pictures(5)), expected, strict=True):
             assert np.array_equal(one, other)
-        assert len(list(tmp_path.glob("*.blob"))) == 2  # of one image, of four
+        assert len(list(tmp_path.glob("f32/*.blob"))) == 2  # of one image, of four
+
+
+@pytest.mark.skipif("FP16" not in processor.capabilities(), reason="this CPU has no f16 instructions")
+def test_what_another_precision_left_in_the_cache_is_not_taken(graph: Path, tmp_path: Path) -> None:
+    expected, _ = engine(graph).run(pictures(1))
+    for precision in ("f16", "f32"):
+        loaded = OpenVinoEngine(graph, precision, model="threat_detector", threads=0, cache=tmp_path)
+        mean, _ = loaded.run(pictures(1))
+        assert np.array_equal(mean, expected) == (precision == "f32")
+
+
+@pytest.mark.parametrize(
+    ("pays", "expected"),
+    [
+        (True, {"pose_estimator": "f32", "threat_detector": "bf16", "pet_classifier": "f32+bf16"}),
+        (False, {"pose_estimator": "f32", "threat_detector": "f32", "pet_classifier": "f32"}),
+    ],
+)
+def test_auto_takes_bf16_where_it_pays_and_costs_little(
+    pays: bool, expected: dict[ModelName, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processor, "bf16_pays", lambda: pays)
+    assert {name: OpenVinoEngine.auto_precision(name) for name in expected} == expected
 
 
 def test_a_precision_without_instructions_is_refused(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runners.engines.openvino._capabilities", lambda: ["FP32"])
+    monkeypatch.setattr(processor, "capabilities", lambda: ["FP32"])
     with pytest.raises(EngineError, match="no int8 instructions"):
         OpenVinoEngine(graph, "int8", model="pose_estimator", threads=0)
