@@ -6,11 +6,12 @@ import io
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import cv2
 import numpy as np
 import simplejpeg
+from cykooz_resizer import FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
@@ -40,6 +41,9 @@ _REFUSED: Final = (
     ("SVG", 0, b"<svg"),
     ("SVG", 0, b"<?xml"),
 )
+
+# What cykooz_resizer calls Pillow's filters.
+_FILTERS: Final = {"bilinear": FilterType.bilinear, "bicubic": FilterType.catmull_rom}
 
 _EXIF_ORIENTATION: Final = 0x0112
 _UPRIGHT: Final = {
@@ -168,15 +172,23 @@ def letterbox(image: RGB, size: int, stride: int) -> Letterbox:
     return Letterbox(np.asarray(padded, dtype=np.uint8), (inner_width / width, inner_height / height), left, top)
 
 
-def resize(image: RGB, width: int, height: int, resample: Image.Resampling) -> RGB:
-    """Resize with Pillow's antialiasing filters to (height, width, 3): what torchreid and transformers resize with."""
-    return np.asarray(Image.fromarray(image).resize((width, height), resample))
+def resize(image: RGB, width: int, height: int, how: Literal["bilinear", "bicubic"]) -> RGB:
+    """Resize with an antialiasing filter to (height, width, 3), as Pillow does, but four times as fast.
+
+    It differs from Pillow by rounding: ±2 of 255, or more where a bicubic filter overshoots.
+    """
+    # Always the whole image: with a crop box of fractions cykooz_resizer 4.0.1 was seen to crash the process.
+    taken = ImageData(image.shape[1], image.shape[0], PixelType.U8x3, image.tobytes())
+    made = ImageData(width, height, PixelType.U8x3)
+    Resizer().resize(taken, made, ResizeOptions(ResizeAlg.convolution(_FILTERS[how])))
+    return np.frombuffer(made.get_buffer(), dtype=np.uint8).reshape(height, width, 3)
 
 
 def resize_shortest_edge(image: RGB, edge: int, crop_size: int, resample: Image.Resampling) -> RGB:
     """Scale so that the shorter side is `edge`, then cut the central square of `crop_size`: (crop_size, crop_size, 3).
 
     Only the part of the image that ends up in the square is resized, so that a 1×3000 image costs no more than another.
+    By Pillow itself: with `resize` a probability of the pet classifier moved by more than 0.01.
     """
     height, width = image.shape[:2]
     shorter = min(height, width)
