@@ -5,12 +5,12 @@ Each function takes a picture and gives the runner's item together with the way 
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import numpy as np
+import pybase64
 from numpy.typing import NDArray
 
 from api.schemas import (
@@ -180,7 +180,7 @@ def _depth(result: DepthResult, picture: Picture) -> DepthResponse:
     box = (left, top, left + picture.part.shape[1], top + picture.part.shape[0])
     region = depth_map.region(result["depth"], (width, height), box)
     return DepthResponse(
-        depth_map_base64=base64.b64encode(depth_map.to_png(region)).decode("ascii"),
+        depth_map_base64=pybase64.b64encode_as_string(depth_map.to_png(region)),
         min_depth=round(float(region.min()), 4),
         max_depth=round(float(region.max()), 4),
         mean_depth=round(float(region.mean(dtype=np.float64)), 4),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import pybase64
 from python_multipart import create_form_parser
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import Field, File
@@ -134,7 +134,7 @@ def _from_base64(key: str, text: str) -> bytes:
     if "\n" in text or " " in text:
         text = "".join(text.split())  # line breaks are what `base64` prints
     try:
-        image = base64.b64decode(text, validate=True)
+        image = pybase64.b64decode(text, validate=True)
     except ValueError:  # binascii.Error is one, and so is what non-ASCII text raises
         raise ApiError("invalid_base64", f"{key} is not base64") from None
     if not image:

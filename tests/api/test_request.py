@@ -210,6 +210,7 @@ def test_a_missing_doubled_or_odd_field_is_named(received: Received, field: str)
         (as_json(None), "invalid_request"),
         (as_json({"image": "not base64!"}), "invalid_base64"),
         (as_json({"image": "abc"}), "invalid_base64"),
+        (as_json({"image": "QUJD="}), "invalid_base64"),
         (as_json({"image": "Bär="}), "invalid_base64"),
         (as_json({"image": "\ud800"}), "invalid_base64"),
         (as_json({"image": f"data:text/plain;base64,{BASE64}"}), "invalid_base64"),
