@@ -1,6 +1,6 @@
 """The service beside what one would write in an afternoon (benchmarks/plain_server.py), and beside the machine's limit.
 
-usage: python -m benchmarks.compare PICTURES --out FOLDER [--rounds 3] [--seconds 1.2] [--quick]
+usage: python -m benchmarks.compare PICTURES --out FOLDER [--rounds 3] [--seconds 1.2] [--quick] [--anyway]
 
 PICTURES is a folder with bus.jpg (or names another picture by --picture). Starts both servers, checks that they agree,
 and asks them in turns, in short rounds: each route, each kind of image, each concurrency. Between the rounds the engine
@@ -23,7 +23,7 @@ import cv2
 import httpx
 
 from benchmarks import limit
-from benchmarks.agreement import difference
+from benchmarks.agreement import Disagreement, difference
 from benchmarks.comparison import IN_SHORT, PLAIN, SERVICE, SIDES, SLOW_S, Cell, Run, Side, chart, report
 from benchmarks.load import Load, Question, put
 from benchmarks.serving import free_port, serving
@@ -119,8 +119,10 @@ def health_times(url: str) -> Iterator[list[float]]:
         thread.join()
 
 
-def run(pictures: Mapping[str, bytes], names: Sequence[ModelName], rounds: int, seconds: float) -> Run:
-    """Start both, compare their answers, and ask them in turns."""
+def run(
+    pictures: Mapping[str, bytes], names: Sequence[ModelName], rounds: int, seconds: float, anyway: bool = False
+) -> Run:
+    """Start both, compare their answers, and ask them in turns. Raises Disagreement unless they are asked anyway."""
     small = decode(next(iter(pictures.values())), 50_000_000)
     bare = {name: limit.load(name, small, seconds / 2) for name in names}
     with (
@@ -129,7 +131,7 @@ def run(pictures: Mapping[str, bytes], names: Sequence[ModelName], rounds: int, 
         serving(BENTOML_HOME=str(own_home)) as service,
     ):
         sides = {PLAIN: plain_side, SERVICE: Side(SERVICE, service.url, service.pid)}
-        agreement = {name: _agreement(CATALOGUE[name].route, sides, pictures) for name in names}
+        agreement = {name: _agreement(CATALOGUE[name].route, sides, pictures, anyway) for name in names}
         keys = [
             (name, kind, concurrency)
             for name in names
@@ -169,7 +171,7 @@ def run(pictures: Mapping[str, bytes], names: Sequence[ModelName], rounds: int, 
         return Run(cells, limits, bare, sides, health, agreement, service.seconds["/readyz"])
 
 
-def _agreement(route: str, sides: Mapping[str, Side], pictures: Mapping[str, bytes]) -> str:
+def _agreement(route: str, sides: Mapping[str, Side], pictures: Mapping[str, bytes], anyway: bool) -> str:
     """How far apart the two sides' answers are; also what is slow only the first time on either side."""
     found: list[str] = []
     for kind, picture in pictures.items():
@@ -180,7 +182,12 @@ def _agreement(route: str, sides: Mapping[str, Side], pictures: Mapping[str, byt
             for _ in range(2):
                 answer = httpx.post(f"{side.url}{route}", content=question.body, headers=headers, timeout=120)
             answers.append(answer.raise_for_status().json())
-        found.append(f"{kind}: {difference(route, *answers)}")
+        try:
+            found.append(f"{kind}: {difference(route, *answers)}")
+        except Disagreement as error:
+            if not anyway:
+                raise
+            found.append(f"{kind}: **they differ**, {error}")
     return "; ".join(found)
 
 
@@ -193,12 +200,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.2, help="of a round, beside what waits for its last answers")
     parser.add_argument("--only", choices=CATALOGUE, nargs="*", help="models, all where none is named")
     parser.add_argument("--quick", action="store_true", help="one short round with one kind of image: does it run?")
+    parser.add_argument("--anyway", action="store_true", help="go on where their answers differ: int8, bf16")
     arguments = parser.parse_args()
     pictures = images(decode((arguments.pictures / arguments.picture).read_bytes(), 50_000_000))
     if arguments.quick:
         pictures = dict([next(iter(pictures.items()))])
         arguments.rounds, arguments.seconds = 1, 0.3
-    result = run(pictures, arguments.only or list(CATALOGUE), arguments.rounds, arguments.seconds)
+    result = run(pictures, arguments.only or list(CATALOGUE), arguments.rounds, arguments.seconds, arguments.anyway)
     text = report(result, pictures)
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "compare.md").write_text(text, encoding="utf-8")
