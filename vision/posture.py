@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
+from statistics import median
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -129,7 +131,8 @@ class _Body:
         return max(leg.reach for leg in self.legs)
 
     def mean(self, measure: str) -> F64:
-        return np.asarray(np.mean([getattr(leg, measure) for leg in self.legs], axis=0))
+        values = [getattr(leg, measure) for leg in self.legs]
+        return np.asarray(sum(values[1:], start=values[0]) / len(values))
 
 
 def _visible_points(keypoints: NDArray[np.float32], min_confidence: float) -> F64:
@@ -143,7 +146,8 @@ def _visible_points(keypoints: NDArray[np.float32], min_confidence: float) -> F6
 
 def _measure(points: F64) -> _Body | None:
     # Only sides with both ends: one shoulder and the other side's hip would show a tilt that is not there.
-    sides = [side for side in (0, 1) if np.isfinite(points[[_SHOULDERS[side], _HIPS[side]]]).all()]
+    seen = np.isfinite(points[:, 0])
+    sides = [side for side in (0, 1) if seen[_SHOULDERS[side]] and seen[_HIPS[side]]]
     if not sides:
         return None
     hip = points[[_HIPS[side] for side in sides]].mean(axis=0)
@@ -152,8 +156,8 @@ def _measure(points: F64) -> _Body | None:
     if length == 0 or _across(points, _SHOULDERS) > _FORESHORTENED * length:
         return None
     points, torso = (points - hip) / length, torso / length
-    thighs = tuple(leg for leg in _legs(points, torso) if np.isfinite(leg.hip))
-    return _Body(points, torso, _tilt(torso), tuple(leg for leg in thighs if np.isfinite(leg.knee)), thighs)
+    thighs = tuple(leg for leg in _legs(points, torso) if math.isfinite(leg.hip))
+    return _Body(points, torso, _tilt(torso), tuple(leg for leg in thighs if math.isfinite(leg.knee)), thighs)
 
 
 def _legs(points: F64, torso: F64) -> Iterator[_Leg]:
@@ -163,7 +167,8 @@ def _legs(points: F64, torso: F64) -> Iterator[_Leg]:
 
 
 def _angle(a: F64, b: F64) -> float:
-    return float(np.degrees(np.arctan2(abs(a[0] * b[1] - a[1] * b[0]), a @ b)))
+    (a_x, a_y), (b_x, b_y) = a.tolist(), b.tolist()
+    return math.degrees(math.atan2(abs(a_x * b_y - a_y * b_x), a_x * b_x + a_y * b_y))
 
 
 def _tilt(vector: F64) -> float:
@@ -181,9 +186,8 @@ def _elbow(points: F64, side: int) -> float:
 
 def _head_height(points: F64, torso: float) -> float:
     # The middle one of eyes, ears and nose; without a face, a little above where the eyes would be.
-    face = points[_FACE, 1]
-    face = face[np.isfinite(face)]
-    return float(np.median(face) if len(face) else np.fmax.reduce(points[_SHOULDERS, 1]) + 0.5 * torso)
+    face = [height for height in points[_FACE, 1].tolist() if math.isfinite(height)]
+    return median(face) if face else float(np.fmax.reduce(points[_SHOULDERS, 1])) + 0.5 * torso
 
 
 def _posture(body: _Body) -> Posture:
@@ -292,7 +296,7 @@ def _runs(body: _Body) -> bool:
     on_foot = body.max_reach >= _KNEELING_REACH
     split = _angle(body.legs[0].thigh, body.legs[1].thigh) >= _SPLIT_THIGHS
     split = split and _across(body.points, _ANKLES) >= _SPLIT_STRIDE
-    elbows = [angle for side in (0, 1) if np.isfinite(angle := _elbow(body.points, side))]
+    elbows = [angle for side in (0, 1) if math.isfinite(angle := _elbow(body.points, side))]
     return on_foot and (split or any(map(_folded_up, body.legs))) and min(elbows, default=0.0) <= 130
 
 
