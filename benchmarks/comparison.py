@@ -188,5 +188,6 @@ def chart(result: Run, kind: str, file: Path) -> None:
         axes.set_title(title, fontsize=10)
         axes.legend(fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(f"{_processor()}, {os.cpu_count()} cores, {datetime.now(UTC):%Y-%m-%d}", fontsize=9)
     figure.tight_layout()
     figure.savefig(file)
