@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any, Final, cast
 
+from PIL import Image
+
 from models.store import ModelCard
 from runners.batches import Outputs
 from runners.contract import DepthResult, Item
@@ -34,7 +36,7 @@ def input_shape(width: int, height: int, size: int) -> tuple[int, int]:
 def prepare(image: RGB, size: int) -> RGB:
     """An image of any size as the network's input: (h, w, 3), bicubic and antialiased like the official processor's."""
     height, width = input_shape(image.shape[1], image.shape[0], size)
-    return resize(image, width, height, "bicubic")
+    return resize(image, width, height, Image.Resampling.BICUBIC)
 
 
 def interpret(outputs: Outputs, item: Item, card: ModelCard, settings: ModelSettings) -> DepthResult:  # noqa: ARG001

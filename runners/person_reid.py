@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import numpy as np
+from PIL import Image
 
 from models.store import ModelCard
 from runners.batches import Outputs
@@ -20,7 +21,7 @@ WIDTH: Final = 128
 
 def prepare(image: RGB) -> RGB:
     """A person's crop of any size as the network's input (256, 128, 3)."""
-    return resize(image, WIDTH, HEIGHT, "bilinear")
+    return resize(image, WIDTH, HEIGHT, Image.Resampling.BILINEAR)
 
 
 def interpret(outputs: Outputs, item: Item, card: ModelCard, settings: ModelSettings) -> ReidResult:  # noqa: ARG001

@@ -6,7 +6,7 @@ import io
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
 import cv2
 import numpy as np
@@ -43,7 +43,11 @@ _REFUSED: Final = (
 )
 
 # What cykooz_resizer calls Pillow's filters.
-_FILTERS: Final = {"bilinear": FilterType.bilinear, "bicubic": FilterType.catmull_rom}
+_FILTERS: Final = {
+    Image.Resampling.BILINEAR: FilterType.bilinear,
+    Image.Resampling.BICUBIC: FilterType.catmull_rom,
+}
+_MUCH_LONGER: Final = 4  # a side than the other: Pillow is quicker then, as it can scale a part alone
 
 _EXIF_ORIENTATION: Final = 0x0112
 _UPRIGHT: Final = {
@@ -172,28 +176,33 @@ def letterbox(image: RGB, size: int, stride: int) -> Letterbox:
     return Letterbox(np.asarray(padded, dtype=np.uint8), (inner_width / width, inner_height / height), left, top)
 
 
-def resize(image: RGB, width: int, height: int, how: Literal["bilinear", "bicubic"]) -> RGB:
-    """Resize with an antialiasing filter to (height, width, 3), as Pillow does, but four times as fast.
+def resize(image: RGB, width: int, height: int, resample: Image.Resampling) -> RGB:
+    """Resize to (height, width, 3) with an antialiasing filter, bilinear or bicubic: as Pillow, but four times as fast.
 
-    It differs from Pillow by rounding: ±2 of 255, or more where a bicubic filter overshoots.
+    First in width, then in height, rounded after each, as Pillow does it: one value in a hundred differs by 1 of 255.
     """
     # Always the whole image: with a crop box of fractions cykooz_resizer 4.0.1 was seen to crash the process.
-    taken = ImageData(image.shape[1], image.shape[0], PixelType.U8x3, image.tobytes())
-    made = ImageData(width, height, PixelType.U8x3)
-    Resizer().resize(taken, made, ResizeOptions(ResizeAlg.convolution(_FILTERS[how])))
-    return np.frombuffer(made.get_buffer(), dtype=np.uint8).reshape(height, width, 3)
+    source = ImageData(image.shape[1], image.shape[0], PixelType.U8x3, image.tobytes())
+    options = ResizeOptions(ResizeAlg.convolution(_FILTERS[resample]))
+    for size in ((width, image.shape[0]), (width, height)):
+        resized = ImageData(*size, PixelType.U8x3)
+        Resizer().resize(source, resized, options)
+        source = resized
+    return np.frombuffer(source.get_buffer(), dtype=np.uint8).reshape(height, width, 3)
 
 
 def resize_shortest_edge(image: RGB, edge: int, crop_size: int, resample: Image.Resampling) -> RGB:
     """Scale so that the shorter side is `edge`, then cut the central square of `crop_size`: (crop_size, crop_size, 3).
 
-    Only the part of the image that ends up in the square is resized, so that a 1×3000 image costs no more than another.
-    By Pillow itself: with `resize` a probability of the pet classifier moved by more than 0.01.
+    Of an image much longer than wide only what ends up in the square is scaled: 1×3000 costs no more than another.
     """
     height, width = image.shape[:2]
     shorter = min(height, width)
     scaled_width, scaled_height = int(edge * width / shorter), int(edge * height / shorter)
     left, top = (scaled_width - crop_size) // 2, (scaled_height - crop_size) // 2
+    if resample in _FILTERS and max(height, width) <= _MUCH_LONGER * shorter:
+        scaled = resize(image, scaled_width, scaled_height, resample)
+        return scaled[top : top + crop_size, left : left + crop_size]
     per_x, per_y = width / scaled_width, height / scaled_height
     source = (left * per_x, top * per_y, (left + crop_size) * per_x, (top + crop_size) * per_y)
     return np.asarray(Image.fromarray(image).resize((crop_size, crop_size), resample, box=source))

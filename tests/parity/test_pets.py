@@ -47,7 +47,7 @@ def test_the_same_probabilities(
         assert isinstance(answer, PetResponse)
         differences[name] = abs(expected["cats"] - answer.probabilities["cat"])
         assert answer.probabilities["dog"] == pytest.approx(1 - answer.probabilities["cat"], abs=1e-3)
-    assert max(differences.values()) <= 0.01, max(differences, key=lambda name: differences[name])
+    assert max(differences.values()) <= 0.001, max(differences, key=lambda name: differences[name])
 
 
 def test_auto_precision_stays_within_its_bounds(make: Make, images: dict[str, RGB]) -> None:

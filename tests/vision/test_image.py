@@ -6,7 +6,7 @@ import struct
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -397,31 +397,38 @@ def test_extreme_shapes_cost_no_more_than_others(size: tuple[int, int]) -> None:
 def test_resizing_is_antialiased() -> None:
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
-    small = resize(stripes, 16, 16, "bilinear")
+    small = resize(stripes, 16, 16, Image.Resampling.BILINEAR)
     assert small.shape == (16, 16, 3)
     assert np.abs(small[:, 1:-1].astype(int) - 127).max() <= 2
 
 
-@pytest.mark.parametrize("how", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("resample", [Image.Resampling.BILINEAR, Image.Resampling.BICUBIC])
 @pytest.mark.parametrize("size", [(640, 480), (1920, 1080), (60, 150), (128, 256), (1, 1), (1, 3000), (65_535, 1)])
-def test_resizing_is_pillow_s_but_for_rounding(size: tuple[int, int], how: Literal["bilinear", "bicubic"]) -> None:
+def test_resizing_is_pillow_s_but_for_rounding(size: tuple[int, int], resample: Image.Resampling) -> None:
     pixels = scene(*size[::-1])
     for width, height in [(128, 256), (686, 518)]:
-        expected = np.asarray(Image.fromarray(pixels).resize((width, height), Image.Resampling[how.upper()]))
-        difference = np.abs(resize(pixels, width, height, how).astype(int) - expected)
-        assert np.mean(difference > 2) < 1e-3
-        assert difference.max() <= (2 if how == "bilinear" else 8)
+        expected = np.asarray(Image.fromarray(pixels).resize((width, height), resample))
+        assert np.abs(resize(pixels, width, height, resample).astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("resample", [Image.Resampling.NEAREST, Image.Resampling.LANCZOS])
+def test_a_checkpoint_may_want_any_of_pillow_s_filters(resample: Image.Resampling) -> None:
+    pixels = noise(60, 80)
+    expected = np.asarray(Image.fromarray(pixels).resize((32, 24), resample))[:24, 4:28]
+    assert np.abs(resize_shortest_edge(pixels, 24, 24, resample).astype(int) - expected).max() <= 1
 
 
 def test_a_part_of_an_image_is_resized_as_a_copy_of_it() -> None:
     pixels = scene(480, 640)
     part = pixels[50:400, 100:250]
-    assert np.array_equal(resize(part, 128, 256, "bilinear"), resize(part.copy(), 128, 256, "bilinear"))
+    assert np.array_equal(
+        resize(part, 128, 256, Image.Resampling.BILINEAR), resize(part.copy(), 128, 256, Image.Resampling.BILINEAR)
+    )
 
 
 def test_what_was_resized_is_held_by_nothing_else() -> None:
     """Many threads resize at once: none may write into what another was given."""
     scenes = [np.full((480, 640, 3), value, np.uint8) for value in range(64)]
     with ThreadPoolExecutor(8) as threads:
-        made = list(threads.map(lambda pixels: resize(pixels, 128, 256, "bilinear"), scenes))
+        made = list(threads.map(lambda pixels: resize(pixels, 128, 256, Image.Resampling.BILINEAR), scenes))
     assert [np.unique(image).tolist() for image in made] == [[value] for value in range(64)]
