@@ -30,7 +30,7 @@ def bf16_pays() -> bool:
     """Whether bf16 is faster than f32 here; found out once a process, in a tenth of a second.
 
     Instructions alone do not say so: on an AMD EPYC pose was 1.8 times as fast in bf16; on an Intel Xeon that has
-    AVX-512's bf16 alone, in a virtual machine without AMX, OpenVINO took 1.4 to 1.8 times as long as in f32.
+    AVX-512's bf16 alone, in a virtual machine without AMX, OpenVINO took 1.3 to 1.8 times as long as in f32.
     """
     if "BF16" not in capabilities():
         return False
