@@ -15,8 +15,6 @@ from PIL import Image
 _HOME = tempfile.mkdtemp(prefix="enrichment-tests-")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 os.environ |= {"BENTOML_HOME": _HOME, "BENTOML_DO_NOT_TRACK": "True", "YOLO_CONFIG_DIR": f"{_HOME}/ultralytics"}
-# Dozens of servers are started: each would compile BentoML anew where this is set, a fifth of the time of their tests.
-os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # As Pillow has it: ultralytics, which some tests import into this process, replaces it with a function of its own.
 PILLOW_OPEN = Image.open
