@@ -24,7 +24,7 @@ import httpx
 
 from benchmarks import limit
 from benchmarks.agreement import Disagreement, difference
-from benchmarks.comparison import IN_SHORT, PLAIN, SERVICE, SIDES, SLOW_S, Cell, Run, Side, chart, report
+from benchmarks.comparison import IN_SHORT, PLAIN, SERVICE, SIDES, Cell, Run, Side, chart, report
 from benchmarks.load import Load, Question, put
 from benchmarks.serving import free_port, serving
 from models.catalogue import CATALOGUE, ModelName
@@ -141,17 +141,16 @@ def run(
             if (name, concurrency) != ("depth_estimator", max(CONCURRENCIES)) or kind == next(iter(pictures))
         ]
         cells = {key: Cell() for key in keys}
-        slow: set[tuple[ModelName, str, int]] = set()
         limits: dict[ModelName, list[float]] = {name: [] for name in names}
         health: list[float] = []
         for number in range(rounds):
             for name in names:
                 limits[name].append(bare[name].per_second(seconds))
             for key in keys:
-                if key in slow:
-                    continue
                 name, kind, concurrency = key
-                began = time.monotonic()
+                in_short = (kind, concurrency) == (next(iter(pictures)), IN_SHORT)
+                if cells[key].slow and not in_short:
+                    continue
                 question = Question.of(CATALOGUE[name].route, pictures[kind])
                 for side in SIDES if number % 2 == 0 else reversed(SIDES):
                     watched = side == SERVICE and concurrency == max(CONCURRENCIES)
@@ -162,9 +161,6 @@ def run(
                         load = measure(sides[side], question, concurrency, seconds)
                     health += times
                     cells[key].rounds[side].append(load)
-                in_short = (kind, concurrency) == (next(iter(pictures)), IN_SHORT)
-                if time.monotonic() - began > SLOW_S and not in_short:
-                    slow.add(key)
             print(f"round {number + 1} of {rounds} done", file=sys.stderr)
         for each in sides.values():
             each.look_at_memory()

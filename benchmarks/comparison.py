@@ -23,7 +23,7 @@ SERVICE: Final = "service"
 PLAIN: Final = "plain"
 SIDES: Final = (PLAIN, SERVICE)
 IN_SHORT: Final = 8  # requests at a time of the first table and the chart
-SLOW_S: Final = 15.0  # what takes longer in the first round, both sides together, is not repeated, but for these
+SLOW_S: Final = 15.0  # what takes longer in the first round is not repeated, but for these
 
 
 @dataclass
@@ -56,6 +56,11 @@ class Cell:
     """One route, image and concurrency: each side's rounds."""
 
     rounds: dict[str, list[Load]] = field(default_factory=lambda: {side: [] for side in SIDES})
+
+    @property
+    def slow(self) -> bool:
+        """Whether the first round took longer than SLOW_S, both sides together."""
+        return sum(load.seconds for loads in self.rounds.values() for load in loads[:1]) > SLOW_S
 
     def rate(self, side: str) -> float:
         """Answers per second, median of the rounds."""

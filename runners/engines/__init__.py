@@ -111,9 +111,9 @@ def start(settings: Settings, gpu: Gpu | None) -> None:
     Raises EngineError where that can't be had.
     """
     if choose(settings, gpu) == "openvino":
-        import openvino
+        from runners.engines import processor
 
-        openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        processor.capabilities()
         return
     if not find_spec("torch"):
         raise EngineError("torch is not installed (requirements/gpu.txt), and ENRICHMENT_ENGINE asks for it")

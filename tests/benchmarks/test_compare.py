@@ -54,6 +54,12 @@ def test_ratios_are_of_medians_with_the_spread_of_the_pairs() -> None:
     assert (cell.ms(SERVICE, 99), cell.failures(PLAIN)) == ("100", 0)
 
 
+@pytest.mark.parametrize(("first", "later", "slow"), [(8, 1, True), (7, 100, False)])
+def test_what_is_slow_is_told_by_the_first_round_of_both_sides(first: float, later: float, slow: bool) -> None:
+    assert not Cell().slow
+    assert Cell({side: [load(first, 1), load(later, 1)] for side in (PLAIN, SERVICE)}).slow is slow
+
+
 def picture(shift: int) -> str:
     png = io.BytesIO()
     Image.fromarray(np.roll(np.arange(64, dtype=np.uint8).reshape(8, 8) * 4, shift)).save(png, "PNG")
