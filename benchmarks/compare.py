@@ -4,7 +4,7 @@ usage: python -m benchmarks.compare PICTURES --out FOLDER [--rounds 3] [--second
 
 PICTURES is a folder with bus.jpg (or names another picture by --picture). Starts both servers, checks that they agree,
 and asks them in turns, in short rounds: each route, each kind of image, each concurrency. Between the rounds the engine
-alone runs in a bare loop. Writes compare.md and compare.png. Needs the models in the store (make import).
+alone runs in bare loops. Writes compare.md and compare.png. Needs the models in the store (make import).
 """
 
 from __future__ import annotations

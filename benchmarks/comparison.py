@@ -113,7 +113,7 @@ def report(result: Run, pictures: Mapping[str, bytes]) -> str:
         "",
         f"{_processor()}, {os.cpu_count()} cores, CPU only. `python -m benchmarks.compare`, rounds of both in turns.",
         "Ratios are service by plain: of the medians of the rounds' rates, in brackets the smallest and the largest of",
-        "a pair of rounds. The limit is the engine in a bare loop on the first image's input, at its best batch size.",
+        "a pair of rounds. The limit is the engine in bare loops on the first image's input, at its best batch size.",
         f"What took more than {SLOW_S:g} s in the first round was asked in that one only, except for the first table.",
         "",
         f"## In short: {kinds[0]}",

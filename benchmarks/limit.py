@@ -1,9 +1,10 @@
-"""The limit of the machine: the engine that serves a model, run in a bare loop on what the service would give it."""
+"""The limit of the machine: the engine that serves a model, run in bare loops on what the service would give it."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,21 +19,30 @@ from vision.image import RGB
 
 @dataclass
 class Limit:
-    """A loaded engine and an input; `best` is the batch size at which it makes most images per second."""
+    """A loaded engine and an input.
+
+    at_a_time: as many calls as the service has under way; best: the batch size at which it makes most images a second.
+    """
 
     engine: Engine
     image: RGB
-    best: int
+    at_a_time: int
+    best: int = 1
 
     def per_second(self, seconds: float, batch: int | None = None) -> float:
         """Images per second over so many seconds, at the best batch size or at `batch`."""
-        size = batch or self.best
-        images = np.stack([self.image] * size)
-        done, began = 0, time.perf_counter()
-        while time.perf_counter() - began < seconds:
-            self.engine.run(images)
-            done += size
-        return done / (time.perf_counter() - began)
+        images = np.stack([self.image] * (batch or self.best))
+        began = time.perf_counter()
+
+        def loop(_: int) -> int:
+            done = 0
+            while time.perf_counter() - began < seconds:
+                self.engine.run(images)
+                done += len(images)
+            return done
+
+        with ThreadPoolExecutor(self.at_a_time) as loops:
+            return sum(loops.map(loop, range(self.at_a_time))) / (time.perf_counter() - began)
 
 
 def load(name: ModelName, picture: RGB, seconds: float) -> Limit:
@@ -48,7 +58,8 @@ def load(name: ModelName, picture: RGB, seconds: float) -> Limit:
         "pet_classifier": lambda: pet_classifier.prepare(picture, stored.card.input),
         "depth_estimator": lambda: depth_estimator.prepare(picture, settings.models.depth_estimator.input_size),
     }
-    limit = Limit(engines.load(stored, settings, None), prepare[name](), 1)
+    at_a_time = engines.calls_at_a_time(settings, None)
+    limit = Limit(engines.load(stored, settings, None), prepare[name](), at_a_time)
     sizes = batches.batch_sizes(settings.models[name].max_batch_size)
     limit.engine.warm_up([(size, *limit.image.shape) for size in sizes])
     limit.best = max(sizes, key=lambda size: limit.per_second(seconds, size))

@@ -9,7 +9,15 @@ from typing import Any, Final
 import bentoml
 
 from models.catalogue import ModelName
-from runners import bentoml_cures, depth_estimator, person_reid, pet_classifier, pose_estimator, threat_detector
+from runners import (
+    bentoml_cures,
+    depth_estimator,
+    engines,
+    person_reid,
+    pet_classifier,
+    pose_estimator,
+    threat_detector,
+)
 from runners.runner import Network, Runner, weights_attributes
 from settings import Settings
 
@@ -42,7 +50,7 @@ def _service(service_name: str, names: Sequence[ModelName], settings: Settings) 
     service = bentoml.service(
         name=service_name,
         # One limiter for all methods of the process: with fewer, a 3 s depth call would hold re-identification back.
-        threads=len(names),
+        threads=len(names) * engines.MOST_CALLS,
         traffic={"timeout": settings.limits.request_timeout_s * 2},  # a backstop: the API's own timeout comes first
         runner_connection=bentoml_cures.RUNNER_CONNECTION,
         logging={"access": {"enabled": False}},  # the API logs each request already, and the heartbeat is one a second

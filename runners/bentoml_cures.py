@@ -6,9 +6,10 @@ wrong length in runners/runner.py.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, ClassVar, Final
 
-from bentoml._internal.marshal.dispatcher import CorkDispatcher
+from bentoml._internal.marshal.dispatcher import CorkDispatcher, NonBlockSema
 from opentelemetry import context
 from opentelemetry.instrumentation import asgi
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
@@ -18,6 +19,12 @@ from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 RUNNER_CONNECTION: Final[dict[str, Any]] = {"max_requests": 2**31, "max_age": 1e9}
 
 
+class Batches:
+    """How many batches of a model the dispatcher of this process has under way at a time, at most."""
+
+    at_a_time: ClassVar[int] = 1
+
+
 async def dispatch_promptly(self: CorkDispatcher[Any, Any]) -> None:
     """CorkDispatcher.controller without what holds calls back: the next batch is what was queued during the last one.
 
@@ -25,11 +32,22 @@ async def dispatch_promptly(self: CorkDispatcher[Any, Any]) -> None:
     batches have waited on average, its own waits among them: a 7 ms call took 180 ms after a burst of 32, and 67 ms a
     minute later. While a batch runs it looks a thousand times a second whether it has ended.
     """
+    self._sema = NonBlockSema(Batches.at_a_time)  # outbound_call releases it
+    free = asyncio.Semaphore(Batches.at_a_time)
+    running: set[asyncio.Task[None]] = set()
+
+    def ended(task: asyncio.Task[None]) -> None:
+        running.discard(task)
+        free.release()
+
     while True:
+        await free.acquire()
         async with self._wake_event:
             await self._wake_event.wait_for(self._queue.__len__)
-        self._sema.acquire()  # type: ignore[no-untyped-call] # outbound_call releases it; nobody else takes it, as it is not shared
-        await self.outbound_call(tuple(self._get_inputs()))
+        self._sema.acquire()  # type: ignore[no-untyped-call]
+        task = asyncio.create_task(self.outbound_call(tuple(self._get_inputs())))
+        running.add(task)
+        task.add_done_callback(ended)
 
 
 class FreshTraces(OpenTelemetryMiddleware):

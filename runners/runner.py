@@ -18,7 +18,7 @@ from models import store
 from models.catalogue import ModelName
 from models.store import ModelCard, StoredModel, StoreError
 from profiling import Profiler
-from runners import batches, engines, memory
+from runners import batches, bentoml_cures, engines, memory
 from runners.budget import Policy
 from runners.contract import DeviceStatus, Failure, Item, Result, RunnerStatus
 from runners.device import Gpu
@@ -87,6 +87,7 @@ class Runner:
         self._networks = {network.name: network for network in self.networks}
         engines.check_gpu(settings)  # again: losing the GPU may be what ended the runner before
         self._gpu = engines.take_gpu(settings)
+        bentoml_cures.Batches.at_a_time = engines.calls_at_a_time(settings, self._gpu)
         self._memory = memory.of(self._gpu)
         self._profiler = Profiler(settings.pyroscope, "runner")
         self._started = False

@@ -7,7 +7,7 @@ import os
 import sys
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from models import store
 from runners import device
@@ -29,11 +29,13 @@ sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
+MOST_CALLS: Final = 2  # of any engine at a time
+
 Shape = tuple[int, ...]  # of a batch: n, height, width, 3
 
 
 class Engine(Protocol):
-    """A loaded graph. One call at a time; the caller sees to that."""
+    """A loaded graph. At most `calls_at_a_time` calls at a time; the caller sees to that."""
 
     @property
     def name(self) -> str:
@@ -66,6 +68,13 @@ def choose(settings: Settings, gpu: Gpu | None) -> Literal["openvino", "torch"]:
     if settings.engine != "auto":
         return settings.engine
     return "torch" if gpu is not None and find_spec("torch") else "openvino"
+
+
+def calls_at_a_time(settings: Settings, gpu: Gpu | None) -> int:
+    """How many calls an engine may get at a time: where images are computed side by side, the next batch may begin
+    before the last image of the one before has ended.
+    """
+    return MOST_CALLS if choose(settings, gpu) == "openvino" else 1
 
 
 def take_gpu(settings: Settings) -> Gpu | None:

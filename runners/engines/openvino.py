@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from models.catalogue import CATALOGUE, ModelName
+from models.catalogue import ModelName
 from runners.engines import Shape, processor
 from runners.engines.errors import EngineError
 from runners.engines.parts import cut
@@ -33,20 +36,24 @@ _F32_UNTIL: Final[Mapping[ModelName, str]] = MappingProxyType(
 
 # The models whose layers are too small to share: a second thread makes OSNet a sixth faster for nearly twice the
 # processor time, and waits for the other half of each layer wherever anything else runs.
-_ONE_THREAD: Final[frozenset[ModelName]] = frozenset({"person_reid"})
+_UNSHARED: Final[frozenset[ModelName]] = frozenset({"person_reid"})
+# Those of which two images side by side take no less time than one after the other, and 700 MB more.
+_ONE_BY_ONE: Final[frozenset[ModelName]] = frozenset({"depth_estimator"})
 
-# Images that are computed together: in fours all are faster than one by one, by 7 to 19 %, and in eights no faster than
-# in fours; depth gains nothing.
-_TOGETHER: Final[Mapping[ModelName, int]] = MappingProxyType(dict.fromkeys(CATALOGUE, 4) | {"depth_estimator": 1})
+# Images side by side at most, on whatever processor: each takes memory of its own.
+_SIDE_BY_SIDE: Final = 4
 
 OwnPrecision = Literal["f32", "bf16", "f16", "f32+bf16", "int8"]
+Lane = list[openvino.InferRequest]  # the parts of a graph, one after the other
 
 
 class OpenVinoEngine:
     """A graph, ONNX or OpenVINO's own, compiled for the CPU, in one part or in two of different precision.
 
-    Compiled for single images and, when the first come together, for so many as pay, height and width as they come: a
-    graph that gets another batch size than the last time prepares all its layers anew, for longer than OSNet computes.
+    An image that is alone gets all threads. Images that come together, in one call or in several at a time, are
+    computed side by side with a share of the threads each (two cores: one): threads that share an image wait after each
+    layer for the one that was interrupted, and a batch of four takes no less than four images. Height and width are as
+    they come.
     """
 
     name = "openvino"
@@ -54,7 +61,7 @@ class OpenVinoEngine:
     def __init__(
         self, graph: Path, precision: OwnPrecision, *, model: ModelName, threads: int, cache: Path | None = None
     ) -> None:
-        """Compile `graph`. threads: per call; 0 = as many as pay: all cores, but for small models.
+        """Compile `graph`. threads: in all; 0 = all cores.
 
         cache: a folder in which OpenVINO keeps what it compiled; it checks what it finds there, and compiles anew where
         that is of another graph, size, OpenVINO or processor, but takes another precision's for its own (2026.4): so
@@ -67,10 +74,19 @@ class OpenVinoEngine:
         self.precision: str = precision
         self._graph = graph
         self._until = _F32_UNTIL[model] if precision == "f32+bf16" else None
-        self._threads = threads or int(model in _ONE_THREAD)
-        self._cache = cache / precision if cache else None
-        self._together = _TOGETHER[model]
-        self._compiled = {1: self._compile(1)}
+        self._config: dict[str, object] = {"INFERENCE_NUM_THREADS": threads} if threads else {}
+        if cache is not None:
+            self._config["CACHE_DIR"] = cache / precision
+        parts = self._compile("LATENCY" if model in _ONE_BY_ONE else "THROUGHPUT")
+        count = min(int(part.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) for part in parts)
+        self._lanes: SimpleQueue[Lane] = SimpleQueue()
+        for _ in range(count):
+            self._lanes.put(_lane(parts))
+        self._count = count
+        self._threads = ThreadPoolExecutor(count, thread_name_prefix=model)
+        self._alone = _lane(self._compile("LATENCY")) if count > 1 and model not in _UNSHARED else None
+        self._calls = 0  # under way
+        self._counting = threading.Lock()
 
     @staticmethod
     def auto_precision(name: ModelName) -> OwnPrecision:
@@ -83,49 +99,67 @@ class OpenVinoEngine:
 
     def warm_up(self, shapes: Sequence[Shape]) -> None:
         """See Engine.warm_up."""
-        for size, rest in dict.fromkeys((size, tuple(rest)) for count, *rest in shapes for size in self._cut(count)):
-            self.run(np.zeros((size, *rest), dtype=np.uint8))
+        together = threading.Barrier(self._count)
+
+        def run(image: NDArray[np.uint8]) -> None:
+            together.wait()  # each on another lane
+            self._on_a_lane(image)
+
+        for rest in dict.fromkeys(tuple(rest) for _, *rest in shapes):
+            image = np.zeros((1, *rest), dtype=np.uint8)
+            if self._alone is not None:
+                _infer(self._alone, image)
+            list(self._threads.map(run, [image] * self._count))
 
     def run(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
         """See Engine.run."""
-        outputs, start = [], 0
-        for size in self._cut(len(batch)):
-            outputs.append(self._infer(batch[start : start + size]))
-            start += size
-        return (
-            outputs[0] if len(outputs) == 1 else tuple(np.concatenate(output) for output in zip(*outputs, strict=True))
-        )
+        with self._counting:
+            alone = self._alone if len(batch) == 1 and self._calls == 0 else None
+            self._calls += 1
+        try:
+            if alone is not None:
+                return _infer(alone, batch)
+            outputs = self._threads.map(self._on_a_lane, np.split(batch, len(batch)))
+            return tuple(np.concatenate(output) for output in zip(*outputs, strict=True))
+        finally:
+            with self._counting:
+                self._calls -= 1
 
     def close(self) -> None:
         """See Engine.close."""
-        self._compiled = {}
+        self._threads.shutdown()
+        self._lanes, self._alone = SimpleQueue(), None
 
-    def _cut(self, count: int) -> list[int]:
-        """The sizes, ascending in cost, in which so many images are computed: as many together as pay, then singly."""
-        return [self._together] * (count // self._together) + [1] * (count % self._together)
+    def _on_a_lane(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+        lane = self._lanes.get()
+        try:
+            return _infer(lane, image)
+        finally:
+            self._lanes.put(lane)
 
-    def _infer(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
-        if len(batch) not in self._compiled:
-            self._compiled[len(batch)] = self._compile(len(batch))
-        results = None
-        for request in self._compiled[len(batch)]:
-            inputs = [batch] if results is None else [results[index] for index in range(len(results))]
-            results = request.infer(inputs, share_inputs=True)
-        assert results is not None  # there is a part at least
-        return tuple(np.array(results[index]) for index in range(len(results)))
-
-    def _compile(self, size: int) -> list[openvino.InferRequest]:
-        """The parts of the graph for batches of one size."""
-        config: dict[str, object] = {"PERFORMANCE_HINT": "LATENCY"}
-        if self._threads:
-            config["INFERENCE_NUM_THREADS"] = self._threads
-        if self._cache is not None:
-            config["CACHE_DIR"] = self._cache
+    def _compile(self, hint: Literal["LATENCY", "THROUGHPUT"]) -> list[openvino.CompiledModel]:
+        """The parts of the graph, for single images."""
         core = openvino.Core()
         parts = [core.read_model(self._graph)] if self._until is None else cut(self._graph, self._until)
-        requests = []
-        for part, hint in zip(parts, self.precision.split("+"), strict=True):
-            part.reshape({each: [size, *each.partial_shape[1:]] for each in part.inputs})
-            compiled = core.compile_model(part, "CPU", config | {"INFERENCE_PRECISION_HINT": _HINT[hint]})
-            requests.append(compiled.create_infer_request())
-        return requests
+        compiled = []
+        for part, precision in zip(parts, self.precision.split("+"), strict=True):
+            part.reshape({each: [1, *each.partial_shape[1:]] for each in part.inputs})
+            config = self._config | {
+                "PERFORMANCE_HINT": hint,
+                "PERFORMANCE_HINT_NUM_REQUESTS": _SIDE_BY_SIDE,
+                "INFERENCE_PRECISION_HINT": _HINT[precision],
+            }
+            compiled.append(core.compile_model(part, "CPU", config))
+        return compiled
+
+
+def _lane(parts: Sequence[openvino.CompiledModel]) -> Lane:
+    return [part.create_infer_request() for part in parts]
+
+
+def _infer(lane: Lane, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+    inputs: list[Any] = [image]
+    for request in lane:
+        results = request.infer(inputs, share_inputs=True)
+        inputs = [results[index] for index in range(len(results))]
+    return tuple(np.array(output) for output in inputs)

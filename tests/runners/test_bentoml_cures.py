@@ -25,7 +25,7 @@ from bentoml._internal.marshal import dispatcher
 
 import runners
 from models.catalogue import CATALOGUE
-from runners.bentoml_cures import RUNNER_CONNECTION, dispatch_promptly
+from runners.bentoml_cures import RUNNER_CONNECTION, Batches, dispatch_promptly
 from settings import DEFAULT_FILE, load
 
 
@@ -44,6 +44,7 @@ PLACEMENTS = pytest.mark.parametrize("placement", ["shared", "isolated"])
 Placement = Literal["shared", "isolated"]
 Controller = Callable[[dispatcher.CorkDispatcher[Any, Any]], Coroutine[Any, Any, None]]
 Call = Callable[[int], Awaitable[Any]]
+Infer = Callable[[Sequence[Sequence[int]]], Coroutine[Any, Any, Sequence[Sequence[int]]]]
 
 
 @pytest.fixture(autouse=True)
@@ -116,8 +117,13 @@ def test_every_dispatcher_of_a_composed_service_uses_it(placement: Placement) ->
 
 
 @contextmanager
-def dispatching(controller: Controller, sizes: list[int]) -> Iterator[tuple[Call, dispatcher.Optimizer]]:
-    """A call of 10 ms with an item, through a dispatcher with this controller; `sizes` gets those of its batches."""
+def dispatching(
+    controller: Controller, sizes: list[int], other: Infer | None = None
+) -> Iterator[tuple[Call, dispatcher.Optimizer]]:
+    """A call of 10 ms with an item, through a dispatcher with this controller; `sizes` gets those of its batches.
+
+    other: what is done in place of that.
+    """
 
     async def infer(jobs: Sequence[Sequence[int]]) -> Sequence[Sequence[int]]:
         sizes.append(len(jobs))
@@ -130,7 +136,7 @@ def dispatching(controller: Controller, sizes: list[int]) -> Iterator[tuple[Call
         300_000, 8, fallback=lambda: None, get_batch_size=len
     )
     cork.controller = MethodType(controller, cork)  # type: ignore[method-assign]
-    call = cork(infer)
+    call = cork(other or infer)
     try:
         yield lambda item: call([item]), cork.optimizer
     finally:
@@ -189,11 +195,35 @@ async def test_the_defect_is_there_some_of_the_first_calls_are_held_back_as_trai
         assert await first_calls(call) > 0.015
 
 
-async def test_a_batch_that_fails_is_its_own_callers_affair() -> None:
+@pytest.mark.parametrize("at_a_time", [1, 2])
+async def test_a_batch_that_fails_is_its_own_callers_affair(at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Batches, "at_a_time", at_a_time)
     with dispatching(dispatch_promptly, []) as (call, _):
-        failed, *_ = await asyncio.gather(call(13), return_exceptions=True)
-        assert isinstance(failed, ValueError)
-        assert await call(1) == [1]
+        for _ in range(3):  # and takes nobody's turn with it
+            failed, *_ = await asyncio.gather(call(13), return_exceptions=True)
+            assert isinstance(failed, ValueError)
+            assert await call(1) == [1]
+
+
+@pytest.mark.parametrize("at_a_time", [1, 2, 3])
+async def test_so_many_batches_are_under_way_at_a_time(at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Batches, "at_a_time", at_a_time)
+    now, most, sizes = 0, 0, []
+
+    async def infer(jobs: Sequence[Sequence[int]]) -> Sequence[Sequence[int]]:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        sizes.append(len(jobs))
+        await asyncio.sleep(0.01)
+        now -= 1
+        return jobs
+
+    with dispatching(dispatch_promptly, [], infer) as (call, _):
+        answers = await asyncio.gather(*(call(item) for item in range(100)))
+    assert answers == [[item] for item in range(100)]
+    assert most == at_a_time
+    assert max(sizes) == 8
 
 
 def test_a_batch_may_wait_longer_than_any_request() -> None:

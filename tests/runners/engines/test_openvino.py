@@ -1,7 +1,11 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import openvino
@@ -10,9 +14,13 @@ from numpy.typing import NDArray
 from openvino import opset13 as operations
 
 from models.catalogue import ModelName
+from runners.engines import openvino as openvino_engine
 from runners.engines import processor
 from runners.engines.errors import EngineError
 from runners.engines.openvino import OpenVinoEngine
+
+CORES: Final = len(os.sched_getaffinity(0))
+several_cores = pytest.mark.skipif(CORES == 1, reason="there is one core")
 
 
 @pytest.fixture(scope="module")
@@ -34,78 +42,145 @@ def pictures(count: int, height: int = 8, width: int = 6) -> NDArray[np.uint8]:
     return np.random.default_rng(count).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
 
 
-def sizes(loaded: OpenVinoEngine) -> list[int]:
-    """The batch sizes for which it has compiled the graph."""
-    return sorted(loaded._compiled)
+class Seen:
+    """What is computed where: of each image the number of threads of its lane and of images side by side there."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.lanes: list[tuple[int, int]] = []
+        self.at_a_time = 0
+        self.hold_s = 0.0
+        self._now = 0
+        self._lock = threading.Lock()
+        self._infer = openvino_engine._infer
+        monkeypatch.setattr(openvino_engine, "_infer", self)
+
+    def __call__(self, lane: openvino_engine.Lane, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+        compiled = lane[0].get_compiled_model()
+        with self._lock:
+            self.lanes.append((compiled.get_property("INFERENCE_NUM_THREADS"), compiled.get_property("NUM_STREAMS")))
+            self._now += 1
+            self.at_a_time = max(self.at_a_time, self._now)
+        try:
+            time.sleep(self.hold_s)
+            return self._infer(lane, image)
+        finally:
+            with self._lock:
+                self._now -= 1
 
 
-@pytest.mark.parametrize("model", ["threat_detector", "depth_estimator"])
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
+    return Seen(monkeypatch)
+
+
+ALONE = (CORES, 1)
+
+
+@pytest.mark.parametrize("model", ["threat_detector", "person_reid", "depth_estimator"])
 def test_every_batch_size_and_shape_is_answered_in_order(graph: Path, model: ModelName) -> None:
     loaded = engine(graph, model)
-    for count, height, width in [
-        (1, 8, 6),
-        (2, 8, 6),
-        (3, 5, 4),
-        (4, 8, 6),
-        (7, 8, 6),
-        (8, 3, 9),
-        (1, 3, 9),
-        (9, 8, 6),
-    ]:
+    for count, height, width in [(1, 8, 6), (2, 8, 6), (3, 5, 4), (7, 8, 6), (8, 3, 9), (1, 3, 9), (9, 8, 6)]:
         batch = pictures(count, height, width)
         means, pixels = loaded.run(batch)
         assert means == pytest.approx(batch.astype(np.float32).mean(axis=(1, 2, 3)))
         assert np.array_equal(pixels, batch.astype(np.float32))
 
 
-def test_whatever_comes_it_is_computed_in_fours_and_ones(graph: Path) -> None:
+def test_calls_at_a_time_get_their_own_answers(graph: Path) -> None:
     loaded = engine(graph)
-    for count in range(1, 10):
-        loaded.run(pictures(count))
-    assert sizes(loaded) == [1, 4]
+    batches = [pictures(1 + number % 5, 8 + number % 3) for number in range(200)]
+    with ThreadPoolExecutor(4) as callers:
+        for batch, (_, pixels) in zip(batches, callers.map(loaded.run, batches), strict=True):
+            assert np.array_equal(pixels, batch.astype(np.float32))
 
 
-def test_depth_is_computed_one_by_one(graph: Path) -> None:
+@several_cores
+def test_an_image_that_is_alone_gets_all_threads_and_others_are_computed_side_by_side(graph: Path, seen: Seen) -> None:
+    loaded = engine(graph)
+    seen.hold_s = 0.05
+    loaded.run(pictures(1))
+    assert (seen.lanes, seen.at_a_time) == ([ALONE], 1)
+    loaded.run(pictures(5))
+    assert ALONE not in seen.lanes[1:]
+    assert seen.at_a_time == min(CORES, 4)
+    loaded.run(pictures(1))
+    assert seen.lanes[-1] == ALONE
+
+
+@several_cores
+def test_an_image_beside_another_call_is_not_alone(graph: Path, seen: Seen) -> None:
+    loaded = engine(graph)
+    seen.hold_s = 0.2
+    with ThreadPoolExecutor(2) as callers:
+        for call in [callers.submit(loaded.run, pictures(1)) for _ in range(2)]:
+            call.result()
+    assert seen.lanes.count(ALONE) == 1
+    assert seen.at_a_time == 2
+
+
+def test_depth_is_computed_one_by_one_on_all_threads(graph: Path, seen: Seen) -> None:
     loaded = engine(graph, "depth_estimator")
-    loaded.run(pictures(4))
-    assert sizes(loaded) == [1]
+    seen.hold_s = 0.02
+    with ThreadPoolExecutor(2) as callers:
+        for call in [callers.submit(loaded.run, pictures(2)) for _ in range(2)]:
+            call.result()
+    assert set(seen.lanes) == {ALONE}
+    assert seen.at_a_time == 1
 
 
-def test_where_no_four_can_come_together_none_are_compiled_for(graph: Path) -> None:
+def test_re_identification_shares_no_image_between_threads(graph: Path, seen: Seen) -> None:
+    loaded = engine(graph, "person_reid")
+    for count in (1, 3):
+        loaded.run(pictures(count))
+    ((threads, streams),) = set(seen.lanes)
+    assert threads == streams  # so on two cores; on many OpenVINO may find more threads to pay
+    assert streams == min(CORES, 4)
+
+
+def test_no_more_threads_than_it_was_told(graph: Path, seen: Seen) -> None:
+    loaded = engine(graph, threads=1)
+    seen.hold_s = 0.02
+    for count in (1, 3):
+        loaded.run(pictures(count))
+    assert set(seen.lanes) == {(1, 1)}
+    assert seen.at_a_time == 1
+
+
+@several_cores
+def test_warming_up_reaches_every_lane_with_every_shape(graph: Path, seen: Seen) -> None:
+    engine(graph).warm_up([(1, 8, 6, 3), (2, 8, 6, 3), (4, 8, 6, 3), (8, 8, 6, 3), (1, 3, 9, 3)])
+    lanes = min(CORES, 4)
+    assert seen.lanes.count(ALONE) == 2
+    assert len(seen.lanes) == 2 + 2 * lanes
+    assert seen.at_a_time == lanes
+
+
+def test_an_image_that_fails_takes_no_lane_with_it(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = engine(graph)
-    loaded.warm_up([(1, 8, 6, 3), (2, 8, 6, 3)])
-    assert sizes(loaded) == [1]
-
-
-def test_warming_up_compiles_for_all_that_will_come(graph: Path) -> None:
-    loaded = engine(graph)
-    loaded.warm_up([(1, 8, 6, 3), (2, 8, 6, 3), (4, 8, 6, 3), (8, 8, 6, 3), (1, 3, 9, 3)])
-    assert sizes(loaded) == [1, 4]
-
-
-@pytest.mark.parametrize(
-    ("model", "threads", "expected"),
-    [("person_reid", 0, 1), ("person_reid", 2, 2), ("pose_estimator", 1, 1), ("pose_estimator", 0, os.cpu_count())],
-)
-def test_small_models_take_one_thread_and_others_all_unless_told(
-    graph: Path, model: ModelName, threads: int, expected: int
-) -> None:
-    (request,) = engine(graph, model, threads)._compiled[1]
-    assert request.get_compiled_model().get_property("INFERENCE_NUM_THREADS") == expected
+    with monkeypatch.context() as patch:
+        patch.delattr(openvino_engine, "_infer")
+        with pytest.raises(NameError):
+            loaded.run(pictures(9))
+    means, _ = loaded.run(pictures(9))
+    assert means == pytest.approx(pictures(9).astype(np.float32).mean(axis=(1, 2, 3)))
 
 
 def test_what_was_compiled_is_taken_from_the_cache_and_a_damaged_file_is_compiled_anew(
-    graph: Path, tmp_path: Path
+    graph: Path, tmp_path: Path, seen: Seen
 ) -> None:
-    expected = engine(graph).run(pictures(5))
+    expected = [engine(graph).run(pictures(count)) for count in (1, 5)]
+    lanes = sorted(seen.lanes)
     for damage in (False, False, True):
-        for blob in tmp_path.glob("f32/*.blob") if damage else ():
+        for blob in tmp_path.rglob("*.blob") if damage else ():
             blob.chmod(0o600)
             blob.write_bytes(blob.read_bytes()[:100])
+        seen.lanes.clear()
         loaded = OpenVinoEngine(graph, "f32", model="threat_detector", threads=0, cache=tmp_path)
-        for one, other in zip(loaded.run(pictures(5)), expected, strict=True):
-            assert np.array_equal(one, other)
-        assert len(list(tmp_path.glob("f32/*.blob"))) == 2  # of one image, of four
+        for count, outputs in zip((1, 5), expected, strict=True):
+            for one, other in zip(loaded.run(pictures(count)), outputs, strict=True):
+                assert np.array_equal(one, other)
+        assert sorted(seen.lanes) == lanes  # what was kept serves one image on all threads, and several side by side
+        assert len(list(tmp_path.rglob("*.blob"))) == 1
 
 
 @pytest.mark.skipif("FP16" not in processor.capabilities(), reason="this CPU has no f16 instructions")
