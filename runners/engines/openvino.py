@@ -105,11 +105,12 @@ class OpenVinoEngine:
             together.wait()  # each on another lane
             self._on_a_lane(image)
 
-        for rest in dict.fromkeys(tuple(rest) for _, *rest in shapes):
+        for number, rest in enumerate(dict.fromkeys(tuple(rest) for _, *rest in shapes)):
             image = np.zeros((1, *rest), dtype=np.uint8)
             if self._alone is not None:
                 _infer(self._alone, image)
-            list(self._threads.map(run, [image] * self._count))
+            if self._alone is None or number == 0:  # the memory for the largest; what was made for a shape they share
+                list(self._threads.map(run, [image] * self._count))
 
     def run(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
         """See Engine.run."""

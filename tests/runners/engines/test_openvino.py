@@ -147,11 +147,14 @@ def test_no_more_threads_than_it_was_told(graph: Path, seen: Seen) -> None:
 
 
 @several_cores
-def test_warming_up_reaches_every_lane_with_every_shape(graph: Path, seen: Seen) -> None:
-    engine(graph).warm_up([(1, 8, 6, 3), (2, 8, 6, 3), (4, 8, 6, 3), (8, 8, 6, 3), (1, 3, 9, 3)])
+@pytest.mark.parametrize(("model", "alone", "side_by_side"), [("threat_detector", 2, 1), ("person_reid", 0, 2)])
+def test_warming_up_reaches_every_lane(
+    graph: Path, seen: Seen, model: ModelName, alone: int, side_by_side: int
+) -> None:
+    engine(graph, model).warm_up([(1, 8, 6, 3), (2, 8, 6, 3), (4, 8, 6, 3), (8, 8, 6, 3), (1, 3, 9, 3)])
     lanes = min(CORES, 4)
-    assert seen.lanes.count(ALONE) == 2
-    assert len(seen.lanes) == 2 + 2 * lanes
+    assert seen.lanes.count(ALONE) == alone
+    assert len(seen.lanes) == alone + side_by_side * lanes
     assert seen.at_a_time == lanes
 
 
