@@ -19,21 +19,21 @@ from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 RUNNER_CONNECTION: Final[dict[str, Any]] = {"max_requests": 2**31, "max_age": 1e9}
 
 
-class Batches:
-    """How many batches of a model the dispatcher of this process has under way at a time, at most."""
+class Dispatch:
+    """How many batches of a model are under way at a time, at most. To be set before the first call."""
 
-    at_a_time: ClassVar[int] = 1
+    batches_at_a_time: ClassVar[int] = 1
 
 
 async def dispatch_promptly(self: CorkDispatcher[Any, Any]) -> None:
-    """CorkDispatcher.controller without what holds calls back: the next batch is what was queued during the last one.
+    """CorkDispatcher.controller without what holds calls back: what is queued when a place becomes free is a batch.
 
     The original waits for company on purpose during its first calls, which it calls training, and later for as long as
     batches have waited on average, its own waits among them: a 7 ms call took 180 ms after a burst of 32, and 67 ms a
     minute later. While a batch runs it looks a thousand times a second whether it has ended.
     """
-    self._sema = NonBlockSema(Batches.at_a_time)  # outbound_call releases it
-    free = asyncio.Semaphore(Batches.at_a_time)
+    self._sema = NonBlockSema(Dispatch.batches_at_a_time)  # outbound_call releases it
+    free = asyncio.Semaphore(Dispatch.batches_at_a_time)
     running: set[asyncio.Task[None]] = set()
 
     def ended(task: asyncio.Task[None]) -> None:

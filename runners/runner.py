@@ -87,7 +87,7 @@ class Runner:
         self._networks = {network.name: network for network in self.networks}
         engines.check_gpu(settings)  # again: losing the GPU may be what ended the runner before
         self._gpu = engines.take_gpu(settings)
-        bentoml_cures.Batches.at_a_time = engines.calls_at_a_time(settings, self._gpu)
+        bentoml_cures.Dispatch.batches_at_a_time = engines.calls_at_a_time(settings, self._gpu)
         self._memory = memory.of(self._gpu)
         self._profiler = Profiler(settings.pyroscope, "runner")
         self._started = False

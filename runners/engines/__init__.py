@@ -48,7 +48,7 @@ class Engine(Protocol):
         ...
 
     def warm_up(self, shapes: Sequence[Shape]) -> None:
-        """Run each shape once, and do what pays for the shapes that will come most: first calls are slow."""
+        """Run what of these shapes would be slow the first time, and do what pays for those that will come most."""
         ...
 
     def run(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:

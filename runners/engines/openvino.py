@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
@@ -15,6 +15,7 @@ import openvino
 from numpy.typing import NDArray
 
 from models.catalogue import ModelName
+from profiling import carried
 from runners.engines import Shape, processor
 from runners.engines.errors import EngineError
 from runners.engines.parts import cut
@@ -34,14 +35,13 @@ _F32_UNTIL: Final[Mapping[ModelName, str]] = MappingProxyType(
     {"pet_classifier": "/resnet/encoder/stages.0/layers.1/activation/Relu"}
 )
 
-# The models whose layers are too small to share: a second thread makes OSNet a sixth faster for nearly twice the
-# processor time, and waits for the other half of each layer wherever anything else runs.
-_UNSHARED: Final[frozenset[ModelName]] = frozenset({"person_reid"})
-# Those of which two images side by side take no less time than one after the other, and 700 MB more.
-_ONE_BY_ONE: Final[frozenset[ModelName]] = frozenset({"depth_estimator"})
-
+# The models whose images are computed one after the other, and on how many threads; 0 = all. OSNet is too quick to be
+# handed from thread to thread: on two, or on two lanes, the service answers 5 to 12 % less. Of depth two images side by
+# side take no less time than one after the other, and 700 MB more.
+_IN_TURN: Final[Mapping[ModelName, int]] = MappingProxyType({"person_reid": 1, "depth_estimator": 0})
 # Images side by side at most, on whatever processor: each takes memory of its own.
 _SIDE_BY_SIDE: Final = 4
+_WARM_UP_S: Final = 60.0  # until all threads of a model have started, on whatever machine
 
 OwnPrecision = Literal["f32", "bf16", "f16", "f32+bf16", "int8"]
 Lane = list[openvino.InferRequest]  # the parts of a graph, one after the other
@@ -51,9 +51,9 @@ class OpenVinoEngine:
     """A graph, ONNX or OpenVINO's own, compiled for the CPU, in one part or in two of different precision.
 
     An image that is alone gets all threads. Images that come together, in one call or in several at a time, are
-    computed side by side with a share of the threads each (two cores: one): threads that share an image wait after each
-    layer for the one that was interrupted, and a batch of four takes no less than four images. Height and width are as
-    they come.
+    computed side by side, each on a lane with its share of the threads (two cores: one): threads that share an image
+    wait after each layer for the one that was interrupted, and a batch of four takes hardly less than four images.
+    Height and width are as they come.
     """
 
     name = "openvino"
@@ -61,7 +61,7 @@ class OpenVinoEngine:
     def __init__(
         self, graph: Path, precision: OwnPrecision, *, model: ModelName, threads: int, cache: Path | None = None
     ) -> None:
-        """Compile `graph`. threads: in all; 0 = all cores.
+        """Compile `graph`. threads: of all images at a time; 0 = as many as the process may use cores.
 
         cache: a folder in which OpenVINO keeps what it compiled; it checks what it finds there, and compiles anew where
         that is of another graph, size, OpenVINO or processor, but takes another precision's for its own (2026.4): so
@@ -77,16 +77,17 @@ class OpenVinoEngine:
         self._config: dict[str, object] = {"INFERENCE_NUM_THREADS": threads} if threads else {}
         if cache is not None:
             self._config["CACHE_DIR"] = cache / precision
-        parts = self._compile("LATENCY" if model in _ONE_BY_ONE else "THROUGHPUT")
-        count = min(int(part.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) for part in parts)
+        if model in _IN_TURN:
+            own = {"INFERENCE_NUM_THREADS": _IN_TURN[model]} if _IN_TURN[model] else {}
+            parts = self._compile({"PERFORMANCE_HINT": "LATENCY", **own})
+        else:
+            parts = self._compile({"PERFORMANCE_HINT": "THROUGHPUT", "PERFORMANCE_HINT_NUM_REQUESTS": _SIDE_BY_SIDE})
+        self._count = min(int(part.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) for part in parts)
         self._lanes: SimpleQueue[Lane] = SimpleQueue()
-        for _ in range(count):
+        for _ in range(self._count):
             self._lanes.put(_lane(parts))
-        self._count = count
-        self._threads = ThreadPoolExecutor(count, thread_name_prefix=model)
-        self._alone = _lane(self._compile("LATENCY")) if count > 1 and model not in _UNSHARED else None
-        self._calls = 0  # under way
-        self._counting = threading.Lock()
+        self._pool = ThreadPoolExecutor(self._count, thread_name_prefix=model)
+        self._undivided = _lane(self._compile({"PERFORMANCE_HINT": "LATENCY"})) if self._count > 1 else None
 
     @staticmethod
     def auto_precision(name: ModelName) -> OwnPrecision:
@@ -98,59 +99,68 @@ class OpenVinoEngine:
         return "bf16" if name in _BF16_WITHIN_BOUNDS else "f32"
 
     def warm_up(self, shapes: Sequence[Shape]) -> None:
-        """See Engine.warm_up."""
-        together = threading.Barrier(self._count)
+        """See Engine.warm_up. Raises BrokenBarrierError where not all threads could be started."""
+        together = threading.Barrier(self._count, timeout=_WARM_UP_S)
 
         def run(image: NDArray[np.uint8]) -> None:
             together.wait()  # each on another lane
-            self._on_a_lane(image)
+            self._on_a_lane([image])
 
         for number, rest in enumerate(dict.fromkeys(tuple(rest) for _, *rest in shapes)):
             image = np.zeros((1, *rest), dtype=np.uint8)
-            if self._alone is not None:
-                _infer(self._alone, image)
-            if self._alone is None or number == 0:  # the memory for the largest; what was made for a shape they share
-                list(self._threads.map(run, [image] * self._count))
+            if self._undivided is not None:
+                _infer(self._undivided, image)
+            if self._undivided is None or number == 0:  # the largest; the others cost a lane little the first time
+                list(self._pool.map(run, [image] * self._count))
 
     def run(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
         """See Engine.run."""
-        with self._counting:
-            alone = self._alone if len(batch) == 1 and self._calls == 0 else None
-            self._calls += 1
-        try:
-            if alone is not None:
-                return _infer(alone, batch)
-            outputs = self._threads.map(self._on_a_lane, np.split(batch, len(batch)))
-            return tuple(np.concatenate(output) for output in zip(*outputs, strict=True))
-        finally:
-            with self._counting:
-                self._calls -= 1
+        if self._undivided is not None and len(batch) == 1 and (lanes := self._all_lanes()):
+            try:
+                return _infer(self._undivided, batch)
+            finally:
+                for lane in lanes:
+                    self._lanes.put(lane)
+        images = np.split(batch, len(batch))
+        if self._undivided is None or len(images) == 1:
+            outputs = self._on_a_lane(images)
+        else:
+            outputs = [output for (output,) in self._pool.map(carried(self._on_a_lane), [[image] for image in images])]
+        return tuple(np.concatenate(output) for output in zip(*outputs, strict=True))
 
     def close(self) -> None:
         """See Engine.close."""
-        self._threads.shutdown()
-        self._lanes, self._alone = SimpleQueue(), None
+        self._pool.shutdown()
+        self._lanes, self._undivided = SimpleQueue(), None
 
-    def _on_a_lane(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+    def _on_a_lane(self, images: Sequence[NDArray[np.uint8]]) -> list[tuple[NDArray[np.float32], ...]]:
         lane = self._lanes.get()
         try:
-            return _infer(lane, image)
+            return [_infer(lane, image) for image in images]
         finally:
             self._lanes.put(lane)
 
-    def _compile(self, hint: Literal["LATENCY", "THROUGHPUT"]) -> list[openvino.CompiledModel]:
-        """The parts of the graph, for single images."""
+    def _all_lanes(self) -> list[Lane]:
+        """All lanes, so that nothing else is computed meanwhile; none where one of them is in use."""
+        lanes: list[Lane] = []
+        try:
+            while len(lanes) < self._count:
+                lanes.append(self._lanes.get_nowait())
+        except Empty:
+            for lane in lanes:
+                self._lanes.put(lane)
+            return []
+        return lanes
+
+    def _compile(self, way: Mapping[str, object]) -> list[openvino.CompiledModel]:
+        """The parts of the graph, for single images. way: how images share threads, in OpenVINO's properties."""
         core = openvino.Core()
         parts = [core.read_model(self._graph)] if self._until is None else cut(self._graph, self._until)
         compiled = []
         for part, precision in zip(parts, self.precision.split("+"), strict=True):
             part.reshape({each: [1, *each.partial_shape[1:]] for each in part.inputs})
-            config = self._config | {
-                "PERFORMANCE_HINT": hint,
-                "PERFORMANCE_HINT_NUM_REQUESTS": _SIDE_BY_SIDE,
-                "INFERENCE_PRECISION_HINT": _HINT[precision],
-            }
-            compiled.append(core.compile_model(part, "CPU", config))
+            precisely = {"INFERENCE_PRECISION_HINT": _HINT[precision]}
+            compiled.append(core.compile_model(part, "CPU", self._config | precisely | dict(way)))
         return compiled
 
 

@@ -25,7 +25,7 @@ from bentoml._internal.marshal import dispatcher
 
 import runners
 from models.catalogue import CATALOGUE
-from runners.bentoml_cures import RUNNER_CONNECTION, Batches, dispatch_promptly
+from runners.bentoml_cures import RUNNER_CONNECTION, Dispatch, dispatch_promptly
 from settings import DEFAULT_FILE, load
 
 
@@ -197,17 +197,18 @@ async def test_the_defect_is_there_some_of_the_first_calls_are_held_back_as_trai
 
 @pytest.mark.parametrize("at_a_time", [1, 2])
 async def test_a_batch_that_fails_is_its_own_callers_affair(at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Batches, "at_a_time", at_a_time)
+    monkeypatch.setattr(Dispatch, "batches_at_a_time", at_a_time)
     with dispatching(dispatch_promptly, []) as (call, _):
-        for _ in range(3):  # and takes nobody's turn with it
-            failed, *_ = await asyncio.gather(call(13), return_exceptions=True)
-            assert isinstance(failed, ValueError)
-            assert await call(1) == [1]
+        async with asyncio.timeout(20):
+            for _ in range(3):  # and takes nobody's place with it
+                failed, *_ = await asyncio.gather(call(13), return_exceptions=True)
+                assert isinstance(failed, ValueError)
+                assert await call(1) == [1]
 
 
 @pytest.mark.parametrize("at_a_time", [1, 2, 3])
 async def test_so_many_batches_are_under_way_at_a_time(at_a_time: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Batches, "at_a_time", at_a_time)
+    monkeypatch.setattr(Dispatch, "batches_at_a_time", at_a_time)
     now, most, sizes = 0, 0, []
 
     async def infer(jobs: Sequence[Sequence[int]]) -> Sequence[Sequence[int]]:
@@ -220,7 +221,8 @@ async def test_so_many_batches_are_under_way_at_a_time(at_a_time: int, monkeypat
         return jobs
 
     with dispatching(dispatch_promptly, [], infer) as (call, _):
-        answers = await asyncio.gather(*(call(item) for item in range(100)))
+        async with asyncio.timeout(20):
+            answers = await asyncio.gather(*(call(item) for item in range(100)))
     assert answers == [[item] for item in range(100)]
     assert most == at_a_time
     assert max(sizes) == 8

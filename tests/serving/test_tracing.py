@@ -96,8 +96,8 @@ def test_queueing_shows_as_queueing(client: httpx.Client, server: Server, collec
     with ThreadPoolExecutor(MOST_CALLS) as pool:
         first = []
         for _ in range(MOST_CALLS):  # one after the other, or they were one batch
-            first.append(pool.submit(ask, client, "/person-reid", plain(fake.sleeper(SLOW_S))))
-            time.sleep(SLOW_S / 10)
+            first.append(pool.submit(ask, client, "/person-reid", plain(fake.sleeper(2 * SLOW_S))))
+            time.sleep(SLOW_S / 2)
         body = {"image_base64": base64_of(plain((1, 2, 3)))}
         spans = traced(client, server, collector, 2000, url="/person-reid", json=body)
         assert [slow.result().status_code for slow in first] == [200] * MOST_CALLS

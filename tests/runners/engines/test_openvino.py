@@ -3,7 +3,9 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -14,10 +16,12 @@ from numpy.typing import NDArray
 from openvino import opset13 as operations
 
 from models.catalogue import ModelName
+from profiling import Profiler
 from runners.engines import openvino as openvino_engine
 from runners.engines import processor
 from runners.engines.errors import EngineError
 from runners.engines.openvino import OpenVinoEngine
+from settings import Pyroscope
 
 CORES: Final = len(os.sched_getaffinity(0))
 several_cores = pytest.mark.skipif(CORES == 1, reason="there is one core")
@@ -43,7 +47,7 @@ def pictures(count: int, height: int = 8, width: int = 6) -> NDArray[np.uint8]:
 
 
 class Seen:
-    """What is computed where: of each image the number of threads of its lane and of images side by side there."""
+    """What is computed where: of each image its lane's streams and threads; of all how many were at it at a time."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.lanes: list[tuple[int, int]] = []
@@ -57,7 +61,7 @@ class Seen:
     def __call__(self, lane: openvino_engine.Lane, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
         compiled = lane[0].get_compiled_model()
         with self._lock:
-            self.lanes.append((compiled.get_property("INFERENCE_NUM_THREADS"), compiled.get_property("NUM_STREAMS")))
+            self.lanes.append((compiled.get_property("NUM_STREAMS"), compiled.get_property("INFERENCE_NUM_THREADS")))
             self._now += 1
             self.at_a_time = max(self.at_a_time, self._now)
         try:
@@ -67,13 +71,22 @@ class Seen:
             with self._lock:
                 self._now -= 1
 
+    @property
+    def undivided(self) -> list[bool]:
+        """Of each image whether it had all threads for itself."""
+        return [streams == 1 and threads > 1 for streams, threads in self.lanes]
+
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> Seen:
     return Seen(monkeypatch)
 
 
-ALONE = (CORES, 1)
+def call(loaded: OpenVinoEngine, *sizes: int) -> None:
+    """A call for each of so many images, all at a time."""
+    with ThreadPoolExecutor(len(sizes)) as callers:
+        for answer in [callers.submit(loaded.run, pictures(size)) for size in sizes]:
+            answer.result()
 
 
 @pytest.mark.parametrize("model", ["threat_detector", "person_reid", "depth_estimator"])
@@ -97,75 +110,102 @@ def test_calls_at_a_time_get_their_own_answers(graph: Path) -> None:
 @several_cores
 def test_an_image_that_is_alone_gets_all_threads_and_others_are_computed_side_by_side(graph: Path, seen: Seen) -> None:
     loaded = engine(graph)
+    lanes = loaded._lanes.qsize()
+    assert 1 < lanes <= 4
     seen.hold_s = 0.05
-    loaded.run(pictures(1))
-    assert (seen.lanes, seen.at_a_time) == ([ALONE], 1)
-    loaded.run(pictures(5))
-    assert ALONE not in seen.lanes[1:]
-    assert seen.at_a_time == min(CORES, 4)
-    loaded.run(pictures(1))
-    assert seen.lanes[-1] == ALONE
+    for count in (1, 5, 1):
+        call(loaded, count)
+    assert seen.undivided == [True, *[False] * 5, True]
+    assert seen.at_a_time == lanes
 
 
 @several_cores
-def test_an_image_beside_another_call_is_not_alone(graph: Path, seen: Seen) -> None:
+def test_nothing_is_computed_beside_an_image_that_has_all_threads(graph: Path, seen: Seen) -> None:
     loaded = engine(graph)
     seen.hold_s = 0.2
     with ThreadPoolExecutor(2) as callers:
-        for call in [callers.submit(loaded.run, pictures(1)) for _ in range(2)]:
-            call.result()
-    assert seen.lanes.count(ALONE) == 1
-    assert seen.at_a_time == 2
+        first = callers.submit(loaded.run, pictures(1))
+        time.sleep(0.1)
+        second = callers.submit(loaded.run, pictures(1))
+        assert not second.done()
+        first.result()
+        assert seen.at_a_time == 1
+        second.result()
+    assert seen.undivided == [True, False]
 
 
-def test_depth_is_computed_one_by_one_on_all_threads(graph: Path, seen: Seen) -> None:
-    loaded = engine(graph, "depth_estimator")
+@pytest.mark.parametrize(("model", "threads"), [("person_reid", 1), ("depth_estimator", None)])
+def test_others_are_computed_in_turn(graph: Path, seen: Seen, model: ModelName, threads: int | None) -> None:
+    loaded = engine(graph, model)
     seen.hold_s = 0.02
-    with ThreadPoolExecutor(2) as callers:
-        for call in [callers.submit(loaded.run, pictures(2)) for _ in range(2)]:
-            call.result()
-    assert set(seen.lanes) == {ALONE}
-    assert seen.at_a_time == 1
+    call(loaded, 1, 2, 2)
+    ((streams, found),) = set(seen.lanes)
+    assert (streams, seen.at_a_time) == (1, 1)
+    assert found == threads or (threads is None and (found > 1 or CORES == 1))
 
 
-def test_re_identification_shares_no_image_between_threads(graph: Path, seen: Seen) -> None:
-    loaded = engine(graph, "person_reid")
-    for count in (1, 3):
-        loaded.run(pictures(count))
-    ((threads, streams),) = set(seen.lanes)
-    assert threads == streams  # so on two cores; on many OpenVINO may find more threads to pay
-    assert streams == min(CORES, 4)
-
-
-def test_no_more_threads_than_it_was_told(graph: Path, seen: Seen) -> None:
-    loaded = engine(graph, threads=1)
+@pytest.mark.parametrize("model", ["threat_detector", "person_reid"])
+def test_no_more_threads_than_it_was_told(graph: Path, seen: Seen, model: ModelName) -> None:
+    loaded = engine(graph, model, threads=1)
     seen.hold_s = 0.02
-    for count in (1, 3):
-        loaded.run(pictures(count))
+    call(loaded, 1, 3)
     assert set(seen.lanes) == {(1, 1)}
     assert seen.at_a_time == 1
 
 
 @several_cores
-@pytest.mark.parametrize(("model", "alone", "side_by_side"), [("threat_detector", 2, 1), ("person_reid", 0, 2)])
-def test_warming_up_reaches_every_lane(
-    graph: Path, seen: Seen, model: ModelName, alone: int, side_by_side: int
-) -> None:
-    engine(graph, model).warm_up([(1, 8, 6, 3), (2, 8, 6, 3), (4, 8, 6, 3), (8, 8, 6, 3), (1, 3, 9, 3)])
-    lanes = min(CORES, 4)
-    assert seen.lanes.count(ALONE) == alone
-    assert len(seen.lanes) == alone + side_by_side * lanes
+@pytest.mark.parametrize(
+    ("model", "undivided", "rounds"), [("threat_detector", 2, 1), ("person_reid", 0, 2), ("depth_estimator", 2, 0)]
+)
+def test_warming_up_reaches_every_lane(graph: Path, seen: Seen, model: ModelName, undivided: int, rounds: int) -> None:
+    loaded = engine(graph, model)
+    lanes = loaded._lanes.qsize()
+    seen.hold_s = 0.05
+    loaded.warm_up([(1, 8, 6, 3), (2, 8, 6, 3), (4, 8, 6, 3), (8, 8, 6, 3), (1, 3, 9, 3)])
+    assert sum(seen.undivided) == undivided
+    assert len(seen.lanes) == undivided + rounds * lanes
     assert seen.at_a_time == lanes
 
 
-def test_an_image_that_fails_takes_no_lane_with_it(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@several_cores
+def test_a_warm_up_for_which_threads_are_missing_fails_in_time(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = engine(graph)
+    monkeypatch.setattr(openvino_engine, "_WARM_UP_S", 0.1)
+    loaded._pool = ThreadPoolExecutor(1)
+    with pytest.raises(threading.BrokenBarrierError):
+        loaded.warm_up([(1, 8, 6, 3)])
+
+
+@pytest.mark.parametrize("count", [1, 9])
+def test_an_image_that_fails_takes_no_lane_with_it(graph: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = engine(graph)
+    lanes = loaded._lanes.qsize()
     with monkeypatch.context() as patch:
         patch.delattr(openvino_engine, "_infer")
         with pytest.raises(NameError):
-            loaded.run(pictures(9))
-    means, _ = loaded.run(pictures(9))
-    assert means == pytest.approx(pictures(9).astype(np.float32).mean(axis=(1, 2, 3)))
+            loaded.run(pictures(count))
+        loaded._pool.shutdown()  # waits for the images that had begun
+    assert loaded._lanes.qsize() == lanes
+
+
+def test_other_threads_are_marked_as_the_one_that_calls(graph: Path) -> None:
+    marked: list[str] = []
+
+    class Client:
+        @contextmanager
+        def tag_wrapper(self, tags: dict[str, str]) -> Iterator[None]:
+            marked.append(threading.current_thread().name)
+            yield
+
+    profiler = Profiler(
+        Pyroscope.model_validate({"enabled": False, "url": "http://127.0.0.1", "application_name": "x"}), ""
+    )
+    profiler._client = Client()  # type: ignore[assignment]
+    loaded = engine(graph)
+    with profiler.tagged(model="threat_detector"):
+        loaded.run(pictures(3))
+    loaded.run(pictures(3))
+    assert [name.startswith("threat_detector") for name in marked] == [False, True, True, True]
 
 
 def test_what_was_compiled_is_taken_from_the_cache_and_a_damaged_file_is_compiled_anew(
@@ -173,6 +213,7 @@ def test_what_was_compiled_is_taken_from_the_cache_and_a_damaged_file_is_compile
 ) -> None:
     expected = [engine(graph).run(pictures(count)) for count in (1, 5)]
     lanes = sorted(seen.lanes)
+    assert len(set(lanes)) == min(CORES, 2)
     for damage in (False, False, True):
         for blob in tmp_path.rglob("*.blob") if damage else ():
             blob.chmod(0o600)
