@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, ClassVar, Final
 
-from bentoml._internal.marshal.dispatcher import CorkDispatcher, NonBlockSema
+from bentoml._internal.marshal.dispatcher import CorkDispatcher
 from opentelemetry import context
 from opentelemetry.instrumentation import asgi
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
@@ -32,22 +32,16 @@ async def dispatch_promptly(self: CorkDispatcher[Any, Any]) -> None:
     batches have waited on average, its own waits among them: a 7 ms call took 180 ms after a burst of 32, and 67 ms a
     minute later. While a batch runs it looks a thousand times a second whether it has ended.
     """
-    self._sema = NonBlockSema(Dispatch.batches_at_a_time)  # outbound_call releases it
     free = asyncio.Semaphore(Dispatch.batches_at_a_time)
+    self._sema = free  # type: ignore[assignment] # outbound_call releases it
     running: set[asyncio.Task[None]] = set()
-
-    def ended(task: asyncio.Task[None]) -> None:
-        running.discard(task)
-        free.release()
-
     while True:
         await free.acquire()
         async with self._wake_event:
             await self._wake_event.wait_for(self._queue.__len__)
-        self._sema.acquire()  # type: ignore[no-untyped-call]
         task = asyncio.create_task(self.outbound_call(tuple(self._get_inputs())))
         running.add(task)
-        task.add_done_callback(ended)
+        task.add_done_callback(running.discard)
 
 
 class FreshTraces(OpenTelemetryMiddleware):

@@ -74,20 +74,18 @@ class OpenVinoEngine:
         self.precision: str = precision
         self._graph = graph
         self._until = _F32_UNTIL[model] if precision == "f32+bf16" else None
-        self._config: dict[str, object] = {"INFERENCE_NUM_THREADS": threads} if threads else {}
+        self._config: dict[str, object] = {"PERFORMANCE_HINT_NUM_REQUESTS": _SIDE_BY_SIDE}
+        if threads := _IN_TURN.get(model) or threads:
+            self._config["INFERENCE_NUM_THREADS"] = threads
         if cache is not None:
             self._config["CACHE_DIR"] = cache / precision
-        if model in _IN_TURN:
-            own = {"INFERENCE_NUM_THREADS": _IN_TURN[model]} if _IN_TURN[model] else {}
-            parts = self._compile({"PERFORMANCE_HINT": "LATENCY", **own})
-        else:
-            parts = self._compile({"PERFORMANCE_HINT": "THROUGHPUT", "PERFORMANCE_HINT_NUM_REQUESTS": _SIDE_BY_SIDE})
+        parts = self._compile("LATENCY" if model in _IN_TURN else "THROUGHPUT")
         self._count = min(int(part.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) for part in parts)
         self._lanes: SimpleQueue[Lane] = SimpleQueue()
         for _ in range(self._count):
             self._lanes.put(_lane(parts))
         self._pool = ThreadPoolExecutor(self._count, thread_name_prefix=model)
-        self._undivided = _lane(self._compile({"PERFORMANCE_HINT": "LATENCY"})) if self._count > 1 else None
+        self._undivided = _lane(self._compile("LATENCY")) if self._count > 1 else None
 
     @staticmethod
     def auto_precision(name: ModelName) -> OwnPrecision:
@@ -152,15 +150,15 @@ class OpenVinoEngine:
             return []
         return lanes
 
-    def _compile(self, way: Mapping[str, object]) -> list[openvino.CompiledModel]:
-        """The parts of the graph, for single images. way: how images share threads, in OpenVINO's properties."""
+    def _compile(self, hint: Literal["LATENCY", "THROUGHPUT"]) -> list[openvino.CompiledModel]:
+        """The parts of the graph, for single images."""
         core = openvino.Core()
         parts = [core.read_model(self._graph)] if self._until is None else cut(self._graph, self._until)
         compiled = []
         for part, precision in zip(parts, self.precision.split("+"), strict=True):
             part.reshape({each: [1, *each.partial_shape[1:]] for each in part.inputs})
-            precisely = {"INFERENCE_PRECISION_HINT": _HINT[precision]}
-            compiled.append(core.compile_model(part, "CPU", self._config | precisely | dict(way)))
+            hints = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": _HINT[precision]}
+            compiled.append(core.compile_model(part, "CPU", self._config | hints))
         return compiled
 
 

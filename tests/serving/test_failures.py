@@ -53,7 +53,7 @@ def check_gone(server: Server) -> None:
             assert response.headers["retry-after"] == "10"
             assert time.monotonic() - began < 1
         unloaded = 'enrichment_light_model_loaded{model="person_reid"} 0.0'
-        server.wait(lambda: unloaded in client.get("/metrics").text, "a gauge of 0", 10)  # with the next heartbeat
+        server.wait(lambda: unloaded in client.get("/metrics").text, "a gauge of 0", 5)  # with the next heartbeat
 
 
 async def test_a_killed_runner_is_told_at_once_and_comes_back(server: Server) -> None:
