@@ -7,8 +7,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
-
 from models import store
 from models.catalogue import ModelName
 from runners import batches, depth_estimator, engines, person_reid, pet_classifier, pose_estimator, threat_detector
@@ -31,7 +29,7 @@ class Limit:
 
     def per_second(self, seconds: float, batch: int | None = None) -> float:
         """Images per second over so many seconds, at the best batch size or at `batch`."""
-        images = np.stack([self.image] * (batch or self.best))
+        images = [self.image] * (batch or self.best)
         began = time.perf_counter()
 
         def loop(_: int) -> int:

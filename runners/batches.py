@@ -15,7 +15,7 @@ from runners.engines.errors import OutOfMemory
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
 Images = Sequence[NDArray[np.uint8]]
-Outputs = tuple[NDArray[np.float32], ...]
+Outputs = tuple[NDArray[np.float32], ...]  # of one image
 
 
 def batch_sizes(largest: int) -> list[int]:
@@ -75,7 +75,7 @@ def _run_or_halve(engine: Engine, images: Images, on_out_of_memory: Callable[[],
 
 
 def _run_batch(engine: Engine, images: Images) -> list[Outputs]:
-    outputs = engine.run(np.stack(images))
+    outputs = engine.run(images)
     if any(len(output) != len(images) for output in outputs):
         raise ValueError(f"the engine gave {[len(output) for output in outputs]} results for {len(images)} images")
     return [tuple(output[row] for output in outputs) for row in range(len(images))]

@@ -171,9 +171,11 @@ def letterbox(image: RGB, size: int, stride: int) -> Letterbox:
         )
     left, right = round(spare_x - 0.1), round(spare_x + 0.1)
     top, bottom = round(spare_y - 0.1), round(spare_y + 0.1)
-    grey = (LETTERBOX_GREY,) * 3
-    padded = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=grey)
-    return Letterbox(np.asarray(padded, dtype=np.uint8), (inner_width / width, inner_height / height), left, top)
+    if top or bottom or left or right:
+        grey = (LETTERBOX_GREY,) * 3
+        padded = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_CONSTANT, value=grey)
+        image = np.asarray(padded, dtype=np.uint8)
+    return Letterbox(image, (inner_width / width, inner_height / height), left, top)
 
 
 def resize(image: RGB, width: int, height: int, resample: Image.Resampling) -> RGB:

@@ -1,4 +1,4 @@
-"""Engines run a graph on a device: uint8 batches in, float32 arrays out. They know nothing of what an image means."""
+"""Engines run a graph on a device: uint8 images in, float32 arrays out. They know nothing of what an image means."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import sys
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
 
 from models import store
 from runners import device
@@ -32,6 +32,8 @@ logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handler
 MOST_CALLS: Final = 2  # of any engine at a time
 
 Shape = tuple[int, ...]  # of a batch: n, height, width, 3
+Images: TypeAlias = "Sequence[NDArray[np.uint8]] | NDArray[np.uint8]"  # n of (h, w, 3) RGB, apart or in one array
+Rows: TypeAlias = "Sequence[NDArray[np.float32]] | NDArray[np.float32]"  # one of a graph's outputs, a row an image
 
 
 class Engine(Protocol):
@@ -51,8 +53,8 @@ class Engine(Protocol):
         """Run what of these shapes would be slow the first time, and do what pays for those that will come most."""
         ...
 
-    def run(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
-        """Run a batch (n, h, w, 3) uint8 RGB and return the graph's outputs, each with n as its first dimension.
+    def run(self, images: Images) -> tuple[Rows, ...]:
+        """Run images of one shape and return the graph's outputs, each with a row for every image, in their order.
 
         Raises OutOfMemory where the device has too little left for this batch, DeviceLost after a sticky error.
         """

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from models.catalogue import ModelName
 from profiling import carried
-from runners.engines import Shape, processor
+from runners.engines import Images, Rows, Shape, processor
 from runners.engines.errors import EngineError
 from runners.engines.parts import cut
 
@@ -105,33 +105,32 @@ class OpenVinoEngine:
             self._on_a_lane([image])
 
         for number, rest in enumerate(dict.fromkeys(tuple(rest) for _, *rest in shapes)):
-            image = np.zeros((1, *rest), dtype=np.uint8)
+            image = np.zeros(rest, dtype=np.uint8)
             if self._undivided is not None:
                 _infer(self._undivided, image)
             if self._undivided is None or number == 0:  # the largest; the others cost a lane little the first time
                 list(self._pool.map(run, [image] * self._count))
 
-    def run(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+    def run(self, images: Images) -> tuple[Rows, ...]:
         """See Engine.run."""
-        if self._undivided is not None and len(batch) == 1 and (lanes := self._all_lanes()):
+        if self._undivided is not None and len(images) == 1 and (lanes := self._all_lanes()):
             try:
-                return _infer(self._undivided, batch)
+                outputs = [_infer(self._undivided, images[0])]
             finally:
                 for lane in lanes:
                     self._lanes.put(lane)
-        images = np.split(batch, len(batch))
-        if self._undivided is None or len(images) == 1:
+        elif self._undivided is None or len(images) == 1:
             outputs = self._on_a_lane(images)
         else:
             outputs = [output for (output,) in self._pool.map(carried(self._on_a_lane), [[image] for image in images])]
-        return tuple(np.concatenate(output) for output in zip(*outputs, strict=True))
+        return tuple(zip(*outputs, strict=True))
 
     def close(self) -> None:
         """See Engine.close."""
         self._pool.shutdown()
         self._lanes, self._undivided = SimpleQueue(), None
 
-    def _on_a_lane(self, images: Sequence[NDArray[np.uint8]]) -> list[tuple[NDArray[np.float32], ...]]:
+    def _on_a_lane(self, images: Images) -> list[tuple[NDArray[np.float32], ...]]:
         lane = self._lanes.get()
         try:
             return [_infer(lane, image) for image in images]
@@ -167,8 +166,8 @@ def _lane(parts: Sequence[openvino.CompiledModel]) -> Lane:
 
 
 def _infer(lane: Lane, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
-    inputs: list[Any] = [image]
+    inputs: list[Any] = [np.ascontiguousarray(image)[None]]
     for request in lane:
         results = request.infer(inputs, share_inputs=True)
         inputs = [results[index] for index in range(len(results))]
-    return tuple(np.array(output) for output in inputs)
+    return tuple(np.array(output[0]) for output in inputs)

@@ -12,7 +12,7 @@ import tensorrt
 import torch
 from numpy.typing import NDArray
 
-from runners.engines import Shape, cuda
+from runners.engines import Images, Shape, cuda
 from runners.engines.errors import EngineError, OutOfMemory
 
 _HEADER = 4  # bytes of the length of ultralytics' metadata, little-endian, in front of the engine
@@ -60,11 +60,12 @@ class TensorRtEngine:
         for shape in shapes:
             self.run(np.zeros(shape, dtype=np.uint8))
 
-    def run(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+    def run(self, images: Images) -> tuple[NDArray[np.float32], ...]:
         """See Engine.run."""
+        batch = np.asarray(images)
         with cuda.on(self._stream):
-            images = cuda.to_device(batch).permute(0, 3, 1, 2)
-            scaled = (images.to(self._dtype(self._input)) / 255).contiguous()
+            channels_first = cuda.to_device(batch).permute(0, 3, 1, 2)
+            scaled = (channels_first.to(self._dtype(self._input)) / 255).contiguous()
             if not self._context.set_input_shape(self._input, tuple(scaled.shape)):
                 raise ValueError(f"an input of {tuple(scaled.shape)} is outside of the engine's profile")
             self._context.set_tensor_address(self._input, scaled.data_ptr())

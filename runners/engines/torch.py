@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch.export.passes import move_to_device_pass
 from torch.fx import GraphModule, Node
 
-from runners.engines import Shape, cuda
+from runners.engines import Images, Shape, cuda
 from runners.engines.errors import EngineError, OutOfMemory
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
@@ -94,9 +94,9 @@ class CpuEngine(_TorchEngine):
             self.run(np.zeros(shape, dtype=np.uint8))
 
     @torch.inference_mode()
-    def run(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+    def run(self, images: Images) -> tuple[NDArray[np.float32], ...]:
         """See Engine.run."""
-        return tuple(output.float().numpy() for output in self._forward(torch.from_numpy(batch)))
+        return tuple(output.float().numpy() for output in self._forward(torch.from_numpy(np.asarray(images))))
 
 
 class CudaEngine(_TorchEngine):
@@ -124,14 +124,15 @@ class CudaEngine(_TorchEngine):
                 with cuda.on(self._stream):
                     self._capture(shape)
 
-    def run(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+    def run(self, images: Images) -> tuple[NDArray[np.float32], ...]:
         """See Engine.run."""
+        batch = np.asarray(images)
         with cuda.on(self._stream):
-            images = cuda.to_device(batch)
+            on_device = cuda.to_device(batch)
             captured = self._captured.get(batch.shape)
             if captured is None:
-                return cuda.to_host(self._forward(images), self._stream)
-            captured.images.copy_(images)
+                return cuda.to_host(self._forward(on_device), self._stream)
+            captured.images.copy_(on_device)
             captured.graph.replay()
             return cuda.to_host(captured.outputs, self._stream)
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from runners import batches
 from runners.batches import batch_sizes, cut
-from runners.engines import Shape
+from runners.engines import Images, Shape
 from runners.engines.errors import OutOfMemory
 
 F32 = NDArray[np.float32]
@@ -38,7 +38,8 @@ class Means:
     def free(self) -> None:
         self.frees += 1
 
-    def run(self, batch: NDArray[np.uint8]) -> tuple[F32, ...]:
+    def run(self, images: Images) -> tuple[F32, ...]:
+        batch = np.asarray(images)
         self.batches.append(batch.shape)
         if len(batch) > self.room:
             raise OutOfMemory("CUDA out of memory")
@@ -146,8 +147,8 @@ def test_it_is_halved_once_and_the_rest_is_refused() -> None:
 
 def test_what_the_first_half_gave_is_kept_when_the_second_is_too_much() -> None:
     class Filling(Means):
-        def run(self, batch: NDArray[np.uint8]) -> tuple[F32, ...]:
-            outputs = super().run(batch)
+        def run(self, images: Images) -> tuple[F32, ...]:
+            outputs = super().run(images)
             self.room = 2
             return outputs
 

@@ -8,16 +8,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from models.catalogue import CATALOGUE, ModelName
 from models.store import StoredModel
 from runners import residency as residencies
 from runners.budget import Policy
 from runners.contract import State
-from runners.engines import Engine, Shape
+from runners.engines import Engine, Images, Rows, Shape
 from runners.engines.errors import DeviceLost, EngineError, OutOfMemory
 from runners.residency import Exchange, Residency
 from runners.resident import ModelUnavailable, Resident
@@ -42,7 +40,7 @@ class FakeEngine:
 
     def warm_up(self, shapes: Sequence[Shape]) -> None: ...
 
-    def run(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+    def run(self, images: Images) -> tuple[Rows, ...]:
         raise AssertionError("not asked for")
 
     def close(self) -> None:

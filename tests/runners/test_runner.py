@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 from bentoml._internal.configuration.containers import BentoMLContainer
-from numpy.typing import NDArray
 
 import models.store
 import runners
@@ -138,9 +137,9 @@ def test_every_batch_size_is_warm_before_the_model_is_ready(monkeypatch: pytest.
     seen: list[tuple[int, ...]] = []
 
     class Counting(fake.FakeEngine):
-        def run(self, batch: NDArray[np.uint8]) -> tuple[fake.F32, ...]:
-            seen.append(batch.shape)
-            return super().run(batch)
+        def run(self, images: runners.engines.Images) -> tuple[fake.F32, ...]:
+            seen.append(np.shape(images))
+            return super().run(images)
 
     monkeypatch.setattr(runners.engines, "load", lambda stored, *_: Counting(stored.card.name))
     make()
@@ -155,10 +154,10 @@ def test_every_batch_size_is_warm_before_the_model_is_ready(monkeypatch: pytest.
 
 def test_a_model_that_fails_its_warm_up_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(fake.FakeEngine):
-        def run(self, batch: NDArray[np.uint8]) -> tuple[fake.F32, ...]:
-            if len(batch) == 4:
+        def run(self, images: runners.engines.Images) -> tuple[fake.F32, ...]:
+            if len(images) == 4:
                 raise MemoryError("not for four")
-            return super().run(batch)
+            return super().run(images)
 
     monkeypatch.setattr(runners.engines, "load", lambda stored, *_: Broken(stored.card.name))
     assert {status["state"] for status in states(make()).values()} == {State.FAILED}

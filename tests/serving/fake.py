@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from models.catalogue import CATALOGUE, ModelName
 from models.store import ModelCard, StoredModel, StoreError
 from runners.device import Gpu
-from runners.engines import Engine, Shape
+from runners.engines import Engine, Images, Shape
 from runners.engines.errors import DeviceLost, EngineError, OutOfMemory
 from settings import Settings
 from tests.runners.nvml import Card
@@ -98,8 +98,8 @@ class FakeEngine:
         if self.name != "openvino" and CARD is not None:
             CARD.processes[os.getpid()] = (CARD.processes.get(os.getpid()) or 0) + size
 
-    def run(self, batch: NDArray[np.uint8]) -> tuple[F32, ...]:
-        colours = [_centre(image) for image in batch]
+    def run(self, images: Images) -> tuple[F32, ...]:
+        colours = [_centre(image) for image in images]
         if CRASHES in colours:
             os._exit(9)
         if HUNGRY in colours:
@@ -112,7 +112,7 @@ class FakeEngine:
         end = time.perf_counter() + max((colour[2] / 10 for colour in colours if colour[:2] == (255, 8)), default=0)
         while time.perf_counter() < end:
             pass
-        rows = [self._outputs(image, colour) for image, colour in zip(batch, colours, strict=True)]
+        rows = [self._outputs(image, colour) for image, colour in zip(images, colours, strict=True)]
         for row, colour in zip(rows, colours, strict=True):
             if colour == NOT_FINITE:
                 for output in row:
