@@ -17,7 +17,8 @@ from prometheus_client import multiprocess
 
 from api.errors import ApiError, internal_error
 from models.catalogue import ModelName
-from runners.contract import Failure, Item, ModelStatus, Result, RunnerStatus, State, refusal
+from runners import shared_memory
+from runners.contract import Failure, Item, ModelStatus, Result, RunnerStatus, SentItem, State, Unreadable, refusal
 
 logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
 
@@ -49,6 +50,7 @@ class RunnerLink:
         self.restarts = 0
         self.last_fault: str | None = None  # when and why the runner ended its process itself
         self._call = call
+        self._memory = shared_memory.Pool()
         self._preload = tuple(preload)
         self._fault_pid: int | None = None
         self._pid: int | None = None
@@ -78,8 +80,17 @@ class RunnerLink:
         """One model's result for one item. Raises ApiError: runner_unavailable, model_unavailable or internal."""
         if self.status is None:
             raise self._gone()
+        result = await self._result(name, item)
+        if "unreadable" in result:
+            self._memory.give_up(cast(Unreadable, result)["unreadable"])
+            result = await self._result(name, item)
+        if result.get("error") == "runner_unavailable" and self.status is not None:
+            await self._beat()  # it is about to end: hear why, and let nobody else wait for it
+        return _unwrap(cast(Result | Failure, result))
+
+    async def _result(self, name: ModelName, item: Item) -> Result | Failure | Unreadable:
         try:
-            results = await self._until_answered(name, [item])
+            results = await self._until_answered(name, item)
         except BentoMLException as error:
             logger.error("the runner %s refused a call of %s: %s", self.name, name, error)
             if error.error_code.value == 503:
@@ -87,12 +98,9 @@ class RunnerLink:
             raise internal_error() from None
         if not isinstance(results, list) or len(results) != 1:
             raise ApiError("internal", f"{name} did not give one result for one image")
-        result = results[0]
-        if result.get("error") == "runner_unavailable" and self.status is not None:
-            await self._beat()  # it is about to end: hear why, and let nobody else wait for it
-        return _unwrap(result)
+        return cast(Result | Failure | Unreadable, results[0])
 
-    async def _until_answered(self, method: str, *args: Any) -> Any:
+    async def _until_answered(self, name: ModelName, item: Item) -> Any:
         """A call, repeated where its connection broke although the runner lives on.
 
         Then BentoML had reused a connection that the runner was just closing as idle.
@@ -100,18 +108,19 @@ class RunnerLink:
         for _ in range(ATTEMPTS):
             before = self._pid
             try:
-                return await self._until_lost(method, *args)
+                with self._memory.lend(item["image"]) as image:
+                    return await self._until_lost(name, {**item, "image": image})
             except _BROKEN as error:
                 if self.status is not None:
                     await self._beat()
                 if self.status is None or self._pid != before:
                     break
-                logger.info("a call of %s will be repeated: its connection broke (%r)", method, error)
+                logger.info("a call of %s will be repeated: its connection broke (%r)", name, error)
         raise self._gone()
 
-    async def _until_lost(self, method: str, *args: Any) -> Any:
+    async def _until_lost(self, name: ModelName, item: SentItem) -> Any:
         """A call that ends when the heartbeat finds the runner gone: BentoML's own would hang until its respawn."""
-        call = asyncio.ensure_future(self._call(method, *args))
+        call = asyncio.ensure_future(self._call(name, [item]))
         try:
             await asyncio.wait({call, self._lost}, return_when=asyncio.FIRST_COMPLETED)
             if call.done():

@@ -42,6 +42,22 @@ class Item(TypedDict):
     min_confidence: NotRequired[float]
 
 
+class SharedImage(TypedDict):
+    """Where an image is that is not sent itself (runners/shared_memory.py). pid, fd: of the API. shape: (h, w, 3)."""
+
+    pid: int
+    fd: int
+    serial: int
+    shape: tuple[int, ...]
+
+
+class SentItem(TypedDict):
+    """An item as it crosses the boundary."""
+
+    image: NDArray[np.uint8] | SharedImage
+    min_confidence: NotRequired[float]
+
+
 class Timing(TypedDict):
     """When a runner was at an item: ns since the epoch, by the clock that all processes of a machine share.
 
@@ -105,6 +121,12 @@ class Failure(TypedDict):
 
     error: Literal["model_unavailable", "runner_unavailable", "internal"]
     message: str
+
+
+class Unreadable(TypedDict):
+    """In place of one item's result: why its image, which is in shared memory, can't be read from there."""
+
+    unreadable: str
 
 
 class ModelStatus(TypedDict):

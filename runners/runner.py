@@ -18,9 +18,9 @@ from models import store
 from models.catalogue import ModelName
 from models.store import ModelCard, StoredModel, StoreError
 from profiling import Profiler
-from runners import batches, bentoml_cures, engines, memory
+from runners import batches, bentoml_cures, engines, memory, shared_memory
 from runners.budget import Policy
-from runners.contract import DeviceStatus, Failure, Item, Result, RunnerStatus
+from runners.contract import DeviceStatus, Failure, Item, Result, RunnerStatus, SentItem, Unreadable
 from runners.device import Gpu
 from runners.engines import Engine, Shape
 from runners.engines.errors import DeviceLost, OutOfMemory
@@ -124,14 +124,17 @@ class Runner:
             self._tensorrt.close()
         self._residency.close()
 
-    def infer(self, name: ModelName, items: Sequence[Item]) -> list[Result | Failure]:
+    def infer(self, name: ModelName, items: Sequence[SentItem | Item]) -> list[Result | Failure | Unreadable]:
         """One result or failure per item, in their order; loads the model where that has not happened."""
         if self._fault is not None:
             return [_RUNNER_ENDS for _ in items]
         taken = time.time_ns()
         try:
             with self._residency.models[name].lease(self._settings.limits.request_timeout_s) as loaded:
-                return self._run(name, loaded, items, taken)
+                arrived = [_arrived(item) for item in items]
+                readable = [cast(Item, item) for item in arrived if "image" in item]
+                results = iter(self._run(name, loaded, readable, taken))
+                return [next(results) if "image" in item else item for item in arrived]
         except ModelUnavailable as error:
             return [Failure(error="model_unavailable", message=str(error)) for _ in items]
         except DeviceLost as error:
@@ -255,6 +258,15 @@ def warm_up_shapes(network: Network, settings: Settings) -> list[Shape]:
     largest, *others = network.warm_up_sizes(model)
     shapes: list[Shape] = [(size, *largest, 3) for size in batches.batch_sizes(model.max_batch_size)]
     return shapes + [(1, *other, 3) for other in others]
+
+
+def _arrived(item: SentItem | Item) -> Item | Unreadable:
+    if not isinstance(item["image"], dict):
+        return cast(Item, item)
+    try:
+        return cast(Item, {**item, "image": shared_memory.find(item["image"])})
+    except OSError as error:
+        return {"unreadable": str(error)}
 
 
 def _device_status(gpu: Gpu | None) -> DeviceStatus:

@@ -19,9 +19,11 @@ from bentoml.exceptions import BentoMLException, ServiceUnavailable
 from api import link as links
 from api.errors import ApiError
 from api.link import RunnerLink
+from runners import shared_memory
 from runners.contract import Item, State
 
 ITEM: Item = {"image": np.zeros((2, 2, 3), np.uint8)}
+LARGE: list[Item] = [{"image": np.full((300, 200, 3), value, np.uint8)} for value in (3, 4)]
 RESULT = {"embedding": np.ones(3, np.float32)}
 OWN_PID = os.getpid()
 # What BentoML's client raises where the runner closed an idle connection, and where its process died.
@@ -42,10 +44,14 @@ class Runner:
         self.script = list(script)
         self.pid = pid
         self.silent: BaseException | None = None  # what /state raises
-        self.inferences = 0
+        self.images: list[Any] = []  # as they came
         self.fault: str | None = None
         self.hold = asyncio.Event()
         self.hold.set()
+
+    @property
+    def inferences(self) -> int:
+        return len(self.images)
 
     async def __call__(self, method: str, *args: Any) -> Any:
         if method == "state":
@@ -53,8 +59,9 @@ class Runner:
                 raise self.silent
             model = {"state": State.READY}
             return {"pid": self.pid, "fault": self.fault, "models": {"person_reid": model}}
-        assert (method, args) == ("person_reid", ([ITEM],))
-        self.inferences += 1
+        ((item,),) = args
+        assert method == "person_reid"
+        self.images.append(item["image"])
         await self.hold.wait()
         step = self.script.pop(0)
         if isinstance(step, BaseException):
@@ -103,8 +110,55 @@ def zombie_pid() -> Iterator[int]:
 
 
 async def test_an_answer_comes_back_as_it_is() -> None:
-    async with watched(Runner([RESULT])) as link:
+    runner = Runner([RESULT])
+    async with watched(runner) as link:
         assert await link.infer("person_reid", ITEM) is RESULT
+    assert runner.images == [ITEM["image"]]
+
+
+def serials(images: list[Any]) -> list[int]:
+    """Those of the segments in which the images are."""
+    return [image["serial"] for image in images]
+
+
+async def test_a_large_image_is_sent_by_shared_memory() -> None:
+    runner = Runner()
+
+    def look() -> list[Any]:
+        return [{"seen": shared_memory.find(runner.images[-1]).copy()}]
+
+    runner.script = [look, look]
+    async with watched(runner) as link:
+        for large in LARGE:
+            assert np.array_equal((await link.infer("person_reid", large))["seen"], large["image"])
+    assert serials(runner.images) == serials(runner.images[:1]) * 2
+
+
+@pytest.mark.parametrize("ended", [BentoMLException("refused"), {"embedding": 1}, asyncio.CancelledError()], ids=repr)
+async def test_memory_that_an_earlier_call_may_be_reading_is_not_written(ended: object) -> None:
+    runner = Runner(ended, [RESULT])
+    async with watched(runner) as link:
+        with pytest.raises((ApiError, asyncio.CancelledError)):
+            await link.infer("person_reid", LARGE[0])
+        assert await link.infer("person_reid", LARGE[1]) is RESULT
+    first, second = serials(runner.images)
+    assert (first == second) is isinstance(ended, dict)  # a wrong answer is one
+
+
+async def test_a_call_that_is_repeated_does_not_use_the_memory_of_the_one_that_broke() -> None:
+    runner = Runner(RACE, RACE, [RESULT])
+    async with watched(runner) as link:
+        assert await link.infer("person_reid", LARGE[0]) is RESULT
+    assert len(set(serials(runner.images))) == 3
+
+
+async def test_what_the_runner_cannot_read_is_sent_and_all_that_follows(caplog: pytest.LogCaptureFixture) -> None:
+    runner = Runner([{"unreadable": "[Errno 13] Permission denied"}], [RESULT], [RESULT])
+    async with watched(runner) as link:
+        for _ in range(2):
+            assert await link.infer("person_reid", LARGE[0]) is RESULT
+    assert [image is LARGE[0]["image"] for image in runner.images] == [False, True, True]
+    assert caplog.text.count("Permission denied") == 1
 
 
 async def test_before_the_first_heartbeat_there_is_no_runner() -> None:

@@ -16,6 +16,7 @@ import runners.engines
 from models.catalogue import CATALOGUE, ModelName
 from runners.contract import Item, State
 from runners.runner import Runner
+from runners.shared_memory import Pool
 from settings import DEFAULT_FILE, load
 from tests.serving import fake
 
@@ -69,6 +70,23 @@ def test_an_item_that_breaks_the_engine_fails_alone(bad: fake.Colour, place: int
     sent[place] = bad
     expected: list[Any] = [*sent[:place], "internal", *sent[place + 1 :]]
     assert colours(make().infer("person_reid", [item(colour) for colour in sent])) == expected
+
+
+def test_an_item_whose_image_is_in_shared_memory_is_answered_like_others() -> None:
+    large = item((7, 8, 9), 400, 200)
+    with Pool().lend(large["image"]) as image:
+        assert isinstance(image, dict)
+        sent: list[Any] = [item((1, 2, 3)), {"image": image}, item((4, 5, 6))]
+        assert colours(make().infer("person_reid", sent)) == [(1, 2, 3), (7, 8, 9), (4, 5, 6)]
+
+
+def test_an_item_whose_image_cannot_be_read_says_so_alone() -> None:
+    nowhere = {"pid": os.getpid(), "fd": 10**6, "serial": 0, "shape": (256, 128, 3)}
+    sent: list[Any] = [item((1, 2, 3)), {"image": nowhere}, item((4, 5, 6))]
+    first, second, third = make().infer("person_reid", sent)
+    assert colours([first, third]) == [(1, 2, 3), (4, 5, 6)]
+    assert list(second) == ["unreadable"]
+    assert make().infer("person_reid", sent[1:2])[0].keys() == second.keys()
 
 
 def test_an_output_that_makes_no_sense_fails_alone() -> None:
