@@ -25,6 +25,7 @@ from api import answers, health, metrics
 from api.budget import PixelBudget
 from api.errors import ApiError, ErrorCode, internal_error, invalid_field
 from api.gate import Gate, request_id
+from api.heap import keep_freed
 from api.link import RunnerLink
 from api.page import INDEX
 from api.request import ImageRequest, Received, parse
@@ -114,6 +115,7 @@ class EnrichmentLight:
             import_at_start([name for name, runner in RUNNERS.items() if name not in pinned_versions(runner)])
 
     def __init__(self) -> None:
+        keep_freed()
         self._started = time.monotonic()
         self._profiler = Profiler(SETTINGS.pyroscope, "api")
         self._spans = Spans.of(SETTINGS.tracing)
