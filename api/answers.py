@@ -122,8 +122,8 @@ def _pose(picture: Picture, min_confidence: float | None) -> Prepared:
 def _person(box: F32, score: float, keypoints: F32) -> Person:
     assessment = assess(keypoints)
     visible = [
-        Keypoint(name=name, x=_px(x), y=_px(y), confidence=round(float(confidence), 4))
-        for name, (x, y, confidence) in zip(KEYPOINT_NAMES, keypoints, strict=True)
+        Keypoint(name=name, x=_px(x), y=_px(y), confidence=round(confidence, 4))
+        for name, (x, y, confidence) in zip(KEYPOINT_NAMES, keypoints.tolist(), strict=True)
         if confidence >= VISIBLE
     ]
     return Person(
@@ -199,9 +199,9 @@ def _to_image(points: F32, fitted: Letterbox, picture: Picture) -> F32:
 
 
 def _bounding_box(box: F32) -> BoundingBox:
-    left, top, right, bottom = (float(side) for side in box)
+    left, top, right, bottom = box.tolist()
     return BoundingBox(x=_px(left), y=_px(top), width=_px(right - left), height=_px(bottom - top))
 
 
 def _px(value: float) -> float:
-    return round(float(value), 2)
+    return round(value, 2)
