@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import median
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 # fmt: off
 # COCO-17 order (cocodataset.org, the person category's "keypoints"), as YOLOv8-pose puts it out.
@@ -49,7 +49,10 @@ _GUARD_WRIST, _GUARD_ELBOW = -0.1, 90.0  # wrist above shoulder: crossed arms an
 # Winter's shares of body mass (head, arms and trunk; thighs; shins and feet) and their centres along each segment.
 _TRUNK_MASS, _THIGH_MASS, _SHIN_MASS = (0.678, 0.626), (0.200, 0.433), (0.122, 0.606)
 
-F64 = NDArray[np.float64]
+# A point or a way between two: x to the right, y up. Not numbers where a joint does not count, so that any comparison
+# with them is false. Python's own complex numbers, as numpy takes a microsecond for each of a hundred steps.
+Vector = complex
+_UNSEEN: Final = complex(math.nan, math.nan)
 
 
 class Posture(StrEnum):
@@ -109,10 +112,9 @@ def assess(keypoints: NDArray[np.float32], min_confidence: float = 0.5) -> Asses
     return Assessment(posture, tuple(alert for alert in Alert if alert is arms or alert.value == posture.value))
 
 
-@dataclass(frozen=True)
-class _Leg:
-    thigh: F64  # (2,) hip to knee, in torsos
-    shin: F64  # (2,) knee to ankle; NaN where the ankle is not visible
+class _Leg(NamedTuple):
+    thigh: Vector  # hip to knee, in torsos
+    shin: Vector  # knee to ankle
     hip: float  # angle between torso and thigh; 180 is straight
     knee: float  # angle between thigh and shin; 180 is straight
     reach: float  # how far the ankle is below the hip
@@ -120,8 +122,8 @@ class _Leg:
 
 @dataclass(frozen=True)
 class _Body:
-    points: F64  # (17, 2) in torsos, mid-hip at the origin
-    torso: F64  # (2,) mid-hip to mid-shoulder, of length 1
+    points: Sequence[Vector]  # the 17 joints, in torsos, mid-hip at the origin
+    torso: Vector  # mid-hip to mid-shoulder, of length 1
     tilt: float  # of the torso against the vertical
     legs: tuple[_Leg, ...]  # those with a visible ankle
     thighs: tuple[_Leg, ...]  # all with a visible knee
@@ -130,64 +132,83 @@ class _Body:
     def max_reach(self) -> float:
         return max(leg.reach for leg in self.legs)
 
-    def mean(self, measure: str) -> F64:
-        values = [getattr(leg, measure) for leg in self.legs]
-        return np.asarray(sum(values[1:], start=values[0]) / len(values))
+    @property
+    def mean(self) -> _Leg:
+        return _Leg(*(sum(values) / len(values) for values in zip(*self.legs, strict=True)))
 
 
-def _visible_points(keypoints: NDArray[np.float32], min_confidence: float) -> F64:
-    # (17, 2): x to the right, y up; NaN where a joint does not count, so that any comparison with it is false.
+def _visible_points(keypoints: NDArray[np.float32], min_confidence: float) -> list[Vector]:
     values = np.asarray(keypoints, dtype=np.float64)
     if values.shape != (len(KEYPOINT_NAMES), 3):
         raise ValueError(f"keypoints must have shape (17, 3): x, y, confidence; got {values.shape}")
-    visible = np.isfinite(values).all(axis=1) & (values[:, 2] >= min_confidence) & (values[:, 2] > 0)
-    return np.where(visible[:, None], values[:, :2] * (1.0, -1.0), np.nan)
+    return [
+        complex(x, -y)
+        if math.isfinite(x + y + confidence) and confidence >= min_confidence and confidence > 0
+        else _UNSEEN
+        for x, y, confidence in values.tolist()
+    ]
 
 
-def _measure(points: F64) -> _Body | None:
+def _seen(point: Vector) -> bool:
+    return not math.isnan(point.real)
+
+
+def _mean(vectors: Sequence[Vector]) -> Vector:
+    return sum(vectors) / len(vectors)
+
+
+def _measure(points: Sequence[Vector]) -> _Body | None:
     # Only sides with both ends: one shoulder and the other side's hip would show a tilt that is not there.
-    seen = np.isfinite(points[:, 0])
-    sides = [side for side in (0, 1) if seen[_SHOULDERS[side]] and seen[_HIPS[side]]]
+    sides = [side for side in (0, 1) if _seen(points[_SHOULDERS[side]]) and _seen(points[_HIPS[side]])]
     if not sides:
         return None
-    hip = points[[_HIPS[side] for side in sides]].mean(axis=0)
-    torso = points[[_SHOULDERS[side] for side in sides]].mean(axis=0) - hip
-    length = float(np.hypot(torso[0], torso[1]))
+    hip = _mean([points[_HIPS[side]] for side in sides])
+    torso = _mean([points[_SHOULDERS[side]] for side in sides]) - hip
+    length = math.hypot(torso.real, torso.imag)
     if length == 0 or _across(points, _SHOULDERS) > _FORESHORTENED * length:
         return None
-    points, torso = (points - hip) / length, torso / length
+    points, torso = [(point - hip) / length for point in points], torso / length
     thighs = tuple(leg for leg in _legs(points, torso) if math.isfinite(leg.hip))
     return _Body(points, torso, _tilt(torso), tuple(leg for leg in thighs if math.isfinite(leg.knee)), thighs)
 
 
-def _legs(points: F64, torso: F64) -> Iterator[_Leg]:
+def _legs(points: Sequence[Vector], torso: Vector) -> Iterator[_Leg]:
     for hip, knee, ankle in zip(_HIPS, _KNEES, _ANKLES, strict=True):
         thigh, shin = points[knee] - points[hip], points[ankle] - points[knee]
-        yield _Leg(thigh, shin, _angle(torso, thigh), _angle(-thigh, shin), -float(thigh[1] + shin[1]))
+        yield _Leg(thigh, shin, _angle(torso, thigh), _angle(-thigh, shin), -(thigh.imag + shin.imag))
 
 
-def _angle(a: F64, b: F64) -> float:
-    (a_x, a_y), (b_x, b_y) = a.tolist(), b.tolist()
-    return math.degrees(math.atan2(abs(a_x * b_y - a_y * b_x), a_x * b_x + a_y * b_y))
+def _angle(a: Vector, b: Vector) -> float:
+    turn = b * a.conjugate()
+    return math.degrees(math.atan2(abs(turn.imag), turn.real))
 
 
-def _tilt(vector: F64) -> float:
-    return _angle(vector, np.array((0.0, 1.0)))
+def _tilt(vector: Vector) -> float:
+    return _angle(vector, 1j)
 
 
-def _across(points: F64, pair: list[int]) -> float:
-    return abs(float(points[pair[0], 0] - points[pair[1], 0]))
+def _across(points: Sequence[Vector], pair: list[int]) -> float:
+    return abs(points[pair[0]].real - points[pair[1]].real)
 
 
-def _elbow(points: F64, side: int) -> float:
+def _heights(points: Sequence[Vector], joints: list[int]) -> list[float]:
+    """Of those that are seen."""
+    return [points[joint].imag for joint in joints if _seen(points[joint])]
+
+
+def _elbow(points: Sequence[Vector], side: int) -> float:
     elbow = points[_ELBOWS[side]]
     return _angle(points[_SHOULDERS[side]] - elbow, points[_WRISTS[side]] - elbow)
 
 
-def _head_height(points: F64, torso: float) -> float:
+def _head_height(points: Sequence[Vector], torso: float) -> float:
     # The middle one of eyes, ears and nose; without a face, a little above where the eyes would be.
-    face = [height for height in points[_FACE, 1].tolist() if math.isfinite(height)]
-    return median(face) if face else float(np.fmax.reduce(points[_SHOULDERS, 1])) + 0.5 * torso
+    face = _heights(points, _FACE)
+    return median(face) if face else _shoulder_height(points) + 0.5 * torso
+
+
+def _shoulder_height(points: Sequence[Vector]) -> float:
+    return max(_heights(points, _SHOULDERS), default=math.nan)
 
 
 def _posture(body: _Body) -> Posture:
@@ -199,7 +220,7 @@ def _posture(body: _Body) -> Posture:
         return Posture.RUNNING
     if _kneels(body):
         return Posture.CROUCHING
-    if max(-leg.thigh[1] for leg in body.thighs) < _LOW_THIGH or body.mean("reach") < _LOW_REACH:
+    if max(-leg.thigh.imag for leg in body.thighs) < _LOW_THIGH or body.mean.reach < _LOW_REACH:
         return _posture_on_low_hips(body)
     if _legs_bent(body):
         return _crouched_or_seated(body)
@@ -214,9 +235,9 @@ def _posture_from_thighs(body: _Body) -> Posture:
     # Without a shin there is nothing to tell foreshortening by, so only thighs of nearly full length count.
     if not body.thighs:
         return Posture.UNKNOWN
-    across = all(abs(leg.thigh[0]) > 0.5 and 60 < _tilt(leg.thigh) < 120 for leg in body.thighs)
+    across = all(abs(leg.thigh.real) > 0.5 and 60 < _tilt(leg.thigh) < 120 for leg in body.thighs)
     if body.tilt < _UPRIGHT:
-        on_foot = max(-leg.thigh[1] for leg in body.thighs) >= _LONG_THIGH
+        on_foot = max(-leg.thigh.imag for leg in body.thighs) >= _LONG_THIGH
         return Posture.STANDING if on_foot else Posture.SITTING if across else Posture.UNKNOWN
     lies = across and _LEVEL <= body.tilt < _INVERTED and min(leg.hip for leg in body.thighs) > 110
     return Posture.LYING_DOWN if lies else Posture.UNKNOWN
@@ -224,11 +245,11 @@ def _posture_from_thighs(body: _Body) -> Posture:
 
 def _posture_of_level_body(body: _Body) -> Posture:
     if body.tilt >= _INVERTED:  # who folds keeps the feet below the hips; who hangs, or lies towards us, does not
-        return Posture.BENDING if body.mean("reach") >= 0.5 and body.mean("hip") < 110 else Posture.UNKNOWN
+        return Posture.BENDING if body.mean.reach >= 0.5 and body.mean.hip < 110 else Posture.UNKNOWN
     if _crawls(body):
         return Posture.CRAWLING
-    ankles_to_shoulders = body.torso - body.mean("thigh") - body.mean("shin")
-    if body.mean("hip") > 60 and _LEVEL <= _tilt(ankles_to_shoulders) <= _INVERTED:
+    ankles_to_shoulders = body.torso - body.mean.thigh - body.mean.shin
+    if body.mean.hip > 60 and _LEVEL <= _tilt(ankles_to_shoulders) <= _INVERTED:
         return Posture.LYING_DOWN
     if _legs_bent(body):
         return _crouched_or_seated(body)
@@ -236,31 +257,31 @@ def _posture_of_level_body(body: _Body) -> Posture:
 
 
 def _posture_on_low_hips(body: _Body) -> Posture:
-    thigh, shin = -body.mean("thigh")[1], -body.mean("shin")[1]
+    thigh, shin = -body.mean.thigh.imag, -body.mean.shin.imag
     if shin < -_FLAT_SHIN:
         return Posture.UNKNOWN
     # Knees high above the hips: the seat is on the floor, or on a chair seen from behind and above.
     if shin < _FLAT_SHIN or thigh < -_FLAT_SHIN:
         return Posture.SITTING
     # From the front a chair and a half squat look alike: sure are a full squat, and one seen leaning from the side.
-    if body.mean("reach") <= _SQUAT_REACH or (body.tilt >= 30 and body.mean("knee") <= 100):
+    if body.mean.reach <= _SQUAT_REACH or (body.tilt >= 30 and body.mean.knee <= 100):
         return _crouched_or_seated(body)
     return Posture.SITTING
 
 
 def _crouched_or_seated(body: _Body) -> Posture:
     # Who is not over the own feet has a seat: ankles against the centre of mass, towards the knees.
-    thigh, shin = body.mean("thigh")[0], body.mean("shin")[0]
-    trunk = _TRUNK_MASS[0] * _TRUNK_MASS[1] * body.torso[0]
+    thigh, shin = body.mean.thigh.real, body.mean.shin.real
+    trunk = _TRUNK_MASS[0] * _TRUNK_MASS[1] * body.torso.real
     centre = trunk + _THIGH_MASS[0] * _THIGH_MASS[1] * thigh + _SHIN_MASS[0] * (thigh + _SHIN_MASS[1] * shin)
-    ahead = (thigh + shin - centre) * np.sign(thigh)
+    ahead = (thigh + shin - centre) * ((thigh > 0) - (thigh < 0))
     return Posture.SITTING if ahead > _OFF_BALANCE else Posture.CROUCHING
 
 
 def _legs_bent(body: _Body) -> bool:
     # Both legs: one alone may be climbing a stair.
     knees = [leg.knee for leg in body.legs]
-    return len(knees) == 2 and max(knees) <= _BENT_KNEES and float(body.mean("hip")) <= _BENT_HIPS
+    return len(knees) == 2 and max(knees) <= _BENT_KNEES and body.mean.hip <= _BENT_HIPS
 
 
 def _kneels(body: _Body) -> bool:
@@ -269,24 +290,24 @@ def _kneels(body: _Body) -> bool:
 
 def _on_knee(leg: _Leg, body: _Body) -> bool:
     # The shin lies behind: a shin under the other knee is a crossed leg.
-    behind = all(other.thigh[0] * leg.shin[0] < 0.2 for other in body.legs)
-    upright = -leg.thigh[1] >= _LOW_THIGH and _tilt(leg.thigh) > 145
-    return upright and behind and abs(leg.shin[0]) > 0.5 and abs(leg.shin[1]) < _FLAT_SHIN
+    behind = all(other.thigh.real * leg.shin.real < 0.2 for other in body.legs)
+    upright = -leg.thigh.imag >= _LOW_THIGH and _tilt(leg.thigh) > 145
+    return upright and behind and abs(leg.shin.real) > 0.5 and abs(leg.shin.imag) < _FLAT_SHIN
 
 
 def _bends(body: _Body) -> bool:
-    return body.max_reach >= 0.9 and float(body.mean("hip")) <= 150
+    return body.max_reach >= 0.9 and body.mean.hip <= 150
 
 
 def _crawls(body: _Body) -> bool:
-    on_knees = any(-leg.thigh[1] >= _LOW_THIGH and abs(leg.shin[1]) <= _FLAT_SHIN for leg in body.legs)
-    arms = body.points[_WRISTS, 1] - body.torso[1]
-    return on_knees and not bool((arms > -0.4).any())
+    on_knees = any(-leg.thigh.imag >= _LOW_THIGH and abs(leg.shin.imag) <= _FLAT_SHIN for leg in body.legs)
+    return on_knees and not any(body.points[wrist].imag - body.torso.imag > -0.4 for wrist in _WRISTS)
 
 
 def _strides(body: _Body) -> bool:
     # Feet no wider than the shoulders are a stance, seen from the front. One unseen shoulder is passed over.
-    return bool(_across(body.points, _ANKLES) >= np.fmax(_STRIDE, _across(body.points, _SHOULDERS)))
+    shoulders = _across(body.points, _SHOULDERS)
+    return _across(body.points, _ANKLES) >= (_STRIDE if math.isnan(shoulders) else max(_STRIDE, shoulders))
 
 
 def _runs(body: _Body) -> bool:
@@ -301,29 +322,30 @@ def _runs(body: _Body) -> bool:
 
 
 def _folded_up(leg: _Leg) -> bool:
-    level = _tilt(leg.shin) <= 180 - _BACK_SHIN and abs(leg.shin[0]) >= _LONG_SHIN
-    return bool(level and leg.knee <= _FOLDED_KNEE)
+    level = _tilt(leg.shin) <= 180 - _BACK_SHIN and abs(leg.shin.real) >= _LONG_SHIN
+    return level and leg.knee <= _FOLDED_KNEE
 
 
-def _reaches_up(points: F64, side: int) -> bool:
-    wrist, elbow, shoulder = points[[_WRISTS[side], _ELBOWS[side], _SHOULDERS[side]], 1]
-    return bool(wrist > _head_height(points, 1.0) and elbow > shoulder and _elbow(points, side) >= 120)
+def _reaches_up(points: Sequence[Vector], side: int) -> bool:
+    wrist, elbow, shoulder = (points[joints[side]].imag for joints in (_WRISTS, _ELBOWS, _SHOULDERS))
+    return wrist > _head_height(points, 1.0) and elbow > shoulder and _elbow(points, side) >= 120
 
 
-def _hands_raised(points: F64, body: _Body | None) -> bool:
+def _hands_raised(points: Sequence[Vector], body: _Body | None) -> bool:
     unit = _across(points, _SHOULDERS)  # of an upper body alone
     if body is not None:
         points, unit = body.points, 1.0
-    elif np.isfinite(points[_HIPS]).any():
+    elif any(_seen(points[hip]) for hip in _HIPS):
         return False  # the torso points at the camera: up in the image is not up on the body
-    head, shoulders = _head_height(points, unit), np.fmax.reduce(points[_SHOULDERS, 1])
-    upright = head > shoulders and (body is None or body.tilt < _LEVEL)
-    return bool(upright and (points[_WRISTS, 1] > head).all())
+    head = _head_height(points, unit)
+    upright = head > _shoulder_height(points) and (body is None or body.tilt < _LEVEL)
+    return upright and all(points[wrist].imag > head for wrist in _WRISTS)
 
 
 def _fighting_stance(body: _Body, posture: Posture) -> bool:
     # Both fists at shoulder or chin height on folded arms, over feet set apart.
     on_foot = posture in (Posture.STANDING, Posture.WALKING, Posture.RUNNING, Posture.CROUCHING)
-    fists = body.points[_WRISTS, 1] - body.points[_SHOULDERS, 1] >= _GUARD_WRIST
+    heights = [(body.points[_WRISTS[side]].imag, body.points[_SHOULDERS[side]].imag) for side in (0, 1)]
+    fists = all(wrist - shoulder >= _GUARD_WRIST for wrist, shoulder in heights)
     folded = all(_elbow(body.points, side) <= _GUARD_ELBOW for side in (0, 1))
-    return bool(on_foot and folded and fists.all() and _strides(body))
+    return on_foot and folded and fists and _strides(body)
