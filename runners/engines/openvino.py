@@ -107,6 +107,8 @@ class OpenVinoEngine:
         for number, rest in enumerate(dict.fromkeys(tuple(rest) for _, *rest in shapes)):
             image = np.zeros(rest, dtype=np.uint8)
             if self._undivided is not None:
+                # Alone, and before any others: where two threads at a time made a process's first tensor, OpenVINO's
+                # binding was seen to hang for good (2026.4).
                 _infer(self._undivided, image)
             if self._undivided is None or number == 0:  # the largest; the others cost a lane little the first time
                 list(self._pool.map(run, [image] * self._count))
