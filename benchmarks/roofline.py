@@ -41,9 +41,9 @@ def _of_node(node: Any) -> int:
     if kind not in {"Convolution", "GroupConvolution", "MatMul"}:
         return 0
     output: int = prod(node.output(0).get_shape())
-    second = list(node.input(1).get_shape())
+    second: list[int] = list(node.input(1).get_shape())
     if kind == "MatMul":
-        return 2 * output * int(second[-1 if node.get_attributes()["transpose_b"] else -2])
+        return 2 * output * second[-1 if node.get_attributes()["transpose_b"] else -2]
     # A filter: (inputs, height, width) after the number of outputs, or after groups and outputs of each.
     return 2 * output * prod(second[1:] if kind == "Convolution" else second[2:])
 
