@@ -82,7 +82,7 @@ class RunnerLink:
             raise self._gone()
         result = await self._result(name, item)
         if "unreadable" in result:
-            self._memory.give_up(cast(Unreadable, result)["unreadable"])
+            self._memory.close(cast(Unreadable, result)["unreadable"])
             result = await self._result(name, item)
         if result.get("error") == "runner_unavailable" and self.status is not None:
             await self._beat()  # it is about to end: hear why, and let nobody else wait for it
@@ -153,6 +153,8 @@ class RunnerLink:
             logger.info("the runner %s is up (process %d)", self.name, status["pid"])
             self._pid = status["pid"]
             self.settled = False
+            self._memory.close()
+            self._memory = shared_memory.Pool()
         if status["fault"] is not None:
             if self._fault_pid != status["pid"]:
                 self._fault_pid = status["pid"]

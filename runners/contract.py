@@ -47,7 +47,7 @@ class SharedImage(TypedDict):
 
     pid: int
     fd: int
-    serial: int
+    name: str
     shape: tuple[int, ...]
 
 

@@ -8,15 +8,14 @@ names, and Python 3.11 takes them away when the first process that attached to t
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import mmap
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -30,16 +29,19 @@ MOST: Final = 32  # segments of a pool; what is under way beyond that is sent
 CAPACITY: Final = 2 * 2**20  # more than any network's input by default; pages that nobody has written take no memory
 WORTH_IT: Final = 2**17  # bytes; of 98 KB the socket made no more work
 
+_PREFIX: Final = "enrichment-image-"
+
 Image = NDArray[np.uint8]
 
 
 class Pool:
-    """The API's segments for one runner. To be used by one thread."""
+    """The API's segments for one runner process. To be used by one thread."""
 
     def __init__(self) -> None:
         self._free: list[_Segment] = []
         self._made = 0
-        self._given_up = not hasattr(os, "memfd_create")  # on Linux alone
+        self._closed = not hasattr(os, "memfd_create")  # on Linux alone
+        self._said = False
 
     @contextmanager
     def lend(self, image: Image) -> Iterator[Image | SharedImage]:
@@ -57,22 +59,22 @@ class Pool:
             yield segment.holding(image)
             answered = True
         finally:
-            if answered and not self._given_up:
+            if answered and not self._closed:
                 self._free.append(segment)
             else:
                 self._made -= 1
                 segment.close()
 
-    def give_up(self, why: str) -> None:
-        """From now on images are sent. why: for the log."""
-        if not self._given_up:
-            logger.warning("images go to the runner through the socket, not by shared memory: %s", why)
-        self._given_up = True
+    def close(self, why: str | None = None) -> None:
+        """From now on images are sent. why: for the log, unless the runner process is gone."""
+        if why is not None:
+            self._say(why)
+        self._closed = True
         while self._free:
             self._free.pop().close()
 
     def _take(self, image: Image) -> _Segment | None:
-        if self._given_up or not WORTH_IT <= image.nbytes <= CAPACITY:
+        if self._closed or not WORTH_IT <= image.nbytes <= CAPACITY:
             return None
         if self._free:
             return self._free.pop()
@@ -81,19 +83,22 @@ class Pool:
         try:
             segment = _Segment()
         except OSError as error:
-            self.give_up(f"none could be had ({error})")
+            self._say(f"none could be had ({error})")
             return None
         self._made += 1
         return segment
 
+    def _say(self, why: str) -> None:
+        if not self._said:
+            logger.warning("images go to the runner through the socket, not by shared memory: %s", why)
+        self._said = True
+
 
 class _Segment:
-    _serials = itertools.count()
-
     def __init__(self) -> None:
         """Raises OSError where there is no memory or file descriptor left."""
-        self._serial = next(self._serials)
-        self._fd = os.memfd_create(_name(self._serial))
+        self._name = uuid.uuid4().hex
+        self._fd = os.memfd_create(_PREFIX + self._name)
         try:
             os.ftruncate(self._fd, CAPACITY)
             self._memory = mmap.mmap(self._fd, CAPACITY)
@@ -103,7 +108,7 @@ class _Segment:
 
     def holding(self, image: Image) -> SharedImage:
         _view(self._memory, image.shape)[...] = image
-        return {"pid": os.getpid(), "fd": self._fd, "serial": self._serial, "shape": image.shape}
+        return {"pid": os.getpid(), "fd": self._fd, "name": self._name, "shape": image.shape}
 
     def close(self) -> None:
         self._memory.close()
@@ -111,23 +116,22 @@ class _Segment:
 
 
 def find(image: SharedImage) -> Image:
-    """An image that lies in another process, read-only and not copied. Raises OSError where that can't be read."""
-    return _view(_map(image["pid"], image["fd"], image["serial"]), image["shape"])
+    """An image that lies in the API's process, not copied: not to be written. Raises OSError where it can't be read."""
+    return _view(_map(image["pid"], image["fd"], image["name"]), image["shape"])
 
 
 @lru_cache(maxsize=MOST)
-def _map(pid: int, fd: int, serial: int) -> mmap.mmap:
-    path = Path(f"/proc/{pid}/fd/{fd}")
-    # The API may have closed it, and have another file of this number by now.
-    if str(path.readlink()) != f"/memfd:{_name(serial)} (deleted)":
-        raise FileNotFoundError("it was given up")
-    with path.open("rb") as file:
-        return mmap.mmap(file.fileno(), CAPACITY, prot=mmap.PROT_READ)
+def _map(pid: int, fd: int, name: str) -> mmap.mmap:
+    # For writing, too: of what can't be written OpenVINO makes a copy.
+    opened = os.open(f"/proc/{pid}/fd/{fd}", os.O_RDWR | os.O_NONBLOCK)
+    try:
+        # The API may have closed it, and have another file of this number by now.
+        if os.readlink(f"/proc/self/fd/{opened}") != f"/memfd:{_PREFIX}{name} (deleted)":  # noqa: PTH115
+            raise FileNotFoundError("it was given up")
+        return mmap.mmap(opened, CAPACITY)
+    finally:
+        os.close(opened)
 
 
 def _view(memory: mmap.mmap, shape: tuple[int, ...]) -> Image:
     return np.frombuffer(memory, np.uint8, math.prod(shape)).reshape(shape)
-
-
-def _name(serial: int) -> str:
-    return f"enrichment-image-{serial}"

@@ -172,4 +172,4 @@ def _infer(lane: Lane, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], .
     for request in lane:
         results = request.infer(inputs, share_inputs=True)
         inputs = [results[index] for index in range(len(results))]
-    return tuple(np.array(output[0]) for output in inputs)
+    return tuple(np.array(row) for (row,) in inputs)

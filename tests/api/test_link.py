@@ -116,9 +116,9 @@ async def test_an_answer_comes_back_as_it_is() -> None:
     assert runner.images == [ITEM["image"]]
 
 
-def serials(images: list[Any]) -> list[int]:
-    """Those of the segments in which the images are."""
-    return [image["serial"] for image in images]
+def names(images: list[Any]) -> list[str]:
+    """Of the segments in which the images are."""
+    return [image["name"] for image in images]
 
 
 async def test_a_large_image_is_sent_by_shared_memory() -> None:
@@ -131,7 +131,7 @@ async def test_a_large_image_is_sent_by_shared_memory() -> None:
     async with watched(runner) as link:
         for large in LARGE:
             assert np.array_equal((await link.infer("person_reid", large))["seen"], large["image"])
-    assert serials(runner.images) == serials(runner.images[:1]) * 2
+    assert names(runner.images) == names(runner.images[:1]) * 2
 
 
 @pytest.mark.parametrize("ended", [BentoMLException("refused"), {"embedding": 1}, asyncio.CancelledError()], ids=repr)
@@ -141,7 +141,7 @@ async def test_memory_that_an_earlier_call_may_be_reading_is_not_written(ended: 
         with pytest.raises((ApiError, asyncio.CancelledError)):
             await link.infer("person_reid", LARGE[0])
         assert await link.infer("person_reid", LARGE[1]) is RESULT
-    first, second = serials(runner.images)
+    first, second = names(runner.images)
     assert (first == second) is isinstance(ended, dict)  # a wrong answer is one
 
 
@@ -149,7 +149,7 @@ async def test_a_call_that_is_repeated_does_not_use_the_memory_of_the_one_that_b
     runner = Runner(RACE, RACE, [RESULT])
     async with watched(runner) as link:
         assert await link.infer("person_reid", LARGE[0]) is RESULT
-    assert len(set(serials(runner.images))) == 3
+    assert len(set(names(runner.images))) == 3
 
 
 async def test_what_the_runner_cannot_read_is_sent_and_all_that_follows(caplog: pytest.LogCaptureFixture) -> None:
@@ -157,8 +157,13 @@ async def test_what_the_runner_cannot_read_is_sent_and_all_that_follows(caplog: 
     async with watched(runner) as link:
         for _ in range(2):
             assert await link.infer("person_reid", LARGE[0]) is RESULT
-    assert [image is LARGE[0]["image"] for image in runner.images] == [False, True, True]
-    assert caplog.text.count("Permission denied") == 1
+        assert [image is LARGE[0]["image"] for image in runner.images] == [False, True, True]
+        assert caplog.text.count("Permission denied") == 1
+        runner.pid = os.getppid()  # its successor may
+        await until(lambda: link.status is not None and link.status["pid"] == runner.pid)
+        runner.script = [[RESULT]]
+        assert await link.infer("person_reid", LARGE[0]) is RESULT
+        assert len(names(runner.images[-1:])) == 1
 
 
 async def test_before_the_first_heartbeat_there_is_no_runner() -> None:

@@ -81,7 +81,7 @@ def test_an_item_whose_image_is_in_shared_memory_is_answered_like_others() -> No
 
 
 def test_an_item_whose_image_cannot_be_read_says_so_alone() -> None:
-    nowhere = {"pid": os.getpid(), "fd": 10**6, "serial": 0, "shape": (256, 128, 3)}
+    nowhere = {"pid": os.getpid(), "fd": 10**6, "name": "none", "shape": (256, 128, 3)}
     sent: list[Any] = [item((1, 2, 3)), {"image": nowhere}, item((4, 5, 6))]
     first, second, third = make().infer("person_reid", sent)
     assert colours([first, third]) == [(1, 2, 3), (4, 5, 6)]

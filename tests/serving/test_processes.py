@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.serving.server import ROOT
+import httpx
+import pytest
+
+from tests.serving.pictures import answer, plain
+from tests.serving.server import ROOT, Server
 
 
 def test_importing_the_service_imports_no_engine(tmp_path: Path) -> None:
@@ -20,3 +24,11 @@ def test_importing_the_service_imports_no_engine(tmp_path: Path) -> None:
         check=True,
     )
     assert started.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.serve
+def test_images_reach_the_runner_by_shared_memory(server: Server, client: httpx.Client) -> None:
+    answer(client, "/pose-analyze", plain((1, 2, 3)))
+    maps = Path(f"/proc/{server.runner_pid()}/maps").read_text(encoding="utf-8")
+    assert "/memfd:enrichment-image-" in maps
+    assert "not by shared memory" not in server.log

@@ -38,6 +38,12 @@ def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.fixture(scope="module", autouse=True)
+def first_tensor() -> None:
+    """As the warm-up makes it: alone (runners/engines/openvino.py, warm_up)."""
+    openvino.Tensor(np.zeros(1, np.float32))
+
+
 def engine(graph: Path, model: ModelName = "threat_detector", threads: int = 0) -> OpenVinoEngine:
     return OpenVinoEngine(graph, "f32", model=model, threads=threads)
 
@@ -97,6 +103,17 @@ def test_every_batch_size_and_shape_is_answered_in_order(graph: Path, model: Mod
         means, pixels = loaded.run(batch)
         assert means == pytest.approx(batch.astype(np.float32).mean(axis=(1, 2, 3)))
         assert np.array_equal(pixels, batch.astype(np.float32))
+
+
+def test_a_graph_that_gives_another_number_of_results_than_it_got_images_is_an_error(tmp_path: Path) -> None:
+    image = operations.parameter([-1, -1, -1, 3], openvino.Type.u8)
+    twice = operations.concat([operations.convert(image, "f32")] * 2, axis=0)
+    openvino.save_model(openvino.Model([twice], [image]), tmp_path / "graph.xml")
+    for model in ("threat_detector", "person_reid"):
+        loaded = engine(tmp_path / "graph.xml", model)
+        for count in (1, 2):
+            with pytest.raises(ValueError, match="too many values"):
+                loaded.run(pictures(count))
 
 
 def test_calls_at_a_time_get_their_own_answers(graph: Path) -> None:
