@@ -1,9 +1,9 @@
 """Images on their way from the API to a runner by memory that both see: of 0.9 MB a socket makes a millisecond's work.
 
-The API writes an image into a segment and sends where it is; the runner maps it by way of /proc. A segment has no name
-(memfd), so that the kernel frees it when both processes are gone or done with it, however they ended, and that it is
-not part of /dev/shm, of which a container has 64 MB. (The segments of Python's own multiprocessing.shared_memory have
-names, and Python 3.11 takes them away when the first process that attached to them ends.)
+The API writes an image into a segment and sends where it is; the runner maps it by way of /proc. A segment is in no
+file system (memfd), so that the kernel frees it when both processes are gone or done with it, however they ended, and
+that it takes nothing of /dev/shm, of which a container has 64 MB. (Python's own multiprocessing.shared_memory is there,
+and Python 3.11 removes a segment when the first process that attached to it ends.)
 """
 
 from __future__ import annotations
