@@ -3,8 +3,9 @@
 usage: python -m benchmarks.compare PICTURES --out FOLDER [--rounds 3] [--seconds 1.2] [--quick] [--anyway]
 
 PICTURES is a folder with bus.jpg (or names another picture by --picture). Starts both servers, checks that they agree,
-and asks them in turns, in short rounds: each route, each kind of image, each concurrency; what the first table shows for
-twice as long. Between the two the engine alone runs in bare loops. Writes compare.md and compare.png. Needs the models in the store (make import).
+and asks them in turns, in short rounds: each route, each kind of image, each concurrency; what the first table shows
+twice as long, with the engine alone in bare loops between the two. Writes compare.md and compare.png. Needs the models
+in the store (make import).
 """
 
 from __future__ import annotations
