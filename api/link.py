@@ -81,12 +81,12 @@ class RunnerLink:
         if self.status is None:
             raise self._gone()
         result = await self._result(name, item)
-        if "unreadable" in result:
+        while "unreadable" in result:  # again only where a new process came between the two
             self._memory.close(cast(Unreadable, result)["unreadable"])
             result = await self._result(name, item)
         if result.get("error") == "runner_unavailable" and self.status is not None:
             await self._beat()  # it is about to end: hear why, and let nobody else wait for it
-        return _unwrap(cast(Result | Failure, result))
+        return _unwrap(result)
 
     async def _result(self, name: ModelName, item: Item) -> Result | Failure | Unreadable:
         try:
@@ -150,11 +150,11 @@ class RunnerLink:
                 self._down("it has a new process")
                 self.restarts += 1
                 _forget_metrics(self._pid)
+                self._memory.close()
+                self._memory = shared_memory.Pool()
             logger.info("the runner %s is up (process %d)", self.name, status["pid"])
             self._pid = status["pid"]
             self.settled = False
-            self._memory.close()
-            self._memory = shared_memory.Pool()
         if status["fault"] is not None:
             if self._fault_pid != status["pid"]:
                 self._fault_pid = status["pid"]

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any, Final
@@ -29,11 +28,11 @@ from vision.image import decode
 _SIDE: Final = 2048  # of the matrices: 16 MB each in f32
 
 
-def arithmetic(graph: Path, height: int, width: int) -> float:
+def arithmetic(graph: Path, height: int, width: int) -> int:
     """Operations (a multiplication and an addition are two) of convolutions and matrix products for one image."""
     model = openvino.Core().read_model(graph)
     model.reshape({each: [1, height, width, 3] for each in model.inputs})
-    return float(sum(_of_node(node) for node in model.get_ops()))
+    return sum(_of_node(node) for node in model.get_ops())
 
 
 def _of_node(node: Any) -> int:
@@ -55,20 +54,13 @@ def peak(seconds: float) -> float:
     product = openvino.Model([operations.matmul(one, other, transpose_a=False, transpose_b=False)], [one, other])
     config = {"INFERENCE_PRECISION_HINT": openvino.Type.f32, "PERFORMANCE_HINT": "THROUGHPUT"}
     compiled = openvino.Core().compile_model(product, "CPU", config)
+    calls = [
+        partial(compiled.create_infer_request().infer, [matrix, matrix], share_inputs=True)
+        for _ in os.sched_getaffinity(0)
+    ]
     # Alone: where two threads at a time made a process's first tensor, OpenVINO's binding was seen to hang (2026.4).
-    compiled.create_infer_request().infer([matrix, matrix])
-    cores = len(os.sched_getaffinity(0))
-    began = time.perf_counter()
-
-    def loop(_: int) -> int:
-        request, done = compiled.create_infer_request(), 0
-        while time.perf_counter() - began < seconds:
-            request.infer([matrix, matrix], share_inputs=True)
-            done += 1
-        return done
-
-    with ThreadPoolExecutor(cores) as loops:
-        return 2 * _SIDE**3 * sum(loops.map(loop, range(cores))) / (time.perf_counter() - began)
+    calls[0]()
+    return 2 * _SIDE**3 * limit.calls_per_second(calls, seconds)
 
 
 def main() -> None:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
-from runners.engines import Engine
+from runners.engines import Engine, Images
 from runners.engines.errors import OutOfMemory
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
-Images = Sequence[NDArray[np.uint8]]
 Outputs = tuple[NDArray[np.float32], ...]  # of one image
 
 

@@ -152,6 +152,12 @@ async def test_a_call_that_is_repeated_does_not_use_the_memory_of_the_one_that_b
     assert len(set(names(runner.images))) == 3
 
 
+async def test_unreadable_is_never_taken_for_an_answer() -> None:
+    unreadable = [{"unreadable": "[Errno 13] Permission denied"}]  # the second by a process that came between
+    async with watched(Runner(unreadable, unreadable, [RESULT])) as link:
+        assert await link.infer("person_reid", LARGE[0]) is RESULT
+
+
 async def test_what_the_runner_cannot_read_is_sent_and_all_that_follows(caplog: pytest.LogCaptureFixture) -> None:
     runner = Runner([{"unreadable": "[Errno 13] Permission denied"}], [RESULT], [RESULT])
     async with watched(runner) as link:
