@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import openvino
 import pytest
 from PIL import Image
 
@@ -176,9 +177,16 @@ def test_real_people_are_found_in_int8(model_store: Path, shared: Path, tmp_path
         "pose_lying.jpg",
         "astronaut.png",
     ]
-    pictures = tuple(shared / "images" / file for file in files) * 2
+    night = tmp_path / "night.png"
+    Image.new("RGB", (640, 480), (16, 16, 16)).save(night)
+    pictures = tuple(shared / "images" / file for file in files) * 2 + (night,)
     with Workshop(1) as workshop:
         loss = workshop.calibrate(CalibrationJob(stored, pictures, tmp_path)).result()
     assert loss.figures["people"] >= 10
     assert 0.95 < loss.figures["OKS mean"] < 1
     assert loss.figures["people lost or added"] <= 4
+    # A picture's values are int8's steps: none is rounded or clipped, however dark the calibration's pictures are.
+    operations = openvino.Core().read_model(tmp_path / store.INT8).get_ordered_ops()
+    first = next(each for each in operations if each.get_type_name() == "FakeQuantize")
+    assert [end.get_node().data.item() for end in first.input_values()[1:]] == [0, 255, 0, 255]
+    assert first.get_attributes()["levels"] == 256
