@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from statistics import median
 from typing import Final
@@ -87,8 +87,9 @@ def alternate(ours: Engine, theirs: Eager, shape: Shape, calls: int) -> tuple[fl
     """Median milliseconds of both on the same random images, one call of each in turn."""
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     taken: tuple[list[float], list[float]] = ([], [])
+    runs: tuple[Callable[[np.ndarray], object], ...] = (ours.run, theirs.run)
     for _ in range(calls + _UNMEASURED):
-        for run, milliseconds in zip((ours.run, theirs.run), taken, strict=True):
+        for run, milliseconds in zip(runs, taken, strict=True):
             began = time.perf_counter()
             run(images)
             milliseconds.append((time.perf_counter() - began) * 1000)

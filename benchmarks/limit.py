@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
+from calibration.pipeline import ROOMS
 from models import store
 from models.catalogue import ModelName
 from runners import batches, depth_estimator, engines, person_reid, pet_classifier, pose_estimator, threat_detector
@@ -20,18 +21,21 @@ from vision.image import RGB
 class Limit:
     """A loaded engine and an input.
 
-    at_a_time: as many calls as the service has under way; best: the batch size at which it makes most images a second.
+    at_a_time: as many calls as the service has under way; min_score: what it asks a detector for (Engine.run);
+    best: the batch size at which it makes most images a second.
     """
 
     engine: Engine
     image: RGB
     at_a_time: int
+    min_score: float
     best: int = 1
 
     def per_second(self, seconds: float, batch: int | None = None) -> float:
         """Images per second over so many seconds, at the best batch size or at `batch`."""
         images = [self.image] * (batch or self.best)
-        return len(images) * calls_per_second([partial(self.engine.run, images)] * self.at_a_time, seconds)
+        call = partial(self.engine.run, images, self.min_score)
+        return len(images) * calls_per_second([call] * self.at_a_time, seconds)
 
 
 def calls_per_second(calls: Sequence[Callable[[], object]], seconds: float) -> float:
@@ -63,7 +67,9 @@ def load(name: ModelName, picture: RGB, seconds: float) -> Limit:
         "depth_estimator": lambda: depth_estimator.prepare(picture, settings.models.depth_estimator.input_size),
     }
     at_a_time = engines.calls_at_a_time(settings, None)
-    limit = Limit(engines.load(stored, settings, None), prepare[name](), at_a_time)
+    image = prepare[name]()
+    min_score = ROOMS[name].NETWORK.least_score([{"image": image}], settings.models[name])
+    limit = Limit(engines.load(stored, settings, None), image, at_a_time, min_score)
     sizes = batches.batch_sizes(settings.models[name].max_batch_size)
     limit.engine.warm_up([(size, *limit.image.shape) for size in sizes])
     limit.best = max(sizes, key=lambda size: limit.per_second(seconds, size))

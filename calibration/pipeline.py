@@ -40,8 +40,10 @@ class Pipeline:
         name = self.stored.card.name
         models = self.settings.models
         prepared = [prepare(name, Picture.of(image, box), None, models, self.stored.card.input) for image in images]
-        inputs = [one.item["image"] for one in prepared]
-        outputs = batches.run(self.engine, inputs, models[name].max_batch_size, lambda: None)
+        items = [one.item for one in prepared]
+        least = ROOMS[name].NETWORK.least_score(items, models[name])
+        inputs = [item["image"] for item in items]
+        outputs = batches.run(self.engine, inputs, models[name].max_batch_size, lambda: None, least)
         answers = []
         for one, output in zip(prepared, outputs, strict=True):
             if isinstance(output, OutOfMemory):

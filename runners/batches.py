@@ -5,16 +5,18 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from runners.engines import Engine, Images
+from runners.engines import Engine, Images, Rows
 from runners.engines.errors import OutOfMemory
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
 Outputs = tuple[NDArray[np.float32], ...]  # of one image
+Forward = Callable[[Images], tuple[Rows, ...]]
 
 
 def batch_sizes(largest: int) -> list[int]:
@@ -31,31 +33,37 @@ def cut(count: int, largest: int) -> Iterator[int]:
 
 
 def run(
-    engine: Engine, images: Images, largest: int, on_out_of_memory: Callable[[], None]
+    engine: Engine, images: Images, largest: int, on_out_of_memory: Callable[[], None], min_score: float = 0
 ) -> list[Outputs | OutOfMemory]:
     """Run images (h, w, 3) uint8 of any mix of shapes; images of one shape share batches of at most `largest`.
 
     Returns each image's outputs, without the batch dimension, in the order of `images`. A batch for which the device
     has too little memory is tried once more in two halves, after `on_out_of_memory`, which is to free what it can;
     images for which that was too much, too, get the OutOfMemory in place of outputs. Raises what else the engine
-    raises, and ValueError where it gives back another number of results than it was given images.
+    raises, and ValueError where it gives back another number of results than it was given images. For min_score see
+    Engine.run.
     """
     by_shape: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
     for position, image in enumerate(images):
         by_shape[image.shape].append(position)
+    forward = partial(engine.run, min_score=min_score)
     results: dict[int, Outputs | OutOfMemory] = {}
     for positions in by_shape.values():
         start = 0
         for size in cut(len(positions), largest):
             batch = positions[start : start + size]
             start += size
-            results.update(zip(batch, _run_or_halve(engine, [images[i] for i in batch], on_out_of_memory), strict=True))
+            results.update(
+                zip(batch, _run_or_halve(forward, [images[i] for i in batch], on_out_of_memory), strict=True)
+            )
     return [results[position] for position in range(len(images))]
 
 
-def _run_or_halve(engine: Engine, images: Images, on_out_of_memory: Callable[[], None]) -> list[Outputs | OutOfMemory]:
+def _run_or_halve(
+    forward: Forward, images: Images, on_out_of_memory: Callable[[], None]
+) -> list[Outputs | OutOfMemory]:
     try:
-        return [*_run_batch(engine, images)]
+        return [*_run_batch(forward, images)]
     except OutOfMemory as error:
         logger.warning("out of memory on a batch of %d, which is tried in halves: %s", len(images), error)
     # Not before: the exception's traceback holds the tensors that are to be freed.
@@ -64,7 +72,7 @@ def _run_or_halve(engine: Engine, images: Images, on_out_of_memory: Callable[[],
     done: list[Outputs | OutOfMemory] = []
     try:
         for start in range(0, len(images), half):
-            done += _run_batch(engine, images[start : start + half])
+            done += _run_batch(forward, images[start : start + half])
         return done
     except OutOfMemory as error:
         refused = OutOfMemory(str(error))
@@ -73,8 +81,8 @@ def _run_or_halve(engine: Engine, images: Images, on_out_of_memory: Callable[[],
     return done + [refused] * (len(images) - len(done))
 
 
-def _run_batch(engine: Engine, images: Images) -> list[Outputs]:
-    outputs = engine.run(images)
+def _run_batch(forward: Forward, images: Images) -> list[Outputs]:
+    outputs = forward(images)
     if any(len(output) != len(images) for output in outputs):
         raise ValueError(f"the engine gave {[len(output) for output in outputs]} results for {len(images)} images")
     return [tuple(output[row] for output in outputs) for row in range(len(images))]

@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 from models.store import ModelCard
 from runners.batches import Outputs
 from runners.contract import Item, PoseResult
-from runners.runner import Network, Runner, batchable
+from runners.runner import Network, Runner, batchable, min_confidence
 from settings import DetectorSettings, ModelSettings
 from vision.boxes import detect
 from vision.image import LETTERBOX_SIZES, RGB, Letterbox, letterbox
@@ -25,8 +25,8 @@ def prepare(image: RGB) -> Letterbox:
 
 def interpret(outputs: Outputs, item: Item, card: ModelCard, settings: ModelSettings) -> PoseResult:  # noqa: ARG001
     """outputs: `predictions` (56, candidates) float32, box, score and keypoints of each in input pixels."""
-    limits = cast(DetectorSettings, settings)
-    found = detect(outputs[0], _NUM_CLASSES, item.get("min_confidence", limits.min_confidence), limits.iou_threshold)
+    iou_threshold = cast(DetectorSettings, settings).iou_threshold
+    found = detect(outputs[0], _NUM_CLASSES, min_confidence(item, settings), iou_threshold)
     return {
         "boxes": found.boxes,
         "scores": found.scores,
@@ -34,7 +34,7 @@ def interpret(outputs: Outputs, item: Item, card: ModelCard, settings: ModelSett
     }
 
 
-NETWORK: Final = Network("pose_estimator", interpret, lambda _: LETTERBOX_SIZES)
+NETWORK: Final = Network("pose_estimator", interpret, lambda _: LETTERBOX_SIZES, min_confidence)
 
 
 class PoseEstimator(Runner):

@@ -29,7 +29,7 @@ from runners.residency import Residency
 from runners.resident import Loaded, ModelUnavailable, Resident
 from runners.tensorrt import engines as tensorrt_engines
 from runners.tensorrt.engines import TensorRtEngines
-from settings import ModelSettings, Settings, get_settings
+from settings import DetectorSettings, ModelSettings, Settings, get_settings
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 Method = TypeVar("Method", bound=Callable[..., Any])
@@ -49,11 +49,22 @@ class Network:
 
     interpret: one image's outputs, its item, the model card and settings → the result.
     warm_up_sizes: settings → height, width of usual inputs, the largest one first.
+    min_score: an item and settings → the score up to which `interpret` passes a candidate over (see Engine.run).
     """
 
     name: ModelName
     interpret: Callable[[batches.Outputs, Item, ModelCard, ModelSettings], Result]
     warm_up_sizes: Callable[[ModelSettings], Sequence[tuple[int, int]]]
+    min_score: Callable[[Item, ModelSettings], float] = lambda *_: 0
+
+    def least_score(self, items: Sequence[Item], settings: ModelSettings) -> float:
+        """The `min_score` of a batch, in which each item may have its own."""
+        return min(self.min_score(item, settings) for item in items)
+
+
+def min_confidence(item: Item, settings: ModelSettings) -> float:
+    """A detector's `min_score`: what the caller asks for, else the configuration."""
+    return item.get("min_confidence", cast(DetectorSettings, settings).min_confidence)
 
 
 def batchable(name: ModelName) -> Callable[[Method], Method]:
@@ -165,10 +176,11 @@ class Runner:
         """One result or failure per item. Raises DeviceLost."""
         began = time.time_ns()
         images = [item["image"] for item in items]
+        settings = self._settings.models[name]
         try:
             with self._profiler.tagged(model=name, engine=loaded.engine.name):
-                largest = self._settings.models[name].max_batch_size
-                outputs = batches.run(loaded.engine, images, largest, self._free_memory)
+                least = self._networks[name].least_score(items, settings)
+                outputs = batches.run(loaded.engine, images, settings.max_batch_size, self._free_memory, least)
         except DeviceLost:
             raise
         except Exception:

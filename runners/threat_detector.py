@@ -7,7 +7,7 @@ from typing import Any, Final, cast
 from models.store import ModelCard
 from runners.batches import Outputs
 from runners.contract import Item, ThreatResult
-from runners.runner import Network, Runner, batchable
+from runners.runner import Network, Runner, batchable, min_confidence
 from settings import DetectorSettings, ModelSettings
 from vision.boxes import detect
 from vision.image import LETTERBOX_SIZES, RGB, Letterbox, letterbox
@@ -23,9 +23,8 @@ def prepare(image: RGB) -> Letterbox:
 
 def interpret(outputs: Outputs, item: Item, card: ModelCard, settings: ModelSettings) -> ThreatResult:
     """outputs: `predictions` (4 + classes, candidates) float32, box and class scores of each in input pixels."""
-    limits = cast(DetectorSettings, settings)
-    confidence = item.get("min_confidence", limits.min_confidence)
-    found = detect(outputs[0], len(card.labels), confidence, limits.iou_threshold)
+    iou_threshold = cast(DetectorSettings, settings).iou_threshold
+    found = detect(outputs[0], len(card.labels), min_confidence(item, settings), iou_threshold)
     return {
         "boxes": found.boxes,
         "scores": found.scores,
@@ -33,7 +32,7 @@ def interpret(outputs: Outputs, item: Item, card: ModelCard, settings: ModelSett
     }
 
 
-NETWORK: Final = Network("threat_detector", interpret, lambda _: LETTERBOX_SIZES)
+NETWORK: Final = Network("threat_detector", interpret, lambda _: LETTERBOX_SIZES, min_confidence)
 
 
 class ThreatDetector(Runner):

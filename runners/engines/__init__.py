@@ -53,9 +53,11 @@ class Engine(Protocol):
         """Run what of these shapes would be slow the first time, and do what pays for those that will come most."""
         ...
 
-    def run(self, images: Images) -> tuple[Rows, ...]:
+    def run(self, images: Images, min_score: float = 0) -> tuple[Rows, ...]:
         """Run images of one shape and return the graph's outputs, each with a row for every image, in their order.
 
+        min_score: what a detector's candidates must reach to be of interest; what else is said of the others an engine
+        may leave out (zeros).
         Raises OutOfMemory where the device has too little left for this batch, DeviceLost after a sticky error.
         """
         ...

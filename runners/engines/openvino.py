@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import numpy as np
 import openvino
@@ -18,7 +20,8 @@ from models.catalogue import ModelName
 from profiling import carried
 from runners.engines import Images, Rows, Shape, processor
 from runners.engines.errors import EngineError
-from runners.engines.parts import cut
+from runners.engines.lanes import Chain, DetectorLane, Lane
+from runners.engines.parts import cut, detector
 
 # Of an int8 graph it is what the rest is computed in: bf16 was no faster there and cost more.
 _HINT: Final = {
@@ -44,11 +47,10 @@ _SIDE_BY_SIDE: Final = 4
 _WARM_UP_S: Final = 60.0  # until all threads of a model have started, on whatever machine
 
 OwnPrecision = Literal["f32", "bf16", "f16", "f32+bf16", "int8"]
-Lane = list[openvino.InferRequest]  # the parts of a graph, one after the other
 
 
 class OpenVinoEngine:
-    """A graph, ONNX or OpenVINO's own, compiled for the CPU, in one part or in two of different precision.
+    """A graph, ONNX or OpenVINO's own, compiled for the CPU, whole or in parts (runners/engines/parts.py).
 
     An image that is alone gets all threads. Images that come together, in one call or in several at a time, are
     computed side by side, each on a lane with its share of the threads (two cores: one): threads that share an image
@@ -72,20 +74,19 @@ class OpenVinoEngine:
         if _CAPABILITY[precision] not in processor.capabilities():
             raise EngineError(f"this CPU has no {precision} instructions: set ENRICHMENT_PRECISION to auto or f32")
         self.precision: str = precision
-        self._graph = graph
-        self._until = _F32_UNTIL[model] if precision == "f32+bf16" else None
         self._config: dict[str, object] = {"PERFORMANCE_HINT_NUM_REQUESTS": _SIDE_BY_SIDE}
         if threads := _IN_TURN.get(model) or threads:
             self._config["INFERENCE_NUM_THREADS"] = threads
         if cache is not None:
             self._config["CACHE_DIR"] = cache / precision
-        parts = self._compile("LATENCY" if model in _IN_TURN else "THROUGHPUT")
-        self._count = min(int(part.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) for part in parts)
+        lane, parts = _in_parts(graph, precision, model)
+        compiled = self._compile(parts, "LATENCY" if model in _IN_TURN else "THROUGHPUT")
+        self._count = min(int(part.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) for part in compiled)
         self._lanes: SimpleQueue[Lane] = SimpleQueue()
         for _ in range(self._count):
-            self._lanes.put(_lane(parts))
+            self._lanes.put(lane(compiled))
         self._pool = ThreadPoolExecutor(self._count, thread_name_prefix=model)
-        self._undivided = _lane(self._compile("LATENCY")) if self._count > 1 else None
+        self._undivided = lane(self._compile(parts, "LATENCY")) if self._count > 1 else None
 
     @staticmethod
     def auto_precision(name: ModelName) -> OwnPrecision:
@@ -102,29 +103,31 @@ class OpenVinoEngine:
 
         def run(image: NDArray[np.uint8]) -> None:
             together.wait()  # each on another lane
-            self._on_a_lane([image])
+            with self._a_lane() as lane:
+                _warm_up(lane, image)
 
         for number, rest in enumerate(dict.fromkeys(tuple(rest) for _, *rest in shapes)):
             image = np.zeros(rest, dtype=np.uint8)
             if self._undivided is not None:
                 # Alone, and before any others: where two threads at a time made a process's first tensor, OpenVINO's
                 # binding was seen to hang for good (2026.4).
-                _infer(self._undivided, image)
+                _warm_up(self._undivided, image)
             if self._undivided is None or number == 0:  # the largest; the others cost a lane little the first time
                 list(self._pool.map(run, [image] * self._count))
 
-    def run(self, images: Images) -> tuple[Rows, ...]:
+    def run(self, images: Images, min_score: float = 0) -> tuple[Rows, ...]:
         """See Engine.run."""
         if self._undivided is not None and len(images) == 1 and (lanes := self._all_lanes()):
             try:
-                outputs = [_infer(self._undivided, images[0])]
+                outputs = [_infer(self._undivided, images[0], min_score)]
             finally:
                 for lane in lanes:
                     self._lanes.put(lane)
         elif self._undivided is None or len(images) == 1:
-            outputs = self._on_a_lane(images)
+            outputs = self._on_a_lane(images, min_score)
         else:
-            outputs = [output for (output,) in self._pool.map(carried(self._on_a_lane), [[image] for image in images])]
+            run = carried(partial(self._on_a_lane, min_score=min_score))
+            outputs = [output for (output,) in self._pool.map(run, [[image] for image in images])]
         return tuple(zip(*outputs, strict=True))
 
     def close(self) -> None:
@@ -132,10 +135,15 @@ class OpenVinoEngine:
         self._pool.shutdown()
         self._lanes, self._undivided = SimpleQueue(), None
 
-    def _on_a_lane(self, images: Images) -> list[tuple[NDArray[np.float32], ...]]:
+    def _on_a_lane(self, images: Images, min_score: float) -> list[tuple[NDArray[np.float32], ...]]:
+        with self._a_lane() as lane:
+            return [_infer(lane, image, min_score) for image in images]
+
+    @contextmanager
+    def _a_lane(self) -> Iterator[Lane]:
         lane = self._lanes.get()
         try:
-            return [_infer(lane, image) for image in images]
+            yield lane
         finally:
             self._lanes.put(lane)
 
@@ -151,25 +159,36 @@ class OpenVinoEngine:
             return []
         return lanes
 
-    def _compile(self, hint: Literal["LATENCY", "THROUGHPUT"]) -> list[openvino.CompiledModel]:
+    def _compile(
+        self, parts: Sequence[openvino.Model], hint: Literal["LATENCY", "THROUGHPUT"]
+    ) -> list[openvino.CompiledModel]:
         """The parts of the graph, for single images."""
         core = openvino.Core()
-        parts = [core.read_model(self._graph)] if self._until is None else cut(self._graph, self._until)
+        first, *others = self.precision.split("+")
         compiled = []
-        for part, precision in zip(parts, self.precision.split("+"), strict=True):
+        for part, precision in zip(parts, [first, *(others or [first] * (len(parts) - 1))], strict=True):
             part.reshape({each: [1, *each.partial_shape[1:]] for each in part.inputs})
             hints = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": _HINT[precision]}
             compiled.append(core.compile_model(part, "CPU", self._config | hints))
         return compiled
 
 
-def _lane(parts: Sequence[openvino.CompiledModel]) -> Lane:
-    return [part.create_infer_request() for part in parts]
+def _in_parts(
+    graph: Path, precision: OwnPrecision, model: ModelName
+) -> tuple[Callable[[Sequence[openvino.CompiledModel]], Lane], Sequence[openvino.Model]]:
+    """The graph's parts and the kind of lane that uses them."""
+    if precision == "f32+bf16":
+        return Chain, cut(graph, _F32_UNTIL[model])
+    # In int8 the parts would hand each other f32, which costs more than is left out.
+    if precision != "int8" and (found := detector(graph)) is not None:
+        return DetectorLane, [found.trunk, *found.rests]
+    return Chain, [openvino.Core().read_model(graph)]
 
 
-def _infer(lane: Lane, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
-    inputs: list[Any] = [np.ascontiguousarray(image)[None]]
-    for request in lane:
-        results = request.infer(inputs, share_inputs=True)
-        inputs = [results[index] for index in range(len(results))]
-    return tuple(np.array(row) for (row,) in inputs)
+def _warm_up(lane: Lane, image: NDArray[np.uint8]) -> None:
+    lane.warm_up(image[None])
+
+
+def _infer(lane: Lane, image: NDArray[np.uint8], min_score: float) -> tuple[NDArray[np.float32], ...]:
+    outputs = lane.infer(np.ascontiguousarray(image)[None], min_score)
+    return tuple(np.array(row) for (row,) in outputs)

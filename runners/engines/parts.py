@@ -1,13 +1,24 @@
-"""A graph cut in two, so that its parts can run in different precisions."""
+"""A graph cut in parts: to run in different precisions, or not to run all of them for every picture."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
+import numpy as np
 import openvino
 from openvino import opset13 as operations
 
 from runners.engines.errors import EngineError
+
+# The outputs of a head's branches. In a graph that ultralytics exported nodes are named as its modules are.
+_BRANCH: Final = re.compile(r"(?P<head>.*)/cv(?P<number>\d)\.(?P<scale>\d)/cv(?P=number)\.(?P=scale)\.2/Conv")
+_SCORES: Final = "3"
+
+Nodes = Mapping[str, Any]
 
 
 def cut(graph: Path, after: str) -> tuple[openvino.Model, openvino.Model]:
@@ -15,15 +26,110 @@ def cut(graph: Path, after: str) -> tuple[openvino.Model, openvino.Model]:
 
     Raises EngineError where there is no such node.
     """
-    first, rest = (openvino.Core().read_model(graph) for _ in range(2))
+    first, rest = _read(graph), _read(graph)
     return (
         openvino.Model([operations.result(_output(first, after))], first.get_parameters()),
         openvino.Model(rest.get_results(), [_take_over(_output(rest, after))]),
     )
 
 
+@dataclass(frozen=True)
+class Detector:
+    """A YOLO network cut where its head has said how much each place of each scale scores, but not yet what is there.
+
+    trunk: image → the features of each scale, the finest first, then the scores (n, classes, height, width) of each,
+    before the sigmoid.
+    rests: all scores, then the features of the scales but for the n finest → the graph's outputs, in which the boxes
+    and, of poses, keypoints of those n scales mean nothing; the rest for n = 0 first, the last one for all scales.
+    """
+
+    trunk: openvino.Model
+    rests: tuple[openvino.Model, ...]
+
+
+def detector(graph: Path) -> Detector | None:
+    """An ONNX graph with the head of ultralytics' YOLOv8 in parts; None where it has no such head.
+
+    On each of three scales the head's branch `cv3` gives scores, `cv2` boxes and, of poses, `cv4` keypoints, for every
+    place alike. All meet where they are decoded, which needs nothing else but each scale's height and width.
+    """
+    model = _read(graph)
+    scales = _scales(model)
+    if not scales:
+        return None
+    nodes = _by_name(model)
+    results = [_features(nodes, scale) for scale in scales] + [nodes[scale.scores].output(0) for scale in scales]
+    trunk = openvino.Model([operations.result(output) for output in results], model.get_parameters())
+    return Detector(trunk, tuple(_rest(graph, scales, left_out) for left_out in range(len(scales) + 1)))
+
+
+def _rest(graph: Path, scales: Sequence[_Scale], left_out: int) -> openvino.Model:
+    model = _read(graph)
+    nodes = _by_name(model)
+    scores = [_take_over(nodes[scale.scores].output(0)) for scale in scales]
+    for scale, same_size in zip(scales, scores, strict=True):
+        for target in _features(nodes, scale).get_target_inputs():
+            if target.get_node().get_type_name() == "ShapeOf":
+                target.replace_source_output(same_size.output(0))
+    for scale, same_size in zip(scales[:left_out], scores, strict=False):
+        for name in scale.others:
+            _replace(nodes[name].output(0), _zeros_beside(same_size, nodes[name].get_output_partial_shape(0)[1]))
+    features = [_take_over(_features(nodes, scale)) for scale in scales[left_out:]]
+    return openvino.Model(model.get_results(), scores + features)
+
+
+def _zeros_beside(scores: openvino.op.Parameter, channels: openvino.Dimension) -> openvino.Node:
+    """Zeros (n, channels, height, width) for every place that has scores."""
+    size = operations.shape_of(scores)
+    n, height_width = (operations.gather(size, operations.constant(at), operations.constant(0)) for at in ([0], [2, 3]))
+    shape = operations.concat([n, operations.constant([channels.get_length()]), height_width], axis=0)
+    return operations.broadcast(operations.constant(np.float32(0)), shape)
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Names of nodes: what gives the scores, what gives the rest, and the first convolution of the latter."""
+
+    scores: str
+    others: tuple[str, ...]
+    first: str
+
+
+def _scales(model: openvino.Model) -> list[_Scale]:
+    nodes = _by_name(model)
+    others: dict[tuple[str, str], list[str]] = {}
+    for name in nodes:
+        if (found := _BRANCH.fullmatch(name)) and found["number"] != _SCORES:
+            others.setdefault((found["head"], found["scale"]), []).append(name)
+    scales = [
+        _Scale(f"{head}/cv{_SCORES}.{scale}/cv{_SCORES}.{scale}.2/Conv", tuple(names), _first(nodes, names[0]))
+        for (head, scale), names in sorted(others.items())
+    ]
+    return scales if all(scale.scores in nodes for scale in scales) else []
+
+
+def _first(nodes: Nodes, output: str) -> str:
+    """`…/cv2.0/cv2.0.2/Conv` → the name of the convolution that the branch begins with."""
+    begun = (name for name in nodes if name.startswith(output.removesuffix(".2/Conv") + ".0/"))
+    return next(name for name in begun if nodes[name].get_type_name() == "Convolution")
+
+
+def _features(nodes: Nodes, scale: _Scale) -> openvino.Output:
+    features: openvino.Output = nodes[scale.first].input_value(0)
+    return features
+
+
+def _read(graph: Path) -> openvino.Model:
+    return openvino.Core().read_model(graph)
+
+
+def _by_name(model: openvino.Model) -> Nodes:
+    """The graph's nodes, each after what it depends on."""
+    return {node.get_friendly_name(): node for node in model.get_ordered_ops()}
+
+
 def _output(model: openvino.Model, name: str) -> openvino.Output:
-    node = next((node for node in model.get_ordered_ops() if node.get_friendly_name() == name), None)
+    node = _by_name(model).get(name)
     if node is None:
         raise EngineError(f"the graph has no node {name}")
     return node.output(0)
@@ -32,6 +138,10 @@ def _output(model: openvino.Model, name: str) -> openvino.Output:
 def _take_over(output: openvino.Output) -> openvino.op.Parameter:
     """A new input in place of `output`, for whatever came after it."""
     parameter = operations.parameter(output.get_partial_shape(), openvino.Type.f32)
-    for target in output.get_target_inputs():
-        target.replace_source_output(parameter.output(0))
+    _replace(output, parameter)
     return parameter
+
+
+def _replace(output: openvino.Output, node: openvino.Node) -> None:
+    for target in output.get_target_inputs():
+        target.replace_source_output(node.output(0))

@@ -38,7 +38,7 @@ class Means:
     def free(self) -> None:
         self.frees += 1
 
-    def run(self, images: Images) -> tuple[F32, ...]:
+    def run(self, images: Images, min_score: float = 0) -> tuple[F32, ...]:
         batch = np.asarray(images)
         self.batches.append(batch.shape)
         if len(batch) > self.room:
@@ -138,6 +138,19 @@ def test_a_batch_that_is_too_large_for_the_memory_is_run_in_halves_after_freeing
     assert engine.frees == 1
 
 
+def test_every_try_asks_for_the_same_scores() -> None:
+    asked: list[float] = []
+
+    class Asked(Means):
+        def run(self, images: Images, min_score: float = 0) -> tuple[F32, ...]:
+            asked.append(min_score)
+            return super().run(images)
+
+    engine = Asked(room=4)
+    batches.run(engine, [image(value) for value in range(8)], 8, engine.free, 0.25)
+    assert asked == [0.25] * 3
+
+
 def test_it_is_halved_once_and_the_rest_is_refused() -> None:
     engine = Means(room=2)
     assert means(engine, range(8)) == [None] * 8
@@ -147,7 +160,7 @@ def test_it_is_halved_once_and_the_rest_is_refused() -> None:
 
 def test_what_the_first_half_gave_is_kept_when_the_second_is_too_much() -> None:
     class Filling(Means):
-        def run(self, images: Images) -> tuple[F32, ...]:
+        def run(self, images: Images, min_score: float = 0) -> tuple[F32, ...]:
             outputs = super().run(images)
             self.room = 2
             return outputs

@@ -4,7 +4,7 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -155,7 +155,7 @@ def test_every_batch_size_is_warm_before_the_model_is_ready(monkeypatch: pytest.
     seen: list[tuple[int, ...]] = []
 
     class Counting(fake.FakeEngine):
-        def run(self, images: runners.engines.Images) -> tuple[fake.F32, ...]:
+        def run(self, images: runners.engines.Images, min_score: float = 0) -> tuple[fake.F32, ...]:
             seen.append(np.shape(images))
             return super().run(images)
 
@@ -170,9 +170,36 @@ def test_every_batch_size_is_warm_before_the_model_is_ready(monkeypatch: pytest.
     assert {shape[0] for shape in seen if shape[1:3] == (392, 686)} <= {1, 2, 4}
 
 
+def test_a_detector_is_asked_for_what_the_least_demanding_item_of_a_batch_wants(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[float] = []
+
+    class Asked(fake.FakeEngine):
+        def run(self, images: runners.engines.Images, min_score: float = 0) -> tuple[fake.F32, ...]:
+            asked.append(min_score)
+            return super().run(images)
+
+    monkeypatch.setattr(runners.engines, "load", lambda stored, *_: Asked(stored.card.name))
+    runner = make()
+    configured = SETTINGS.models.threat_detector.min_confidence
+    plain, bold, careful = item((1, 2, 3)), item((1, 2, 3)), item((1, 2, 3))
+    bold["min_confidence"], careful["min_confidence"] = 0.05, 0.9
+    for name, items, expected in (
+        ("threat_detector", [plain], configured),
+        ("pose_estimator", [careful, plain], SETTINGS.models.pose_estimator.min_confidence),
+        ("threat_detector", [careful], 0.9),
+        ("threat_detector", [careful, bold, plain], 0.05),
+        ("person_reid", [plain], 0),
+    ):
+        asked.clear()
+        runner.infer(cast(ModelName, name), items)
+        assert set(asked) == {expected}, name
+
+
 def test_a_model_that_fails_its_warm_up_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(fake.FakeEngine):
-        def run(self, images: runners.engines.Images) -> tuple[fake.F32, ...]:
+        def run(self, images: runners.engines.Images, min_score: float = 0) -> tuple[fake.F32, ...]:
             if len(images) == 4:
                 raise MemoryError("not for four")
             return super().run(images)

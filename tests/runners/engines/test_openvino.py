@@ -3,11 +3,12 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import openvino
@@ -20,9 +21,11 @@ from profiling import Profiler
 from runners.engines import openvino as openvino_engine
 from runners.engines import processor
 from runners.engines.errors import EngineError
+from runners.engines.lanes import Lane
 from runners.engines.openvino import OpenVinoEngine
 from settings import Pyroscope
 
+T = TypeVar("T")
 CORES: Final = len(os.sched_getaffinity(0))
 several_cores = pytest.mark.skipif(CORES == 1, reason="there is one core")
 
@@ -61,18 +64,18 @@ class Seen:
         self.hold_s = 0.0
         self._now = 0
         self._lock = threading.Lock()
-        self._infer = openvino_engine._infer
-        monkeypatch.setattr(openvino_engine, "_infer", self)
+        for work in (openvino_engine._infer, openvino_engine._warm_up):
+            monkeypatch.setattr(openvino_engine, work.__name__, partial(self._see, work))
 
-    def __call__(self, lane: openvino_engine.Lane, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
-        compiled = lane[0].get_compiled_model()
+    def _see(self, work: Callable[..., T], lane: Lane, *arguments: Any) -> T:
+        compiled = lane.first.get_compiled_model()
         with self._lock:
             self.lanes.append((compiled.get_property("NUM_STREAMS"), compiled.get_property("INFERENCE_NUM_THREADS")))
             self._now += 1
             self.at_a_time = max(self.at_a_time, self._now)
         try:
             time.sleep(self.hold_s)
-            return self._infer(lane, image)
+            return work(lane, *arguments)
         finally:
             with self._lock:
                 self._now -= 1

@@ -1,0 +1,91 @@
+"""What computes one image at a time: the requests of a graph's parts, and what they hand to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf, log
+from typing import Any, Final, Protocol
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+
+# Less than is asked for: a score that is computed once more when all is decoded may be rounded otherwise (bf16: 1/256).
+_ROUNDING: Final = 0.98
+
+
+class Lane(Protocol):
+    """One image's way through compiled parts. One call at a time."""
+
+    first: openvino.InferRequest  # of its requests
+
+    def infer(self, images: NDArray[np.uint8], min_score: float) -> Sequence[F32]:
+        """images: (1, h, w, 3) uint8 → the graph's outputs, (1, …) each. For min_score see Engine.run."""
+        ...
+
+    def warm_up(self, images: NDArray[np.uint8]) -> None:
+        """Run all parts, also those that such images do not need."""
+        ...
+
+
+class Chain:
+    """Parts one after the other, each taking what the one before gives."""
+
+    def __init__(self, parts: Sequence[openvino.CompiledModel]) -> None:
+        self.first, *self._others = (part.create_infer_request() for part in parts)
+
+    def infer(self, images: NDArray[np.uint8], min_score: float) -> Sequence[F32]:  # noqa: ARG002 - all is computed
+        """See Lane.infer."""
+        outputs = _run(self.first, [images])
+        for request in self._others:
+            outputs = _run(request, outputs)
+        return outputs
+
+    def warm_up(self, images: NDArray[np.uint8]) -> None:
+        """See Lane.warm_up."""
+        self.infer(images, 0)
+
+
+class DetectorLane:
+    """A parts.Detector: the finest scales are left out where nothing on them has a score that counts.
+
+    That is so in most pictures; what does not count is thrown away by whoever reads the outputs.
+    """
+
+    def __init__(self, parts: Sequence[openvino.CompiledModel]) -> None:
+        """parts: the trunk and the rests."""
+        self.first, *self._rests = (part.create_infer_request() for part in parts)
+
+    def infer(self, images: NDArray[np.uint8], min_score: float) -> Sequence[F32]:
+        """See Lane.infer."""
+        features, scores = self._trunk(images)
+        least = _logit(min_score * _ROUNDING)
+        counting = (scale for scale, of_scale in enumerate(scores) if of_scale.max() >= least)
+        return self._rest(features, scores, next(counting, len(scores)))
+
+    def warm_up(self, images: NDArray[np.uint8]) -> None:
+        """See Lane.warm_up."""
+        features, scores = self._trunk(images)
+        for left_out in range(len(self._rests)):
+            self._rest(features, scores, left_out)
+
+    def _trunk(self, images: NDArray[np.uint8]) -> tuple[list[F32], list[F32]]:
+        outputs = _run(self.first, [images])
+        scales = len(self._rests) - 1
+        return outputs[:scales], outputs[scales:]
+
+    def _rest(self, features: list[F32], scores: list[F32], left_out: int) -> list[F32]:
+        return _run(self._rests[left_out], scores + features[left_out:])
+
+
+def _run(request: openvino.InferRequest, inputs: Sequence[Any]) -> list[Any]:
+    """The outputs, in memory that the request's next run writes into."""
+    results = request.infer(inputs, share_inputs=True, share_outputs=True)
+    return [results[index] for index in range(len(results))]
+
+
+def _logit(probability: float) -> float:
+    """The inverse of the sigmoid, for 0 ≤ probability < 1."""
+    return log(probability / (1 - probability)) if probability else -inf

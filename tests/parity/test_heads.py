@@ -1,0 +1,39 @@
+"""What a detector leaves out is only what nobody reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models import store
+from models.catalogue import ModelName
+from runners.engines.openvino import OpenVinoEngine
+from vision.image import RGB, letterbox
+
+pytestmark = pytest.mark.weights
+
+
+@pytest.mark.parametrize("name", ["pose_estimator", "threat_detector"])
+def test_the_real_heads_say_the_same_of_everything_that_counts(
+    name: ModelName, model_store: Path, images: dict[str, RGB]
+) -> None:
+    stored = store.find(name)
+    assert stored is not None
+    engine = OpenVinoEngine(stored.graph, "f32", model=name, threads=0)
+    classes = 1 if name == "pose_estimator" else len(stored.card.labels)
+    counted, incomplete = 0, 0
+    for picture in images.values():
+        image = letterbox(picture, 640, 32).image
+        expected = np.asarray(engine.run([image])[0][0])
+        scores = expected[4 : 4 + classes]
+        for min_score in (0.25, 0.01):
+            for output in engine.run([image, image], min_score)[0]:
+                assert np.array_equal(output[4 : 4 + classes], scores)
+                counting = scores.max(axis=0) > min_score
+                assert np.array_equal(output[:, counting], expected[:, counting])
+                counted += int(counting.sum())
+                incomplete += not np.array_equal(output, expected)
+    assert counted > 50
+    assert incomplete > len(images)  # or nothing was left out, ever
