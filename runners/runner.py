@@ -59,7 +59,7 @@ class Network:
 
     def least_score(self, items: Sequence[Item], settings: ModelSettings) -> float:
         """The `min_score` of a batch, in which each item may have its own."""
-        return min(self.min_score(item, settings) for item in items)
+        return min((self.min_score(item, settings) for item in items), default=0)
 
 
 def min_confidence(item: Item, settings: ModelSettings) -> float:

@@ -56,8 +56,8 @@ class Engine(Protocol):
     def run(self, images: Images, min_score: float = 0) -> tuple[Rows, ...]:
         """Run images of one shape and return the graph's outputs, each with a row for every image, in their order.
 
-        min_score: what a detector's candidates must reach to be of interest; what else is said of the others an engine
-        may leave out (zeros).
+        min_score: what a detector's candidates must reach to be of interest; what is said of the others beside their
+        scores an engine may leave out: it then means nothing.
         Raises OutOfMemory where the device has too little left for this batch, DeviceLost after a sticky error.
         """
         ...

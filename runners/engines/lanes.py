@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 F32 = NDArray[np.float32]
 
-# Less than is asked for: a score that is computed once more when all is decoded may be rounded otherwise (bf16: 1/256).
-_ROUNDING: Final = 0.98
+# By how much less a score may be before its sigmoid than is asked for, at least and as a share: when all is decoded it
+# is computed once more, and in bf16 rounded otherwise (1/256 of it at most).
+_ROUNDING: Final = (0.02, 1 / 64)
 
 
 class Lane(Protocol):
@@ -21,12 +22,12 @@ class Lane(Protocol):
 
     first: openvino.InferRequest  # of its requests
 
-    def infer(self, images: NDArray[np.uint8], min_score: float) -> Sequence[F32]:
-        """images: (1, h, w, 3) uint8 → the graph's outputs, (1, …) each. For min_score see Engine.run."""
+    def infer(self, image: NDArray[np.uint8], min_score: float) -> Sequence[F32]:
+        """image: (1, h, w, 3) uint8 → the graph's outputs, (1, …) each. For min_score see Engine.run."""
         ...
 
-    def warm_up(self, images: NDArray[np.uint8]) -> None:
-        """Run all parts, also those that such images do not need."""
+    def warm_up(self, image: NDArray[np.uint8]) -> None:
+        """Run all parts, also those that such an image does not need."""
         ...
 
 
@@ -36,16 +37,16 @@ class Chain:
     def __init__(self, parts: Sequence[openvino.CompiledModel]) -> None:
         self.first, *self._others = (part.create_infer_request() for part in parts)
 
-    def infer(self, images: NDArray[np.uint8], min_score: float) -> Sequence[F32]:  # noqa: ARG002 - all is computed
+    def infer(self, image: NDArray[np.uint8], min_score: float) -> Sequence[F32]:  # noqa: ARG002 - all is computed
         """See Lane.infer."""
-        outputs = _run(self.first, [images])
+        outputs = _run(self.first, [image])
         for request in self._others:
             outputs = _run(request, outputs)
         return outputs
 
-    def warm_up(self, images: NDArray[np.uint8]) -> None:
+    def warm_up(self, image: NDArray[np.uint8]) -> None:
         """See Lane.warm_up."""
-        self.infer(images, 0)
+        self.infer(image, 0)
 
 
 class DetectorLane:
@@ -58,21 +59,21 @@ class DetectorLane:
         """parts: the trunk and the rests."""
         self.first, *self._rests = (part.create_infer_request() for part in parts)
 
-    def infer(self, images: NDArray[np.uint8], min_score: float) -> Sequence[F32]:
+    def infer(self, image: NDArray[np.uint8], min_score: float) -> Sequence[F32]:
         """See Lane.infer."""
-        features, scores = self._trunk(images)
-        least = _logit(min_score * _ROUNDING)
-        counting = (scale for scale, of_scale in enumerate(scores) if of_scale.max() >= least)
+        features, scores = self._trunk(image)
+        least = _least_logit(min_score)
+        counting = (scale for scale, of_scale in enumerate(scores) if not of_scale.max() < least)  # NaN counts
         return self._rest(features, scores, next(counting, len(scores)))
 
-    def warm_up(self, images: NDArray[np.uint8]) -> None:
+    def warm_up(self, image: NDArray[np.uint8]) -> None:
         """See Lane.warm_up."""
-        features, scores = self._trunk(images)
+        features, scores = self._trunk(image)
         for left_out in range(len(self._rests)):
             self._rest(features, scores, left_out)
 
-    def _trunk(self, images: NDArray[np.uint8]) -> tuple[list[F32], list[F32]]:
-        outputs = _run(self.first, [images])
+    def _trunk(self, image: NDArray[np.uint8]) -> tuple[list[F32], list[F32]]:
+        outputs = _run(self.first, [image])
         scales = len(self._rests) - 1
         return outputs[:scales], outputs[scales:]
 
@@ -86,6 +87,9 @@ def _run(request: openvino.InferRequest, inputs: Sequence[Any]) -> list[Any]:
     return [results[index] for index in range(len(results))]
 
 
-def _logit(probability: float) -> float:
-    """The inverse of the sigmoid, for 0 ≤ probability < 1."""
-    return log(probability / (1 - probability)) if probability else -inf
+def _least_logit(min_score: float) -> float:
+    """What a score must be before its sigmoid to be `min_score`, 0…1, or nearly so."""
+    if not 0 < min_score < 1:
+        return -inf if min_score <= 0 else inf
+    logit = log(min_score / (1 - min_score))
+    return logit - max(_ROUNDING[0], abs(logit) * _ROUNDING[1])

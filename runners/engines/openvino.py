@@ -80,7 +80,9 @@ class OpenVinoEngine:
         if model in _IN_TURN:
             lanes = [make(self._compile(parts, "LATENCY", _IN_TURN[model] or threads))]
         elif make is DetectorLane:
-            lanes = self._apart(parts, threads or len(os.sched_getaffinity(0)))
+            # Pinned, all lanes would be on the first core.
+            loose = partial(self._compile, parts, "LATENCY", ENABLE_CPU_PINNING=False)
+            lanes = [make(loose(share)) for share in _shares(threads)]
         else:
             compiled = self._compile(parts, "THROUGHPUT", threads, PERFORMANCE_HINT_NUM_REQUESTS=_SIDE_BY_SIDE)
             count = min(int(part.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) for part in compiled)
@@ -163,18 +165,6 @@ class OpenVinoEngine:
             return []
         return lanes
 
-    def _apart(self, parts: Sequence[openvino.Model], threads: int) -> list[Lane]:
-        """Lanes that are compiled each for itself, of a graph of which an image passes several parts.
-
-        On OpenVINO's streams each part would be handed to another thread and back, and meanwhile a core goes to sleep
-        (4 % less). Pinned, all lanes would be on the first core.
-        """
-        count = min(_SIDE_BY_SIDE, threads)
-        return [
-            DetectorLane(self._compile(parts, "LATENCY", threads // count, ENABLE_CPU_PINNING=False))
-            for _ in range(count)
-        ]
-
     def _compile(
         self, parts: Sequence[openvino.Model], hint: Literal["LATENCY", "THROUGHPUT"], threads: int, **config: object
     ) -> list[openvino.CompiledModel]:
@@ -187,6 +177,18 @@ class OpenVinoEngine:
             part.reshape({each: [1, *each.partial_shape[1:]] for each in part.inputs})
             compiled.append(core.compile_model(part, "CPU", config | {"INFERENCE_PRECISION_HINT": _HINT[precision]}))
         return compiled
+
+
+def _shares(threads: int) -> list[int]:
+    """The threads of lanes that are compiled each for itself; threads: of all together, 0 = one for each core.
+
+    On OpenVINO's streams each part of an image's way would be handed to another thread and back, and meanwhile a core
+    goes to sleep (4 % less).
+    """
+    cores = len(os.sched_getaffinity(0))
+    threads = min(threads or cores, cores)
+    count = min(_SIDE_BY_SIDE, threads)
+    return [threads // count + (lane < threads % count) for lane in range(count)]
 
 
 def _in_parts(

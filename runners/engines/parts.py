@@ -28,8 +28,8 @@ def cut(graph: Path, after: str) -> tuple[openvino.Model, openvino.Model]:
     """
     first, rest = _read(graph), _read(graph)
     return (
-        openvino.Model([operations.result(_output(first, after))], first.get_parameters()),
-        openvino.Model(rest.get_results(), [_take_over(_output(rest, after))]),
+        _model([operations.result(_output(first, after))], first.get_parameters()),
+        _model(rest.get_results(), [_take_over(_output(rest, after))]),
     )
 
 
@@ -48,19 +48,22 @@ class Detector:
 
 
 def detector(graph: Path) -> Detector | None:
-    """An ONNX graph with the head of ultralytics' YOLOv8 in parts; None where it has no such head.
+    """An ONNX graph with the head of ultralytics' YOLOv8 in parts; None where it has another, or none.
 
-    On each of three scales the head's branch `cv3` gives scores, `cv2` boxes and, of poses, `cv4` keypoints, for every
-    place alike. All meet where they are decoded, which needs nothing else but each scale's height and width.
+    On each scale the head's branch `cv3` gives scores, `cv2` boxes and, of poses, `cv4` keypoints, for every place
+    alike. All meet where they are decoded, which needs nothing else but each scale's height and width.
     """
     model = _read(graph)
-    scales = _scales(model)
+    nodes = _by_name(model)
+    scales = _scales(nodes)
     if not scales:
         return None
-    nodes = _by_name(model)
     results = [_features(nodes, scale) for scale in scales] + [nodes[scale.scores].output(0) for scale in scales]
-    trunk = openvino.Model([operations.result(output) for output in results], model.get_parameters())
-    return Detector(trunk, tuple(_rest(graph, scales, left_out) for left_out in range(len(scales) + 1)))
+    trunk = _model([operations.result(output) for output in results], model.get_parameters())
+    try:
+        return Detector(trunk, tuple(_rest(graph, scales, left_out) for left_out in range(len(scales) + 1)))
+    except RuntimeError:  # of OpenVINO: what decodes needs more than it is given
+        return None
 
 
 def _rest(graph: Path, scales: Sequence[_Scale], left_out: int) -> openvino.Model:
@@ -75,7 +78,7 @@ def _rest(graph: Path, scales: Sequence[_Scale], left_out: int) -> openvino.Mode
         for name in scale.others:
             _replace(nodes[name].output(0), _zeros_beside(same_size, nodes[name].get_output_partial_shape(0)[1]))
     features = [_take_over(_features(nodes, scale)) for scale in scales[left_out:]]
-    return openvino.Model(model.get_results(), scores + features)
+    return _model(model.get_results(), scores + features)
 
 
 def _zeros_beside(scores: openvino.op.Parameter, channels: openvino.Dimension) -> openvino.Node:
@@ -88,30 +91,56 @@ def _zeros_beside(scores: openvino.op.Parameter, channels: openvino.Dimension) -
 
 @dataclass(frozen=True)
 class _Scale:
-    """Names of nodes: what gives the scores, what gives the rest, and the first convolution of the latter."""
+    """Names of nodes: what gives the scores, what gives the rest, and a convolution that takes the features."""
 
     scores: str
     others: tuple[str, ...]
     first: str
 
 
-def _scales(model: openvino.Model) -> list[_Scale]:
-    nodes = _by_name(model)
-    others: dict[tuple[str, str], list[str]] = {}
+def _scales(nodes: Nodes) -> list[_Scale]:
+    """The scales of a head, the finest first; none where they are not all made alike, of one input each."""
+    found: dict[tuple[str, str], dict[str, str]] = {}
     for name in nodes:
-        if (found := _BRANCH.fullmatch(name)) and found["number"] != _SCORES:
-            others.setdefault((found["head"], found["scale"]), []).append(name)
-    scales = [
-        _Scale(f"{head}/cv{_SCORES}.{scale}/cv{_SCORES}.{scale}.2/Conv", tuple(names), _first(nodes, names[0]))
-        for (head, scale), names in sorted(others.items())
-    ]
-    return scales if all(scale.scores in nodes for scale in scales) else []
+        if branch := _BRANCH.fullmatch(name):
+            found.setdefault((branch["head"], branch["scale"]), {})[branch["number"]] = name
+    scales = []
+    for _, branches in sorted(found.items()):
+        scores = branches.pop(_SCORES, "")
+        first = [_first(nodes, name) for name in (scores, *branches.values())]
+        if not (scores and branches and all(first)) or len({_source(nodes, name) for name in first}) != 1:
+            return []
+        scales.append(_Scale(scores, tuple(branches.values()), first[0]))
+    alike = len({len(scale.others) for scale in scales}) == 1
+    return scales if alike and all(_only_size(_features(nodes, scale)) for scale in scales) else []
 
 
 def _first(nodes: Nodes, output: str) -> str:
-    """`…/cv2.0/cv2.0.2/Conv` → the name of the convolution that the branch begins with."""
+    """`…/cv2.0/cv2.0.2/Conv` → the name of the convolution that the branch begins with; "" where there is none."""
     begun = (name for name in nodes if name.startswith(output.removesuffix(".2/Conv") + ".0/"))
-    return next(name for name in begun if nodes[name].get_type_name() == "Convolution")
+    return next((name for name in begun if nodes[name].get_type_name() in {"Convolution", "GroupConvolution"}), "")
+
+
+def _source(nodes: Nodes, name: str) -> str:
+    name_of: str = nodes[name].input_value(0).get_node().get_friendly_name()
+    return name_of
+
+
+def _only_size(features: openvino.Output) -> bool:
+    """Whether nobody asks for more of the features' shape than n, height and width, which the scores have, too."""
+    asking = [target.get_node() for target in features.get_target_inputs()]
+    asked = [target.get_node() for node in asking if node.get_type_name() == "ShapeOf" for target in _readers(node)]
+    return all(
+        node.get_type_name() == "Gather"
+        and node.input_value(1).get_node().get_type_name() == "Constant"
+        and set(np.ravel(node.input_value(1).get_node().data)) <= {0, 2, 3}
+        for node in asked
+    )
+
+
+def _readers(node: Any) -> set[Any]:
+    readers: set[Any] = node.output(0).get_target_inputs()
+    return readers
 
 
 def _features(nodes: Nodes, scale: _Scale) -> openvino.Output:
@@ -140,6 +169,19 @@ def _take_over(output: openvino.Output) -> openvino.op.Parameter:
     parameter = operations.parameter(output.get_partial_shape(), openvino.Type.f32)
     _replace(output, parameter)
     return parameter
+
+
+def _model(results: Sequence[Any], inputs: Sequence[openvino.op.Parameter]) -> openvino.Model:
+    """A model in which new nodes are named by their place: by their numbers in the process no kept graph would fit."""
+    model = openvino.Model(results, inputs)
+    model.set_friendly_name("part")
+    for place, node in enumerate(model.get_ordered_ops()):
+        if node.get_friendly_name() == node.get_name():
+            name = f"{node.get_type_name()}-{place}"
+            node.set_friendly_name(name)
+            if node.get_name() in node.output(0).get_names():
+                node.output(0).get_tensor().set_names({name})
+    return model
 
 
 def _replace(output: openvino.Output, node: openvino.Node) -> None:

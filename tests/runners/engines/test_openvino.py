@@ -247,6 +247,18 @@ def test_what_was_compiled_is_taken_from_the_cache_and_a_damaged_file_is_compile
         assert len(list(tmp_path.rglob("*.blob"))) == 1
 
 
+@pytest.mark.skipif("BF16" not in processor.capabilities(), reason="this CPU has no bf16 instructions")
+def test_what_was_compiled_of_two_parts_is_taken_from_the_cache(tmp_path: Path) -> None:
+    image = operations.parameter([-1, -1, -1, 3], openvino.Type.u8)
+    until = operations.relu(operations.convert(image, "f32"))
+    until.set_friendly_name(openvino_engine._F32_UNTIL["pet_classifier"])
+    mean = operations.reduce_mean(until, operations.constant(np.array([1, 2, 3])), False)
+    openvino.save_model(openvino.Model([mean], [image]), tmp_path / "graph.xml", compress_to_fp16=False)
+    for _ in range(2):
+        OpenVinoEngine(tmp_path / "graph.xml", "f32+bf16", model="pet_classifier", threads=0, cache=tmp_path)
+        assert len(list(tmp_path.rglob("*.blob"))) == 2
+
+
 @pytest.mark.skipif("FP16" not in processor.capabilities(), reason="this CPU has no f16 instructions")
 def test_what_another_precision_left_in_the_cache_is_not_taken(graph: Path, tmp_path: Path) -> None:
     expected, _ = engine(graph).run(pictures(1))
