@@ -8,10 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
+from api.answers import Picture, prepare
 from calibration.pipeline import ROOMS
 from models import store
 from models.catalogue import ModelName
-from runners import batches, depth_estimator, engines, person_reid, pet_classifier, pose_estimator, threat_detector
+from runners import batches, engines
 from runners.engines import Engine
 from settings import get_settings
 from vision.image import RGB
@@ -59,17 +60,10 @@ def load(name: ModelName, picture: RGB, seconds: float) -> Limit:
     stored = store.find(name)
     if stored is None:
         raise RuntimeError(f"{name} is not in the model store: make import")
-    prepare: dict[ModelName, Callable[[], RGB]] = {
-        "pose_estimator": lambda: pose_estimator.prepare(picture).image,
-        "threat_detector": lambda: threat_detector.prepare(picture).image,
-        "person_reid": lambda: person_reid.prepare(picture),
-        "pet_classifier": lambda: pet_classifier.prepare(picture, stored.card.input),
-        "depth_estimator": lambda: depth_estimator.prepare(picture, settings.models.depth_estimator.input_size),
-    }
-    at_a_time = engines.calls_at_a_time(settings, None)
-    image = prepare[name]()
-    min_score = ROOMS[name].NETWORK.least_score([{"image": image}], settings.models[name])
-    limit = Limit(engines.load(stored, settings, None), image, at_a_time, min_score)
+    item = prepare(name, Picture.of(picture, None), None, settings.models, stored.card.input).item
+    min_score = ROOMS[name].NETWORK.least_score([item], settings.models[name])
+    engine, at_a_time = engines.load(stored, settings, None), engines.calls_at_a_time(settings, None)
+    limit = Limit(engine, item["image"], at_a_time, min_score)
     sizes = batches.batch_sizes(settings.models[name].max_batch_size)
     limit.engine.warm_up([(size, *limit.image.shape) for size in sizes])
     limit.best = max(sizes, key=lambda size: limit.per_second(seconds, size))

@@ -171,9 +171,11 @@ class OpenVinoEngine:
         """The parts of the graph, for single images. threads: of all images at a time; 0 = as OpenVINO thinks best."""
         core = openvino.Core()
         config |= self._config | {"PERFORMANCE_HINT": hint} | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
-        first, *others = self.precision.split("+")
+        precisions = self.precision.split("+")
+        if len(precisions) == 1:
+            precisions *= len(parts)
         compiled = []
-        for part, precision in zip(parts, [first, *(others or [first] * (len(parts) - 1))], strict=True):
+        for part, precision in zip(parts, precisions, strict=True):
             part.reshape({each: [1, *each.partial_shape[1:]] for each in part.inputs})
             compiled.append(core.compile_model(part, "CPU", config | {"INFERENCE_PRECISION_HINT": _HINT[precision]}))
         return compiled

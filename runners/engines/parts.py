@@ -58,7 +58,7 @@ def detector(graph: Path) -> Detector | None:
     scales = _scales(nodes)
     if not scales:
         return None
-    results = [_features(nodes, scale) for scale in scales] + [nodes[scale.scores].output(0) for scale in scales]
+    results = [_features(nodes, scale.first) for scale in scales] + [nodes[scale.scores].output(0) for scale in scales]
     trunk = _model([operations.result(output) for output in results], model.get_parameters())
     try:
         return Detector(trunk, tuple(_rest(graph, scales, left_out) for left_out in range(len(scales) + 1)))
@@ -71,13 +71,13 @@ def _rest(graph: Path, scales: Sequence[_Scale], left_out: int) -> openvino.Mode
     nodes = _by_name(model)
     scores = [_take_over(nodes[scale.scores].output(0)) for scale in scales]
     for scale, same_size in zip(scales, scores, strict=True):
-        for target in _features(nodes, scale).get_target_inputs():
+        for target in _features(nodes, scale.first).get_target_inputs():
             if target.get_node().get_type_name() == "ShapeOf":
                 target.replace_source_output(same_size.output(0))
     for scale, same_size in zip(scales[:left_out], scores, strict=False):
         for name in scale.others:
             _replace(nodes[name].output(0), _zeros_beside(same_size, nodes[name].get_output_partial_shape(0)[1]))
-    features = [_take_over(_features(nodes, scale)) for scale in scales[left_out:]]
+    features = [_take_over(_features(nodes, scale.first)) for scale in scales[left_out:]]
     return _model(model.get_results(), scores + features)
 
 
@@ -108,22 +108,19 @@ def _scales(nodes: Nodes) -> list[_Scale]:
     for _, branches in sorted(found.items()):
         scores = branches.pop(_SCORES, "")
         first = [_first(nodes, name) for name in (scores, *branches.values())]
-        if not (scores and branches and all(first)) or len({_source(nodes, name) for name in first}) != 1:
+        if not (scores and branches and all(first)):
+            return []
+        if len({_features(nodes, name).get_node().get_friendly_name() for name in first}) != 1:
             return []
         scales.append(_Scale(scores, tuple(branches.values()), first[0]))
     alike = len({len(scale.others) for scale in scales}) == 1
-    return scales if alike and all(_only_size(_features(nodes, scale)) for scale in scales) else []
+    return scales if alike and all(_only_size(_features(nodes, scale.first)) for scale in scales) else []
 
 
 def _first(nodes: Nodes, output: str) -> str:
     """`…/cv2.0/cv2.0.2/Conv` → the name of the convolution that the branch begins with; "" where there is none."""
     begun = (name for name in nodes if name.startswith(output.removesuffix(".2/Conv") + ".0/"))
     return next((name for name in begun if nodes[name].get_type_name() in {"Convolution", "GroupConvolution"}), "")
-
-
-def _source(nodes: Nodes, name: str) -> str:
-    name_of: str = nodes[name].input_value(0).get_node().get_friendly_name()
-    return name_of
 
 
 def _only_size(features: openvino.Output) -> bool:
@@ -143,8 +140,9 @@ def _readers(node: Any) -> set[Any]:
     return readers
 
 
-def _features(nodes: Nodes, scale: _Scale) -> openvino.Output:
-    features: openvino.Output = nodes[scale.first].input_value(0)
+def _features(nodes: Nodes, convolution: str) -> openvino.Output:
+    """What a convolution takes."""
+    features: openvino.Output = nodes[convolution].input_value(0)
     return features
 
 
