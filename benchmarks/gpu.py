@@ -113,14 +113,11 @@ class Eager:
     """The exported program as torch runs it without any of runners.engines.torch: f32, no graph, pageable copies."""
 
     def __init__(self, name: ModelName) -> None:
-        import torch
-        from torch.export.passes import move_to_device_pass
-
         from runners.engines import cuda
+        from runners.engines.torch import module_on
 
         self._device = cuda.DEVICE
-        program = move_to_device_pass(torch.export.load(stored(name).program), self._device.type)
-        self._module = program.module()
+        self._module = module_on(self._device, stored(name).program)
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """The outputs on the host, as Engine.run gives them."""

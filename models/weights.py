@@ -10,7 +10,7 @@ from models.errors import WeightsRefused
 
 #: Version of the recipe in models/convert.py and models/loaders. Raise it whenever the same weights would give other
 #: graphs or another card, or when torch is updated (graph.pt2 is a torch format): every model is then imported anew.
-CONVERSION = 1
+CONVERSION = 2
 
 #: Version under which the stand-ins of models/standins.py are stored: they have a seed instead of a checksum.
 STANDIN_VERSION = f"seed0-{CONVERSION}"

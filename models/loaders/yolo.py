@@ -55,6 +55,8 @@ class _Decoded(nn.Module):
         self.model = model.fuse(verbose=False)
         head = self.model.model[-1]
         head.export, head.dynamic, head.format = True, True, "onnx"
+        # Numbers: reading one out of a tensor makes the CPU wait for a GPU, and no CUDA graph can be made of it.
+        head.stride = head.stride.tolist()
 
     def forward(self, image: Tensor) -> Tensor:
         predictions: Tensor = self.model(image.permute(0, 3, 1, 2).float() / 255)

@@ -63,9 +63,7 @@ class _TorchEngine:
         self.precision = precision
         self._device = device
         self._dtype = _DTYPE.get(precision)
-        # The program was exported on a CPU, and says so in every tensor that it makes.
-        exported = move_to_device_pass(torch.export.load(program), device.type)
-        self._module = _reduced(exported.module(), self._dtype)
+        self._module = _reduced(module_on(device, program), self._dtype)
 
     def close(self) -> None:
         """See Engine.close."""
@@ -170,10 +168,22 @@ class CudaEngine(_TorchEngine):
         return median(seconds)
 
 
-def _reduced(module: torch.nn.Module, dtype: torch.dtype | None) -> torch.nn.Module:
+def module_on(device: torch.device, program: Path) -> GraphModule:
+    """An exported program as a module for inputs on `device`, of all sizes that it was exported for."""
+    exported = torch.export.load(program)
+    # It was exported on a CPU, and says so in every tensor that it makes: torch's pass changes that. It would move the
+    # examples of the values between, too, which ties sizes to those of the export: depth took 28 pixels alone.
+    for node in exported.graph.nodes:
+        if node.op == "call_function":
+            node.meta.pop("val", None)
+    module = move_to_device_pass(exported, device.type).module()
+    assert isinstance(module, GraphModule)
+    return module
+
+
+def _reduced(module: GraphModule, dtype: torch.dtype | None) -> GraphModule:
     """Keep in `dtype` what autocast would convert at every call: the weights of convolutions and linear layers."""
     if dtype is not None:
-        assert isinstance(module, GraphModule)
         for node in module.graph.nodes:
             if node.op == "get_attr" and node.users and all(_is_weight_of(user, node) for user in node.users):
                 parameter = module.get_parameter(node.target)
