@@ -20,6 +20,7 @@ class DoesNotFit(Exception):
 class Policy:
     """budget_mb: 0 = no limit; min_residency_s: how long a model just loaded may stay; idle_ttl_s: 0 = it stays.
 
+    beside_context: the budget is the models' alone, and the CUDA context, which differs from GPU to GPU, comes on top.
     Pinned models neither leave for others nor for being idle.
     """
 
@@ -27,6 +28,7 @@ class Policy:
     min_residency_s: float
     idle_ttl_s: Mapping[ModelName, float]
     pinned: frozenset[ModelName]
+    beside_context: bool = False
 
 
 class Budget:
@@ -50,6 +52,11 @@ class Budget:
         self._change = change
         self._is_stopping = is_stopping
 
+    @property
+    def limit_mb(self) -> float:
+        """What the whole process may take, as far as is known now; 0 = no limit."""
+        return self._policy.budget_mb + (self._memory.context_mb if self._policy.beside_context else 0.0)
+
     def who_leaves(self, resident: Resident, wanted_mb: Callable[[], float]) -> Resident | None:
         """The model that has to leave next so that `wanted_mb()` fits; None: nobody has to.
 
@@ -59,7 +66,7 @@ class Budget:
 
     def check(self, resident: Resident, wanted_mb: Callable[[], float]) -> bool:
         """Whether somebody has to leave. Raises DoesNotFit where that would not suffice: then nobody does."""
-        budget_mb = self._policy.budget_mb
+        budget_mb = self.limit_mb
         if not budget_mb or wanted_mb() <= budget_mb:
             return False
         self._memory.give_back()  # what is merely kept for later is nobody's need

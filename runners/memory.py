@@ -24,6 +24,11 @@ _MB = 1e6  # the seed's tables and NVIDIA's data sheets count in powers of ten
 class Memory(Protocol):
     """Measures the whole process and gives back what its libraries keep for later."""
 
+    @property
+    def context_mb(self) -> float:
+        """What the process took there before its first model: on a GPU its CUDA context, once it is made; else 0."""
+        ...
+
     def used_mb(self) -> float:
         """What the process takes now, in MB (10⁶ bytes); libraries and the CUDA context included."""
         ...
@@ -35,6 +40,8 @@ class Memory(Protocol):
 
 class CpuMemory:
     """By how much the process's resident memory has grown since this object was made, in its beginning."""
+
+    context_mb = 0.0
 
     def __init__(self) -> None:
         self._process = psutil.Process()
@@ -65,7 +72,8 @@ class GpuMemory:
     def __init__(self, gpu: Gpu) -> None:
         self._handle = pynvml.nvmlDeviceGetHandleByUUID(gpu.uuid)
         self._pid = os.getpid()
-        self._context_mb: float | None = None  # None: there is no context yet
+        self._context_mb: float | None = None  # by what the card gave out; None: there is no context yet
+        self._measured_mb = 0.0
         self._said = False
 
     @contextmanager
@@ -77,7 +85,12 @@ class GpuMemory:
         if self._pid not in appeared and len(appeared) == 1:
             (self._pid,) = appeared
         self._context_mb = max(0.0, self._card_mb() - before_mb)
-        self.used_mb()  # says now, and not in the middle of something, if NVML has no figure
+        self._measured_mb = self.used_mb()  # says now, and not in the middle of something, if NVML has no figure
+
+    @property
+    def context_mb(self) -> float:
+        """See Memory.context_mb."""
+        return self._measured_mb
 
     def used_mb(self) -> float:
         """See Memory.used_mb."""

@@ -90,8 +90,8 @@ class Residency:
 
     @property
     def budget_mb(self) -> float:
-        """0 = no limit."""
-        return self._policy.budget_mb
+        """What the process may take, as far as is known now; 0 = no limit."""
+        return self._budget.limit_mb
 
     def refresh(self) -> None:
         """Notice what was imported meanwhile, and begin to load what is to be preloaded. Returns at once."""

@@ -34,7 +34,7 @@ from settings import DetectorSettings, ModelSettings, Settings, get_settings
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 Method = TypeVar("Method", bound=Callable[..., Any])
 
-GPU_BUDGET_MB: Final = 1200.0  # the seed's: five models beside the CUDA context on a card of 4 GB
+GPU_BUDGET_MB: Final = 1200.0  # the seed's: five models, on a card that has room for the CUDA context beside them
 EXIT_DEVICE_LOST: Final = 70  # sysexits.h EX_SOFTWARE; only to be told apart in a log
 _LAST_WORDS_S: Final = 1.5  # longer than between two heartbeats of the API
 _RUNNER_ENDS: Final[Failure] = {
@@ -105,7 +105,7 @@ class Runner:
         self._out_of_memory = 0
         self._fault: str | None = None
         self._tensorrt: TensorRtEngines | None = None
-        budget_mb = settings.residency.budget_mb
+        budget_mb, by_default = settings.residency.budget_mb, GPU_BUDGET_MB if self._gpu else 0.0
         self._residency = Residency(
             tuple(self._networks),
             self._find,
@@ -114,10 +114,11 @@ class Runner:
             self._warm_up,
             self._memory,
             Policy(
-                budget_mb=budget_mb if budget_mb != "auto" else GPU_BUDGET_MB if self._gpu else 0.0,
+                budget_mb=by_default if budget_mb == "auto" else budget_mb,
                 min_residency_s=settings.residency.min_residency_s,
                 idle_ttl_s={name: settings.models[name].idle_ttl_s for name in self._networks},
                 pinned=frozenset(settings.preload),
+                beside_context=budget_mb == "auto" and self._gpu is not None,
             ),
             self._build_engine,
             self._end,

@@ -23,6 +23,7 @@ def test_a_cpus_memory_is_what_the_process_grew_by_and_comes_back() -> None:
     del held
     cpu.give_back()
     assert cpu.used_mb() - before < 40
+    assert cpu.context_mb == 0
 
 
 @pytest.fixture
@@ -49,13 +50,13 @@ def reserved(monkeypatch: pytest.MonkeyPatch) -> dict[str, float]:
 def test_on_the_host_it_is_nvmls_figure_of_the_process(card: Card) -> None:
     card.processes[4711] = 700 * MB
     gpu = make()
-    assert gpu.used_mb() == 0
+    assert (gpu.used_mb(), gpu.context_mb) == (0, 0)
     with gpu.recognising():
         card.processes[OWN] = 300 * MB
     assert gpu.used_mb() == 300
     card.processes[OWN] = 850 * MB
     card.processes[4711] = 900 * MB  # another's
-    assert gpu.used_mb() == 850
+    assert (gpu.used_mb(), gpu.context_mb) == (850, 300)
 
 
 def test_in_a_container_it_is_the_process_that_appeared_with_the_context(card: Card) -> None:
@@ -81,7 +82,7 @@ def test_where_nvml_has_no_figure_it_is_the_context_and_torchs_own(
     assert gpu.used_mb() == 300
     card.other_bytes += 900 * MB  # what others take, an engine build for one, is none of this process's
     reserved["mb"] = 550
-    assert gpu.used_mb() == 850
+    assert (gpu.used_mb(), gpu.context_mb) == (850, 300)
     assert caplog.text.count("NVML gives no memory of this process (it is in a container") == 1
 
 

@@ -61,8 +61,12 @@ class World:
         self.started = False
         self.peak_mb = 0.0
 
+    @property
+    def context_mb(self) -> float:
+        return CONTEXT_MB if self.started else 0.0
+
     def used_mb(self) -> float:
-        return (CONTEXT_MB if self.started else 0.0) + sum(self.engines.values())
+        return self.context_mb + sum(self.engines.values())
 
     def give_back(self) -> None:
         self.given_back += 1
@@ -99,8 +103,9 @@ def make(world: World) -> Iterator[Make]:
         ttl_s: float = 0,
         pinned: Sequence[ModelName] = (),
         names: Sequence[ModelName] = NAMES,
+        beside_context: bool = False,
     ) -> Residency:
-        policy = Policy(budget_mb, stay_s, dict.fromkeys(names, ttl_s), frozenset(pinned))
+        policy = Policy(budget_mb, stay_s, dict.fromkeys(names, ttl_s), frozenset(pinned), beside_context)
         ready: Callable[[Resident], None] = lambda resident: world.ready.append(resident.name)  # noqa: E731
         made.append(
             Residency(names, fake.find, world.start, world.load, world.warm_up, world, policy, ready, world.lost.append)
@@ -219,6 +224,19 @@ def test_one_that_can_never_fit_is_refused_with_the_figures_and_not_loaded_again
     assert states(residency)[THREAT] == "failed"
     assert residency.models[THREAT].status()["detail"] == str(caught.value)
     use(residency, REID)  # the others are none the worse
+
+
+def test_a_budget_beside_the_context_is_the_models_alone(make: Make, world: World) -> None:
+    residency = make(budget_mb=699, pinned=[POSE], beside_context=True)
+    assert residency.budget_mb == 699  # there is no context yet
+    use(residency, POSE)
+    assert residency.budget_mb == 699 + CONTEXT_MB
+    with pytest.raises(ModelUnavailable, match=r"would take 750 MB, and the budget is 749 MB"):
+        use(residency, THREAT)
+    residency = make(budget_mb=700, pinned=[POSE], beside_context=True)
+    world.engines.clear()
+    use(residency, POSE, THREAT)
+    assert world.used_mb() == CONTEXT_MB + 300 + 400
 
 
 def test_one_that_did_not_fit_is_measured_again_a_while_later(

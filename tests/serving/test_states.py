@@ -224,4 +224,5 @@ def test_a_model_for_the_heavy_service_is_disabled_and_never_loaded(folder: Path
         assert health["runners"][0]["device"] == device
         assert health["gpu_available"] is True
         assert health["gpu_memory_used_gb"] == pytest.approx(0.34)  # 290 MB of context, 50 of the model
+        assert health["runners"][0]["memory"]["budget_mb"] == 1490  # of auto: 1200 beside the context
         assert "computing on GPU 1: NVIDIA RTX A400, 4.3 GB, driver 580.95.05" in server.log
