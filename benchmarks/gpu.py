@@ -62,6 +62,7 @@ def load_all(names: Sequence[ModelName], settings: Settings, gpu: Gpu, memory: G
         before = memory.used_mb()
         engine = tensorrt_engines.load(tensorrt, stored(name), settings, gpu)
         engine.warm_up(warm_up_shapes(ROOMS[name].NETWORK, settings))
+        memory.give_back()
         loaded[name] = engine
         print(f"| {name} on {engine.name} ({engine.precision}) | {memory.used_mb() - before:.0f} |")
     print(f"| all, resident together | {memory.used_mb():.0f} |")

@@ -206,6 +206,7 @@ class Residency:
         except BaseException:
             engine.close()
             raise
+        self._memory.give_back()  # what warming up took for a while
         return engine
 
     def _load_measured(self, resident: Resident) -> Engine:

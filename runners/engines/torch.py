@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from math import prod
 from pathlib import Path
 from statistics import median
 from typing import Any, Final, Literal
@@ -116,7 +117,8 @@ class CudaEngine(_TorchEngine):
 
     def warm_up(self, shapes: Sequence[Shape]) -> None:
         """See Engine.warm_up."""
-        for shape in shapes:
+        # The largest first: the graphs share their memory, and what a smaller one needs is found in that.
+        for shape in sorted(shapes, key=prod, reverse=True):
             self.run(np.zeros(shape, dtype=np.uint8))
             if self._capturable:
                 with cuda.on(self._stream):

@@ -159,6 +159,22 @@ def test_what_a_model_takes_is_measured_at_its_load_and_the_context_is_nobodys(m
     assert {name: model.status()["memory_mb"] for name, model in residency.models.items()} == SIZES
 
 
+def test_what_warming_up_took_for_a_while_is_no_models(
+    make: Make, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[FakeEngine] = []
+    monkeypatch.setattr(world, "warm_up", lambda stored, _: kept.append(FakeEngine(world, stored.card.name)))
+
+    def give_back() -> None:
+        while kept:
+            kept.pop().close()
+
+    monkeypatch.setattr(world, "give_back", give_back)
+    residency = make()
+    use(residency, POSE, THREAT)
+    assert {name: residency.models[name].status()["memory_mb"] for name in (POSE, THREAT)} == {POSE: 300, THREAT: 400}
+
+
 def test_the_least_recently_used_leaves_first(make: Make, world: World) -> None:
     residency = make(budget_mb=800)
     use(residency, POSE, THREAT, POSE)  # 50 + 300 + 400
