@@ -111,7 +111,7 @@ def unload(loaded: dict[ModelName, Engine], memory: GpuMemory) -> str:
 
 
 class Eager:
-    """The exported program as torch runs it without any of runners.engines.torch: f32, no graph, pageable copies."""
+    """The exported program as torch runs it by itself: f32, no graph, pageable copies."""
 
     def __init__(self, name: ModelName) -> None:
         from runners.engines import cuda

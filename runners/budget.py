@@ -55,7 +55,8 @@ class Budget:
     @property
     def limit_mb(self) -> float:
         """What the whole process may take, as far as is known now; 0 = no limit."""
-        return self._policy.budget_mb + (self._memory.context_mb if self._policy.beside_context else 0.0)
+        budget_mb = self._policy.budget_mb
+        return budget_mb + self._memory.context_mb if budget_mb and self._policy.beside_context else budget_mb
 
     def who_leaves(self, resident: Resident, wanted_mb: Callable[[], float]) -> Resident | None:
         """The model that has to leave next so that `wanted_mb()` fits; None: nobody has to.

@@ -179,16 +179,17 @@ class Residency:
         if resident.loaded is None or not exchange.wanted(resident.loaded):
             exchange.on_done(None)
             return
-        before = self._memory.used_mb()
+        before = self._held_mb()
         try:
             engine = self._warmed(resident.stored, exchange.load)
+            grown = self._held_mb() - before
         except DeviceLost as error:
             self._on_device_lost(error)
             return
         except Exception as error:  # noqa: BLE001 - whatever it was, it is told, and the present engine goes on
             failure = error.with_traceback(None)  # which would hold what is to be given back
         else:
-            resident.measure(self._memory.used_mb() - before)
+            resident.measure(grown)
             former = resident.replace(engine)
             exchange.on_done(None)
             self._close(former)
@@ -206,17 +207,21 @@ class Residency:
         except BaseException:
             engine.close()
             raise
-        self._memory.give_back()  # what warming up took for a while
         return engine
+
+    def _held_mb(self) -> float:
+        """What the process takes, without what its libraries merely keep for later."""
+        self._memory.give_back()
+        return self._memory.used_mb()
 
     def _load_measured(self, resident: Resident) -> Engine:
         """Load, and measure by how much the process grew. Raises DoesNotFit if that is too much even alone."""
-        before = self._memory.used_mb()
+        before = self._held_mb()
         engine = self._warmed(resident.stored, lambda: self._load(resident.stored))
-        resident.measure(self._memory.used_mb() - before)
         try:
+            resident.measure(self._held_mb() - before)
             self._budget.check(resident, self._memory.used_mb)
-        except DoesNotFit:
+        except BaseException:
             engine.close()
             raise
         return engine

@@ -34,7 +34,7 @@ from settings import DetectorSettings, ModelSettings, Settings, get_settings
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 Method = TypeVar("Method", bound=Callable[..., Any])
 
-GPU_BUDGET_MB: Final = 1200.0  # the seed's: five models, on a card that has room for the CUDA context beside them
+GPU_BUDGET_MB: Final = 1200.0  # the seed's, of the models; on its card is room for the CUDA context beside them
 EXIT_DEVICE_LOST: Final = 70  # sysexits.h EX_SOFTWARE; only to be told apart in a log
 _LAST_WORDS_S: Final = 1.5  # longer than between two heartbeats of the API
 _RUNNER_ENDS: Final[Failure] = {

@@ -53,7 +53,7 @@ def free_mb() -> float:
 
 
 def make_context() -> None:
-    """Create this process's CUDA context (about 300 MB of the device), which is otherwise the first model's burden.
+    """Create this process's CUDA context (hundreds of MB of the device), which is otherwise the first model's burden.
 
     Raises RuntimeError, with torch's own text, where torch and the driver do not fit together.
     """

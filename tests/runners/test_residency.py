@@ -175,6 +175,17 @@ def test_what_warming_up_took_for_a_while_is_no_models(
     assert {name: residency.models[name].status()["memory_mb"] for name in (POSE, THREAT)} == {POSE: 300, THREAT: 400}
 
 
+def test_what_others_merely_keep_is_not_taken_off_a_models_size(
+    make: Make, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    residency = make()
+    use(residency, POSE)
+    kept = FakeEngine(world, POSE, "kept for later", size=440)
+    monkeypatch.setattr(world, "give_back", lambda: world.engines.pop(kept, None))
+    use(residency, THREAT)
+    assert residency.models[THREAT].status()["memory_mb"] == 400
+
+
 def test_the_least_recently_used_leaves_first(make: Make, world: World) -> None:
     residency = make(budget_mb=800)
     use(residency, POSE, THREAT, POSE)  # 50 + 300 + 400
@@ -252,6 +263,7 @@ def test_a_budget_beside_the_context_is_the_models_alone(make: Make, world: Worl
     residency = make(budget_mb=700, pinned=[POSE], beside_context=True)
     world.engines.clear()
     use(residency, POSE, THREAT)
+    assert make(budget_mb=0, beside_context=True).budget_mb == 0  # no limit
     assert world.used_mb() == CONTEXT_MB + 300 + 400
 
 
@@ -374,7 +386,7 @@ def test_a_load_that_finds_no_memory_fails_for_a_while(
             use(residency, POSE)
     assert world.loads == [POSE]
     assert "96 MiB" in (residency.models[POSE].status()["detail"] or "")
-    assert world.given_back == 1
+    assert world.given_back == 2  # before the load, to measure it, and after
     time.sleep(0.25)
     use(residency, POSE)
 

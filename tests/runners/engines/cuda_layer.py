@@ -37,11 +37,16 @@ class FakeGraph:
 
 @dataclass
 class FakeCuda:
-    """answers: whether the device still does anything. uncapturable: why nothing can be captured."""
+    """answers: whether the device still does anything. uncapturable: why nothing can be captured.
+
+    too_large: what capturing a batch larger than `largest_capture` raises, as the real one does.
+    """
 
     answers: bool = True
     free_mb: float = 3000
     uncapturable: RuntimeError | None = None
+    largest_capture: int = 64
+    too_large: RuntimeError | None = None
     graphs: dict[Shape, FakeGraph] = field(default_factory=dict)
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
@@ -65,6 +70,8 @@ class FakeCuda:
         assert pool == "pool"
         if self.uncapturable is not None:
             raise self.uncapturable
+        if self.too_large is not None and shape[0] > self.largest_capture:
+            raise self.too_large
         images = torch.zeros(shape, dtype=torch.uint8)
         graph = FakeGraph(forward)
         graph.captured = cuda.Captured(graph, images, tuple(output.clone() for output in forward(images)))  # type: ignore[arg-type]
