@@ -105,9 +105,11 @@ def _begin(spec: ModelSpec, request: Request, downloader: Downloader, workshop: 
         logger.warning("%s: %s", spec.name, error)
         weights = None
     version = STANDIN_VERSION if weights is None else fingerprint(weights).version
-    stored = _readable(spec.name, "latest", untrained=weights is None)
+    stored = latest = _readable(spec.name, "latest", untrained=weights is None)
     if stored is None or stored.converted_version != version:  # else it is that, or that with an int8 form beside it
         stored = _readable(spec.name, version, untrained=weights is None)
+    if latest is not None and latest.card.int8 and stored is not latest and not request.pictures:
+        logger.warning("%s: the int8 form was of other weights or an earlier version: --calibrate anew.", spec.name)
     if stored is not None:
         store.select(spec.name, stored.version, untrained=weights is None)
         return _outcome(stored, "already there", time.perf_counter() - started)

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from models import store
+from models import weights as weight_files
 from models.catalogue import ModelName
 from models.import_models import main
 from models.store import Loss, StoredModel
@@ -59,6 +60,7 @@ def test_a_model_imported_with_pictures_has_an_int8_form_and_says_what_that_cost
     pictures: Path,
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     caplog.set_level("INFO")
     assert main([NAME, "--source", weights, "--calibrate", str(pictures)]) == 0
@@ -93,6 +95,13 @@ def test_a_model_imported_with_pictures_has_an_int8_form_and_says_what_that_cost
     assert "0.png is passed over" in capfd.readouterr().err
     assert f"int8 needs {MIN_PICTURES} pictures to be calibrated on; {MIN_PICTURES - 1} could be read" in caplog.text
     assert found().tag == stored.tag
+
+    # A later version of this project converts anew; what was calibrated is then no longer served, and that is said.
+    assert "--calibrate anew" not in caplog.text
+    monkeypatch.setattr(weight_files, "CONVERSION", weight_files.CONVERSION + 1)
+    assert main([NAME, "--source", weights]) == 0
+    assert found().card.int8 is None
+    assert caplog.text.count("the int8 form was of other weights or an earlier version: --calibrate anew") == 1
 
 
 @pytest.mark.parametrize(
