@@ -23,7 +23,7 @@ from models.catalogue import CATALOGUE, ModelName
 from runners import engines
 from runners.device import Gpu
 from runners.engines import Engine, Shape
-from runners.memory import GpuMemory
+from runners.memory import GpuMemory, held_mb
 from runners.runner import warm_up_shapes
 from runners.tensorrt import engines as tensorrt_engines
 from settings import Settings, get_settings
@@ -62,9 +62,8 @@ def load_all(names: Sequence[ModelName], settings: Settings, gpu: Gpu, memory: G
         before = memory.used_mb()
         engine = tensorrt_engines.load(tensorrt, stored(name), settings, gpu)
         engine.warm_up(warm_up_shapes(ROOMS[name].NETWORK, settings))
-        memory.give_back()
         loaded[name] = engine
-        print(f"| {name} on {engine.name} ({engine.precision}) | {memory.used_mb() - before:.0f} |")
+        print(f"| {name} on {engine.name} ({engine.precision}) | {held_mb(memory) - before:.0f} |")
     print(f"| all, resident together | {memory.used_mb():.0f} |")
     return loaded
 
@@ -102,11 +101,9 @@ def unload(loaded: dict[ModelName, Engine], memory: GpuMemory) -> str:
     """Close one engine after the other and say what that gave back, as Markdown."""
     rows = ["| left | MB before | MB after |", "|---|---|---|"]
     for name, engine in loaded.items():
-        memory.give_back()
-        before = memory.used_mb()
+        before = held_mb(memory)
         engine.close()
-        memory.give_back()
-        rows.append(f"| {name} | {before:.0f} | {memory.used_mb():.0f} |")
+        rows.append(f"| {name} | {before:.0f} | {held_mb(memory):.0f} |")
     return "\n".join(rows)
 
 

@@ -73,7 +73,7 @@ class GpuMemory:
         self._handle = pynvml.nvmlDeviceGetHandleByUUID(gpu.uuid)
         self._pid = os.getpid()
         self._context_mb: float | None = None  # by what the card gave out; None: there is no context yet
-        self._measured_mb = 0.0
+        self._own_context_mb = 0.0  # the same by NVML's figure of this process, where it has one
         self._said = False
 
     @contextmanager
@@ -85,12 +85,12 @@ class GpuMemory:
         if self._pid not in appeared and len(appeared) == 1:
             (self._pid,) = appeared
         self._context_mb = max(0.0, self._card_mb() - before_mb)
-        self._measured_mb = self.used_mb()  # says now, and not in the middle of something, if NVML has no figure
+        self._own_context_mb = self.used_mb()  # says now, and not in the middle of something, if NVML has no figure
 
     @property
     def context_mb(self) -> float:
         """See Memory.context_mb."""
-        return self._measured_mb
+        return self._own_context_mb
 
     def used_mb(self) -> float:
         """See Memory.used_mb."""
@@ -124,6 +124,12 @@ class GpuMemory:
 
     def _card_mb(self) -> float:
         return float(pynvml.nvmlDeviceGetMemoryInfo(self._handle).used / _MB)
+
+
+def held_mb(memory: Memory) -> float:
+    """What the process takes, without what its libraries merely keep for later."""
+    memory.give_back()
+    return memory.used_mb()
 
 
 def of(gpu: Gpu | None) -> CpuMemory | GpuMemory:

@@ -15,7 +15,7 @@ from models.store import StoredModel, StoreError
 from runners.budget import Budget, DoesNotFit, Policy
 from runners.engines import Engine
 from runners.engines.errors import DeviceLost, EngineError, OutOfMemory
-from runners.memory import Memory
+from runners.memory import Memory, held_mb
 from runners.resident import Loaded, Resident
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
@@ -179,17 +179,15 @@ class Residency:
         if resident.loaded is None or not exchange.wanted(resident.loaded):
             exchange.on_done(None)
             return
-        before = self._held_mb()
         try:
-            engine = self._warmed(resident.stored, exchange.load)
-            grown = self._held_mb() - before
+            engine, grown_mb = self._measured(resident.stored, exchange.load)
         except DeviceLost as error:
             self._on_device_lost(error)
             return
         except Exception as error:  # noqa: BLE001 - whatever it was, it is told, and the present engine goes on
             failure = error.with_traceback(None)  # which would hold what is to be given back
         else:
-            resident.measure(grown)
+            resident.measure(grown_mb)
             former = resident.replace(engine)
             exchange.on_done(None)
             self._close(former)
@@ -200,28 +198,24 @@ class Residency:
         self._memory.give_back()
         exchange.on_done(failure)
 
-    def _warmed(self, stored: StoredModel, load: Callable[[], Engine]) -> Engine:
+    def _measured(self, stored: StoredModel, load: Callable[[], Engine]) -> tuple[Engine, float]:
+        """A loaded engine, warmed up, and by how many MB the process grew."""
+        before = held_mb(self._memory)
         engine = load()
         try:
             self._warm_up(stored, engine)
+            return engine, held_mb(self._memory) - before
         except BaseException:
             engine.close()
             raise
-        return engine
-
-    def _held_mb(self) -> float:
-        """What the process takes, without what its libraries merely keep for later."""
-        self._memory.give_back()
-        return self._memory.used_mb()
 
     def _load_measured(self, resident: Resident) -> Engine:
         """Load, and measure by how much the process grew. Raises DoesNotFit if that is too much even alone."""
-        before = self._held_mb()
-        engine = self._warmed(resident.stored, lambda: self._load(resident.stored))
+        engine, grown_mb = self._measured(resident.stored, lambda: self._load(resident.stored))
+        resident.measure(grown_mb)
         try:
-            resident.measure(self._held_mb() - before)
             self._budget.check(resident, self._memory.used_mb)
-        except BaseException:
+        except DoesNotFit:
             engine.close()
             raise
         return engine

@@ -118,7 +118,7 @@ class Runner:
                 min_residency_s=settings.residency.min_residency_s,
                 idle_ttl_s={name: settings.models[name].idle_ttl_s for name in self._networks},
                 pinned=frozenset(settings.preload),
-                beside_context=budget_mb == "auto" and self._gpu is not None,
+                beside_context=budget_mb == "auto",
             ),
             self._build_engine,
             self._end,

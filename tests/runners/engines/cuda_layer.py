@@ -37,16 +37,12 @@ class FakeGraph:
 
 @dataclass
 class FakeCuda:
-    """answers: whether the device still does anything. uncapturable: why nothing can be captured.
-
-    too_large: what capturing a batch larger than `largest_capture` raises, as the real one does.
-    """
+    """answers: whether the device still does anything. uncapturable: why no batch over `capturable` can be captured."""
 
     answers: bool = True
     free_mb: float = 3000
     uncapturable: RuntimeError | None = None
-    largest_capture: int = 64
-    too_large: RuntimeError | None = None
+    capturable: int = 0
     graphs: dict[Shape, FakeGraph] = field(default_factory=dict)
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> FakeCuda:
@@ -68,10 +64,8 @@ class FakeCuda:
         self, forward: Callable[[torch.Tensor], cuda.Tensors], shape: Shape, pool: str, stream: FakeStream
     ) -> cuda.Captured:
         assert pool == "pool"
-        if self.uncapturable is not None:
+        if self.uncapturable is not None and shape[0] > self.capturable:
             raise self.uncapturable
-        if self.too_large is not None and shape[0] > self.largest_capture:
-            raise self.too_large
         images = torch.zeros(shape, dtype=torch.uint8)
         graph = FakeGraph(forward)
         graph.captured = cuda.Captured(graph, images, tuple(output.clone() for output in forward(images)))  # type: ignore[arg-type]

@@ -147,7 +147,7 @@ def test_what_cannot_be_captured_runs_without_a_graph(
 def test_where_memory_is_short_the_smaller_ones_are_still_captured(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, program: Path, expected: list[np.ndarray]
 ) -> None:
-    device = FakeCuda(largest_capture=2, too_large=torch.OutOfMemoryError("CUDA out of memory")).install(monkeypatch)
+    device = FakeCuda(uncapturable=torch.OutOfMemoryError("CUDA out of memory"), capturable=2).install(monkeypatch)
     pay(monkeypatch, 0.5)
     caplog.set_level("INFO", "bentoml.enrichment.runner")
     engine = cuda_engine(program)
