@@ -96,9 +96,10 @@ class ThreatResult(Timed):
 
 
 class ReidResult(Timed):
-    """embedding: (512,) float32, L2-normalised."""
+    """embedding: (512,) float32, L2-normalised. model_id: ModelCard.model_id of the weights that made it."""
 
     embedding: F32
+    model_id: str
 
 
 class PetResult(Timed):
