@@ -21,7 +21,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 import runners
-from api import answers, health, metrics
+from api import answers, health, management, metrics
 from api.budget import PixelBudget
 from api.errors import ApiError, ErrorCode, internal_error, invalid_field
 from api.gate import Gate, request_id
@@ -69,7 +69,15 @@ async def _index(_: Request) -> Response:
     return FileResponse(INDEX)
 
 
-_PAGES: Final = Starlette(routes=[Route("/health", _health), Route("/", _index)])
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error.response(request_id())
+
+
+_PAGES: Final = Starlette(
+    routes=[Route("/health", _health), *management.routes(), Route("/", _index)],
+    exception_handlers={ApiError: _refused},
+)
 
 
 @dataclass(frozen=True)
@@ -160,6 +168,15 @@ class EnrichmentLight:
     def health(self) -> tuple[int, dict[str, Any]]:
         """HTTP status and body of GET /health."""
         return health.report(self._runners, time.monotonic() - self._started)
+
+    def model_management(self) -> management.Management:
+        """What the routes under /models know and may change now."""
+        return management.Management(
+            self._runners,
+            SETTINGS.preload,
+            enabled=SETTINGS.server.model_management,
+            uptime_seconds=time.monotonic() - self._started,
+        )
 
     @bentoml.api(route="/pose-analyze", input_spec=ImageInput, output_spec=PoseResponse)
     async def pose_analyze(self, request: ImageInput) -> Response:
