@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar, cast
 
 import bentoml
 from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
@@ -28,13 +29,16 @@ from api.gate import Gate, request_id
 from api.heap import keep_freed
 from api.link import RunnerLink
 from api.page import INDEX
+from api.paths import OneSpelling
+from api.probes import Probes
+from api.protocol import Protocol
 from api.request import ImageRequest, Received, parse
 from api.schemas import Answer, DepthResponse, ImageInput, PetResponse, PoseResponse, ReidResponse, ThreatResponse
 from api.tracing import Spans, bentoml_settings
 from models.at_start import import_at_start
 from models.catalogue import CATALOGUE, ModelName
 from profiling import Profiler
-from runners import engines
+from runners import bentoml_cures, engines
 from runners.contract import Item, Timing
 from runners.engines.errors import EngineError
 from runners.runner import pinned_versions
@@ -45,6 +49,12 @@ logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers t
 
 SETTINGS: Final = get_settings()
 RUNNERS: Final = runners.compose(SETTINGS)
+bentoml_cures.serve_api(
+    OneSpelling,
+    http=partial(Protocol, patience_s=SETTINGS.limits.request_timeout_s),
+    ws="none",
+    timeout_keep_alive=SETTINGS.server.keep_alive_s,
+)
 
 T = TypeVar("T")
 
@@ -162,8 +172,9 @@ class EnrichmentLight:
             watch.cancel()
         self._pictures.shutdown(wait=False)
 
-    async def __is_ready__(self) -> bool:
-        return health.is_ready(self._runners)
+    def readiness(self) -> tuple[int, dict[str, Any]]:
+        """HTTP status and body of GET /readyz."""
+        return health.readiness(self._runners)
 
     def health(self) -> tuple[int, dict[str, Any]]:
         """HTTP status and body of GET /health."""
@@ -330,9 +341,27 @@ def _image_errors() -> Iterator[None]:
         raise ApiError(_IMAGE_ERRORS[type(error)], str(error)) from None
 
 
-cast(Any, EnrichmentLight).add_asgi_middleware(  # the decorator made it a Service, which mypy can't see
+_service: Final = cast(Any, EnrichmentLight)  # the decorator made it a Service, which mypy can't see
+_UNTOUCHED: Final = ("/health", "/livez", "/readyz", "/healthz", "/metrics")
+if SETTINGS.server.cors_origins:  # the first of ours to see a request, so that refusals can be read from a page, too
+    _service.add_asgi_middleware(
+        CORSMiddleware,
+        allow_origins=SETTINGS.server.cors_origins,
+        allow_methods=("GET", "HEAD", "POST"),
+        allow_headers=("*",),
+        expose_headers=("X-Request-ID", "Retry-After"),
+    )
+_service.add_asgi_middleware(
     Gate,
     routes=frozenset(spec.route for spec in CATALOGUE.values()),
-    untouched=frozenset({"/health", "/livez", "/readyz", "/healthz", "/metrics"}),
+    untouched=frozenset(_UNTOUCHED),
     limits=SETTINGS.limits,
+)
+_service.add_asgi_middleware(
+    Probes,
+    answers={
+        "/livez": lambda: (200, {"status": "alive"}),
+        "/healthz": lambda: (200, {"status": "alive"}),
+        "/readyz": lambda: _PAGES.state.service.readiness(),
+    },
 )

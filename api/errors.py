@@ -10,6 +10,7 @@ from typing import Final, Literal
 from starlette.responses import Response
 
 ErrorCode = Literal[
+    "invalid_http",
     "invalid_json",
     "invalid_base64",
     "invalid_image",
@@ -31,6 +32,7 @@ ErrorCode = Literal[
 
 STATUS: Final[Mapping[ErrorCode, int]] = MappingProxyType(
     {
+        "invalid_http": 400,  # the message itself: its request line, its headers, how long its body is
         "invalid_json": 400,
         "invalid_base64": 400,
         "invalid_image": 400,

@@ -47,6 +47,15 @@ def is_ready(links: Sequence[RunnerLink]) -> bool:
     return settled and _summary(model_statuses(links)) != "unhealthy"
 
 
+def readiness(links: Sequence[RunnerLink]) -> tuple[int, dict[str, Any]]:
+    """HTTP status and body of /readyz: 503 with the state of each assigned model while no traffic may come."""
+    if is_ready(links):
+        return 200, {"status": "ready"}
+    statuses = model_statuses(links)
+    states = {name: status["state"] for name, status in statuses.items() if status["state"] != State.DISABLED}
+    return 503, {"status": "not_ready", "models": states}
+
+
 def report(links: Sequence[RunnerLink], uptime_seconds: float) -> tuple[int, dict[str, Any]]:
     """HTTP status and body of /health (CONTRACT: `/health`)."""
     statuses = model_statuses(links)

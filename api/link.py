@@ -13,8 +13,8 @@ from typing import Any, Final, Literal, cast
 
 import aiohttp
 from bentoml.exceptions import BentoMLException
-from prometheus_client import multiprocess
 
+from api import metrics
 from api.errors import ApiError, internal_error
 from models.catalogue import ModelName
 from runners import shared_memory
@@ -65,6 +65,8 @@ class RunnerLink:
         self._preload = tuple(preload)
         self._fault_pid: int | None = None
         self._pid: int | None = None
+        self._out_of_memory = 0  # of this process, as it said last
+        self._counter = metrics.OUT_OF_MEMORY.labels(runner=name)  # at once: Prometheus has to see it at 0
         self._heard = time.monotonic()
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -172,12 +174,15 @@ class RunnerLink:
             if self._pid is not None:
                 self._down("it has a new process")
                 self.restarts += 1
-                _forget_metrics(self._pid)
                 self._memory.close()
                 self._memory = shared_memory.Pool()
             logger.info("the runner %s is up (process %d)", self.name, status["pid"])
             self._pid = status["pid"]
             self.settled = False
+            # Whatever a process counted before it was first heard of, an earlier API process has published.
+            self._out_of_memory = status["memory"]["out_of_memory"]
+        self._counter.inc(status["memory"]["out_of_memory"] - self._out_of_memory)
+        self._out_of_memory = status["memory"]["out_of_memory"]
         if status["fault"] is not None:
             if self._fault_pid != status["pid"]:
                 self._fault_pid = status["pid"]
@@ -221,8 +226,3 @@ def _alive(pid: int | None) -> bool:
         after_name = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2]
         return after_name.split()[0] != "Z"
     return True
-
-
-def _forget_metrics(pid: int) -> None:
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]

@@ -56,10 +56,8 @@ RUNNER_BUDGET: Final = _gauge(
 RUNNER_RESTARTS: Final = _gauge(
     "enrichment_light_runner_restarts", "How often the runner process was replaced since the API's start", "runner"
 )
-OUT_OF_MEMORY: Final = _gauge(
-    "enrichment_light_runner_out_of_memory",
-    "Batches for which the device had too little memory, since the runner's start",
-    "runner",
+OUT_OF_MEMORY: Final = Counter(
+    "enrichment_light_out_of_memory_total", "Batches for which the device had too little memory", ["runner"]
 )
 
 
@@ -90,6 +88,5 @@ def set_gauges(health: Mapping[str, Any]) -> None:
         RUNNER_RESTARTS.labels(runner=runner["name"]).set(runner["restarts"])
         memory = runner["memory"]
         RUNNER_MEMORY.labels(runner=runner["name"]).set(memory["used_mb"] / 1000 if memory else 0)
-        if memory is not None:  # while the runner is gone the rest stays as it was
+        if memory is not None:  # while the runner is gone it stays as it was
             RUNNER_BUDGET.labels(runner=runner["name"]).set((memory["budget_mb"] or 0) / 1000)
-            OUT_OF_MEMORY.labels(runner=runner["name"]).set(memory["out_of_memory"])

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from api.health import is_ready, model_statuses, report
+from api.health import is_ready, model_statuses, readiness, report
 from api.link import RunnerLink
 from models.catalogue import CATALOGUE, ModelName
 from runners.contract import DeviceStatus, MemoryStatus, ModelStatus, RunnerStatus, State
@@ -215,3 +215,10 @@ async def test_once_ready_a_model_that_is_tried_again_takes_nothing_out_of_servi
     assert is_ready([link])
     link._up({**again, "pid": 2})  # a new process begins anew
     assert not is_ready([link])
+
+
+async def test_the_readiness_probe_says_yes_or_which_state_each_model_is_in() -> None:
+    assert readiness(await links_of((READY, READY, ABSENT, READY, None))) == (200, {"status": "ready"})
+    status, body = readiness(await links_of((LOADING, READY, READY, READY, None)))
+    states = dict(zip(NAMES, ("loading", "ready", "ready", "ready"), strict=False))
+    assert (status, json.loads(json.dumps(body))) == (503, {"status": "not_ready", "models": states})
