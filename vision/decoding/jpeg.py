@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice, zip_longest
 from typing import ClassVar, Final, NamedTuple
 
 import numpy as np
@@ -36,9 +36,10 @@ _EOI: Final = b"\xff\xd9"
 # The next segment. Zeros after FF, fill bytes and restart markers belong to the coded data; the rest has no length.
 _MARKER: Final = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 _TABLES: Final = frozenset({0xC4, 0xCC, 0xDB, 0xDD})  # DHT, DAC, DQT, DRI
-_SOS, _END, _APP0, _APP1, _APP2, _APP14 = 0xDA, 0xD9, 0xE0, 0xE1, 0xE2, 0xEE
+_DRI, _SOS, _END, _APP0, _APP1, _APP2, _APP14 = 0xDD, 0xDA, 0xD9, 0xE0, 0xE1, 0xE2, 0xEE
 _SEQUENTIAL: Final = frozenset({0xC0, 0xC1, 0xC9})  # frames, of Huffman and of arithmetic coding
 _PROGRESSIVE: Final = frozenset({0xC2, 0xCA})
+_ARITHMETIC: Final = frozenset({0xC9, 0xCA})
 _LOSSLESS: Final = 0xC3
 _DECODED: Final = _SEQUENTIAL | _PROGRESSIVE | {_LOSSLESS}
 _REFUSED: Final = {
@@ -47,21 +48,48 @@ _REFUSED: Final = {
     0xF7: "JPEG-LS",
 }
 _SPACES: Final = {1: _Space("Gray", "L"), 3: _Space("RGB", "RGB"), 4: _Space("CMYK", "CMYK")}  # by components
+_BLOCK_SIDE: Final = 8
 _COEFFICIENTS: Final = 64  # of a block
 _MISSING: Final = 255
 # Ten megabytes of segments of the greatest size are 160, and an encoder writes a dozen scans. Millions can be sent.
 _MOST_SEGMENTS: Final = 2000
-# What libjpeg-turbo says of bytes behind the last block, which several cameras leave. Nothing can be lost then.
+# What libjpeg-turbo says of bytes behind the last block, which several cameras leave.
 _LAST_BYTES: Final = "extraneous bytes before marker 0xd9"
-# The same within the coded data: a later loss would not be told. And rare samplings, which TurboJPEG leaves to Pillow.
+# The same within the coded data, where a later loss would not be told. And rare samplings, which only Pillow decodes.
 _UNKNOWN_SAMPLING: Final = "Could not determine subsampling"
-_OPEN_QUESTIONS: Final = ("extraneous bytes before marker", _UNKNOWN_SAMPLING)
+_TOLERATED: Final = ("extraneous bytes before marker", _UNKNOWN_SAMPLING)
 # Bytes that are skipped where all blocks are there, and decoded to something else than grey where some are missing.
 _FILLING: Final = bytes(range(250, 10, -12))
-_FILLED: Final = re.compile(rb"(?<!\xff)\xff{1,9}(?=[^\x00\xff])")  # each marker, restart markers included
+_FILLING_OF_ARITHMETIC: Final = bytes(4) + _FILLING  # its encoders leave out zeros at the end
 _MOST_FILLED: Final = 65_536
+_FILLED: Final = re.compile(rb"(?<!\xff)\xff{1,9}(?=[^\x00\xff])")  # each marker, restart markers included
+_CODED_MARKER: Final = re.compile(rb"\xff([^\x00\xff])")
+_FIRST_RESTART: Final = 0xD0
+_RESTARTS: Final = 8  # they are counted from 0 to 7, again and again
 
 _JFIF: Final = bytes.fromhex("ffe000104a46494600010100000100010000")
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """Coded data, perhaps with more behind them. restarts: the markers within that divide them."""
+
+    coded: memoryview
+    restarts: int
+
+    def has_all_restarts(self) -> bool:
+        found = islice(_CODED_MARKER.finditer(self.coded), self.restarts)
+        expected = (_FIRST_RESTART + number % _RESTARTS for number in range(self.restarts))
+        return all(marker is not None and marker[1][0] == code for marker, code in zip_longest(found, expected))
+
+    def filled(self, filling: bytes) -> bytes | memoryview:
+        """The data with a filling before each marker and at the end. Raises DamagedImage for too many markers."""
+        if not filling:
+            return self.coded
+        coded, number = _FILLED.subn(lambda marker: filling + marker[0], self.coded, count=_MOST_FILLED)
+        if number == _MOST_FILLED:
+            raise _loss()
+        return coded + filling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +102,9 @@ class JpegFile(PictureFile):
 
     FORMAT: ClassVar[str] = "JPEG"
 
-    kept: tuple[bytes | memoryview, ...]
+    kept: tuple[bytes | _Scan, ...]
     complete: bool
+    arithmetic: bool
     components: int
     jfif: bool
     adobe: int | None
@@ -95,19 +124,23 @@ class JpegFile(PictureFile):
         """
         if not self.complete:
             raise DamagedImage("the JPEG is truncated: scans that its picture needs are missing")
-        samples, warning = self._decoded(self.kept, adobe)
-        if warning is not None and _LAST_BYTES not in warning:
-            if not any(text in warning for text in _OPEN_QUESTIONS):
-                raise _loss()
-            again, _ = self._decoded(_with_filling(self.kept), adobe)
+        samples, warning = self._decoded(adobe)
+        if warning is not None and not (any(text in warning for text in _TOLERATED) and self._has_all_restarts()):
+            raise _loss()
+        if self.arithmetic or (warning is not None and _LAST_BYTES not in warning):
+            again, _ = self._decoded(adobe, filling=_FILLING_OF_ARITHMETIC if self.arithmetic else _FILLING)
             if not np.array_equal(samples, again):
                 raise _loss()
         return samples[..., 0] if self.components == 1 else samples
 
-    def _decoded(self, kept: Iterable[bytes | memoryview], adobe: int | None) -> tuple[NDArray[np.uint8], str | None]:
-        """(h, w, components) samples, and the first warning of libjpeg-turbo."""
+    def _has_all_restarts(self) -> bool:
+        return all(part.has_all_restarts() for part in self.kept if isinstance(part, _Scan))
+
+    def _decoded(self, adobe: int | None, filling: bytes = b"") -> tuple[NDArray[np.uint8], str | None]:
+        """(h, w, components) samples, and the first warning of libjpeg-turbo. filling: put before each marker."""
         space = _SPACES[self.components]
         samples = np.empty((self.height, self.width, self.components), np.uint8)
+        kept = (part if isinstance(part, bytes) else part.filled(filling) for part in self.kept)
         file = b"".join((_SOI, _JFIF if self.jfif else b"", _adobe_segment(adobe), *kept, _EOI))
         try:
             simplejpeg.decode_jpeg(file, space.simplejpeg, buffer=samples)
@@ -140,11 +173,11 @@ def open_jpeg(data: bytes) -> JpegFile:
         position = end
         if marker == _SOS:
             if not reader.has_several_scans:
-                reader.kept.append(coded[end:])
+                reader.kept.append(_Scan(coded[end:], reader.restarts))
                 break
             following = _MARKER.search(data, end)
             position = len(data) if following is None else following.start()
-            reader.kept.append(coded[end:position])
+            reader.kept.append(_Scan(coded[end:position], reader.restarts))
     else:
         raise ImageTooLarge(f"the JPEG has more than {_MOST_SEGMENTS} segments")
     return reader.file()
@@ -152,12 +185,19 @@ def open_jpeg(data: bytes) -> JpegFile:
 
 @dataclass
 class _Reader:
-    """What was seen of a JPEG so far. lost: by component, the bits of each coefficient that no scan has brought yet."""
+    """What was seen of a JPEG so far.
 
-    kept: list[bytes | memoryview] = field(default_factory=list)
+    samplings: across and down, by component. interval: blocks between restart markers; restarts: these in the scan.
+    lost: by component, the bits of each coefficient that no scan has brought yet.
+    """
+
+    kept: list[bytes | _Scan] = field(default_factory=list)
     frame: int | None = None
     width: int = 0
     height: int = 0
+    samplings: dict[int, tuple[int, int]] = field(default_factory=dict)
+    interval: int = 0
+    restarts: int = 0
     scans: int = 0
     has_several_scans: bool = False
     lost: dict[int, bytearray] = field(default_factory=dict)
@@ -171,6 +211,8 @@ class _Reader:
         """Take a segment, given without its marker and length. Raises DamagedImage or UnsupportedFormat."""
         if marker in _TABLES:
             self._keep(marker, segment)
+            if marker == _DRI and len(segment) == 2:
+                self.interval = int.from_bytes(segment)
         elif marker in _DECODED:
             self._frame(marker, segment)
         elif marker == _SOS:
@@ -192,6 +234,7 @@ class _Reader:
             passes=self.scans,
             kept=tuple(self.kept),
             complete=not (self.has_several_scans and any(any(bits) for bits in self.lost.values())),
+            arithmetic=self.frame in _ARITHMETIC,
             components=len(self.lost),
             jfif=self.jfif,
             adobe=self._known_transform(),
@@ -211,6 +254,9 @@ class _Reader:
         if self.height == 0:
             raise UnsupportedFormat("JPEGs that give their height behind the picture are not accepted")
         self.lost = {segment[place]: bytearray([_MISSING] * _COEFFICIENTS) for place in range(6, len(segment), 3)}
+        self.samplings = {segment[place]: divmod(segment[place + 1], 16) for place in range(6, len(segment), 3)}
+        if not all(all(sampling) for sampling in self.samplings.values()):
+            raise DamagedImage("the JPEG's frame header is damaged")
         if self.width == 0 or len(self.lost) != components:
             raise DamagedImage("the JPEG's frame header is damaged")
         if components not in _SPACES:
@@ -236,7 +282,18 @@ class _Reader:
         if self.scans == 0:
             self.has_several_scans = self.frame in _PROGRESSIVE or len(components) < len(self.lost)
         self.scans += 1
+        self.restarts = (self._units(components) - 1) // self.interval if self.interval else 0
         self._keep(_SOS, segment[:-3] + end)
+
+    def _units(self, components: bytes) -> int:
+        """How many units a scan of these components has: blocks of one, or groups of blocks of several."""
+        most_across, most_down = (max(sampling[axis] for sampling in self.samplings.values()) for axis in (0, 1))
+        side = 1 if self.frame == _LOSSLESS else _BLOCK_SIDE
+        if len(components) > 1:
+            return -(-self.width // (side * most_across)) * -(-self.height // (side * most_down))
+        across, down = self.samplings[components[0]]
+        width, height = -(-self.width * across // most_across), -(-self.height * down // most_down)
+        return -(-width // side) * -(-height // side)
 
     def _application(self, marker: int, segment: bytes) -> None:
         """Metadata that colour and orientation need. It stands before the first scan."""
@@ -262,20 +319,6 @@ def _adobe_segment(transform: int | None) -> bytes:
     if transform is None:
         return b""
     return bytes.fromhex("ffee000e41646f6265006400000000") + bytes([transform])
-
-
-def _with_filling(kept: Iterable[bytes | memoryview]) -> list[bytes]:
-    """The same with bytes before each marker of the coded data and at its end. Raises DamagedImage."""
-    filled = []
-    for part in kept:
-        if isinstance(part, bytes):  # a segment
-            filled.append(part)
-            continue
-        coded, number = _FILLED.subn(lambda marker: _FILLING + marker[0], part, count=_MOST_FILLED)
-        if number == _MOST_FILLED:
-            raise _loss()
-        filled.append(coded + _FILLING)
-    return filled
 
 
 def _loss() -> DamagedImage:
