@@ -43,7 +43,7 @@ from runners.contract import Item, Timing
 from runners.engines.errors import EngineError
 from runners.runner import pinned_versions
 from settings import SERVICE_NAME, get_settings
-from vision import image as images
+from vision import decoding as images
 
 logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
 
@@ -55,6 +55,8 @@ bentoml_cures.serve_api(
     ws="none",
     timeout_keep_alive=SETTINGS.server.keep_alive_s,
 )
+
+IMAGE_LIMITS: Final = images.Limits(SETTINGS.limits.max_pixels, SETTINGS.limits.max_jpeg_scan_pixels)
 
 T = TypeVar("T")
 
@@ -228,13 +230,13 @@ class EnrichmentLight:
     async def _answer(self, name: ModelName, received: Received) -> bytes:
         self._check_assigned(name)
         # First of all: a client's mistake must never be a 5xx. On a thread: a header can be made to take long.
-        request, pixels = await self._in_thread(self._read, received)
+        request, file = await self._in_thread(self._read, received)
         self._links[name].model(name)  # before the work of decoding: can it be answered at all?
-        async with self._budget.hold(pixels):
-            return await self._answer_picture(name, request)
+        async with self._budget.hold(file.pixels):
+            return await self._answer_picture(name, request, file)
 
-    async def _answer_picture(self, name: ModelName, request: ImageRequest) -> bytes:
-        opened = await self._in_thread(self._open, name, request)
+    async def _answer_picture(self, name: ModelName, request: ImageRequest, file: images.PictureFile) -> bytes:
+        opened = await self._in_thread(self._open, name, request, file)
         results = await self._ask_all(name, opened.prepared.items)
         answer, body = await self._in_thread(self._post, name, opened, results)
         if body is None:
@@ -259,18 +261,17 @@ class EnrichmentLight:
 
     # What follows runs on threads.
 
-    def _read(self, received: Received) -> tuple[ImageRequest, int]:
-        """A request and the pixels of its image, by the header. Raises ApiError for whatever is wrong with either."""
+    def _read(self, received: Received) -> tuple[ImageRequest, images.PictureFile]:
+        """A request and its image, read up to the header. Raises ApiError for whatever is wrong with either."""
         with self._spans.step("read"):
             request = parse(received, SETTINGS.limits.max_image_bytes)
             with _image_errors():
-                return request, images.count_pixels(request.image, SETTINGS.limits.max_pixels)
+                return request, images.open_image(request.image, IMAGE_LIMITS)
 
-    def _open(self, name: ModelName, request: ImageRequest) -> Opened:
+    def _open(self, name: ModelName, request: ImageRequest, file: images.PictureFile) -> Opened:
         """The picture, and what the model is to be given. Raises ApiError for a damaged image or a box outside."""
         with self._spans.step("decode"), _image_errors():
-            image = images.decode(request.image, SETTINGS.limits.max_pixels)
-            picture = answers.Picture.of(image, request.box)
+            picture = answers.Picture.of(file.decode(), request.box)
         decoded = time.perf_counter()
         untrained = self._links[name].model(name)["untrained"]
         options = answers.Options(request.min_confidence, request.min_keypoint_confidence)

@@ -97,6 +97,7 @@ class Tracing(_Section):
 class Limits(_Section):
     max_image_mib: float = Field(gt=0)
     max_megapixels: float = Field(gt=0)
+    max_jpeg_scan_megapixels: float = Field(gt=0)
     max_decoded_megapixels: float = Field(gt=0)
     max_in_flight: int = Field(
         ge=1, le=90
@@ -119,6 +120,10 @@ class Limits(_Section):
     @property
     def max_pixels(self) -> int:
         return int(self.max_megapixels * 1_000_000)
+
+    @property
+    def max_jpeg_scan_pixels(self) -> int:
+        return int(self.max_jpeg_scan_megapixels * 1_000_000)
 
 
 class ModelSettings(_Section):

@@ -21,7 +21,8 @@ from models.errors import ImportFailure
 from models.store import INT8, Loss, StoredModel
 from runners.engines.openvino import OpenVinoEngine, OwnPrecision
 from settings import Settings, get_settings
-from vision.image import RGB, ImageError
+from vision.errors import ImageError
+from vision.image import RGB
 
 logger = logging.getLogger(__name__)
 

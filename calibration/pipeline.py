@@ -17,7 +17,8 @@ from runners.contract import Item, Result
 from runners.engines import Engine
 from runners.engines.errors import OutOfMemory
 from settings import Settings
-from vision.image import RGB, Box, decode
+from vision.decoding import OWN_FILES, open_image
+from vision.image import RGB, Box
 
 ROOMS: Final[dict[ModelName, ModuleType]] = {
     "pose_estimator": pose_estimator,
@@ -79,4 +80,4 @@ def stored(name: ModelName) -> StoredModel:
 
 def read(path: Path) -> RGB:
     """An image file as the service decodes it."""
-    return decode(path.read_bytes(), max_pixels=100_000_000)
+    return open_image(path.read_bytes(), OWN_FILES).decode()

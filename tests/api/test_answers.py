@@ -8,7 +8,8 @@ from api.answers import Options, Picture, prepare, severity
 from api.schemas import BoundingBox, PetResponse, PoseResponse, ThreatResponse
 from runners.contract import PoseResult, ThreatResult
 from settings import DEFAULT_FILE, load
-from vision.image import Box, BoxOutside
+from vision.errors import BoxOutside
+from vision.image import Box
 
 MODELS = load(DEFAULT_FILE, {}).models
 PET_INPUT = {"shortest_edge": 224, "crop_pct": 0.875, "resample": 3}

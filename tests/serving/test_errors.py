@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.serving import fake
 from tests.serving.pictures import ROUTES, ask, base64_of, check_error, encoded, plain
-from tests.vision.test_image import png_of_size
+from tests.vision.decoding.made import png_of_size
 
 pytestmark = pytest.mark.serve
 
