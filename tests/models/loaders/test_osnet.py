@@ -17,6 +17,7 @@ from torch import Tensor
 
 from models.errors import WeightsRefused
 from models.loaders.osnet import build, load
+from tests.models.loaders.pickles import renamed
 
 State = dict[str, Tensor]
 
@@ -88,18 +89,6 @@ def test_half_precision_becomes_float32(state: State, tmp_path: Path, kind: torc
     assert 0 < float((half - plain).abs().max()) < 0.05 * float(plain.abs().max())
 
 
-def renamed(file: Path, old: bytes, new: bytes) -> None:
-    """Give a global in a checkpoint's pickle another name, as other versions of a library have it."""
-    with zipfile.ZipFile(file) as archive:
-        entries = {entry: archive.read(entry) for entry in archive.namelist()}
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for entry, content in entries.items():
-            if entry.endswith("data.pkl"):
-                assert old in content
-                content = content.replace(old, new)
-            archive.writestr(entry, content)
-
-
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Callable[[Any], Path]:
     """Made by torchreid's own save_checkpoint, as its engine calls it after an epoch of training."""
@@ -141,9 +130,9 @@ def test_their_rank1_is_a_number_of_whatever_kind(checkpoint: Callable[..., Path
 def test_their_numbers_may_be_of_numpy_1_or_2(checkpoint: Callable[..., Path]) -> None:
     file = checkpoint(np.float32(0.5))
     names = (b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
-    renamed(file, *names)
+    renamed(file, [names])
     assert embed(file).shape == (1, 512)
-    renamed(file, *reversed(names))
+    renamed(file, [names[::-1]])
     assert embed(file).shape == (1, 512)
 
 
