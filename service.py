@@ -6,7 +6,7 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -21,7 +21,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 import runners
-from api import answers, health, metrics
+from api import answers, health, management, metrics
 from api.budget import PixelBudget
 from api.errors import ApiError, ErrorCode, internal_error, invalid_field
 from api.gate import Gate, request_id
@@ -69,12 +69,20 @@ async def _index(_: Request) -> Response:
     return FileResponse(INDEX)
 
 
-_PAGES: Final = Starlette(routes=[Route("/health", _health), Route("/", _index)])
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error.response(request_id())
+
+
+_PAGES: Final = Starlette(
+    routes=[Route("/health", _health), *management.routes(), Route("/", _index)],
+    exception_handlers={ApiError: _refused},
+)
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A request's picture and item. decoded: when the picture was there, by time.perf_counter().
+    """A request's picture and items. decoded: when the picture was there, by time.perf_counter().
 
     untrained: whether the model that is to answer is a stand-in; kept, as its runner may be gone when it has answered.
     """
@@ -161,6 +169,15 @@ class EnrichmentLight:
         """HTTP status and body of GET /health."""
         return health.report(self._runners, time.monotonic() - self._started)
 
+    def model_management(self) -> management.Management:
+        """What the routes under /models know and may change now."""
+        return management.Management(
+            self._runners,
+            SETTINGS.preload,
+            enabled=SETTINGS.server.model_management,
+            uptime_seconds=time.monotonic() - self._started,
+        )
+
     @bentoml.api(route="/pose-analyze", input_spec=ImageInput, output_spec=PoseResponse)
     async def pose_analyze(self, request: ImageInput) -> Response:
         """Everybody in the picture: keypoints, posture, alerts."""
@@ -207,13 +224,17 @@ class EnrichmentLight:
 
     async def _answer_picture(self, name: ModelName, request: ImageRequest) -> bytes:
         opened = await self._in_thread(self._open, name, request)
-        result = await self._ask(name, opened.prepared.item)
-        answer, body = await self._in_thread(self._post, name, opened, result)
+        results = await self._ask_all(name, opened.prepared.items)
+        answer, body = await self._in_thread(self._post, name, opened, results)
         if body is None:
             assert isinstance(answer, PetResponse)
             answer = await self._veto(answer, opened.picture)
             body = await self._in_thread(self._encode, name, opened, answer)
         return body
+
+    async def _ask_all(self, name: ModelName, items: Sequence[Item]) -> Sequence[Any]:
+        """The results of all items, in their order. The first that fails ends the wait for the others."""
+        return await asyncio.gather(*(self._ask(name, item) for item in items))
 
     async def _ask(self, name: ModelName, item: Item) -> Any:
         sent = time.time_ns()
@@ -241,17 +262,18 @@ class EnrichmentLight:
             picture = answers.Picture.of(image, request.box)
         decoded = time.perf_counter()
         untrained = self._links[name].model(name)["untrained"]
-        return Opened(picture, self._prepare(name, picture, request.min_confidence), decoded, untrained)
+        options = answers.Options(request.min_confidence, request.min_keypoint_confidence)
+        return Opened(picture, self._prepare(name, picture, options), decoded, untrained)
 
-    def _prepare(self, name: ModelName, picture: answers.Picture, min_confidence: float | None) -> answers.Prepared:
+    def _prepare(self, name: ModelName, picture: answers.Picture, options: answers.Options) -> answers.Prepared:
         with self._spans.step("prepare"):
             model_input = self._links[name].model(name)["input"]
-            return answers.prepare(name, picture, min_confidence, SETTINGS.models, model_input)
+            return answers.prepare(name, picture, options, SETTINGS.models, model_input)
 
-    def _post(self, name: ModelName, opened: Opened, result: Any) -> tuple[Answer, bytes | None]:
+    def _post(self, name: ModelName, opened: Opened, results: Sequence[Any]) -> tuple[Answer, bytes | None]:
         """The answer, encoded unless somebody else has to look at it first."""
         with self._spans.step("post"):
-            answer = opened.prepared.answer(result)
+            answer = opened.prepared.answer(results)
         if isinstance(answer, PetResponse) and answer.is_household_pet:
             return answer, None
         return answer, self._encode(name, opened, answer)
@@ -274,8 +296,9 @@ class EnrichmentLight:
         threshold = SETTINGS.models.pet_classifier.person_veto
         if threshold == 0 or statuses["pose_estimator"]["state"] not in health.LOADED:
             return answer
-        prepared = await self._in_thread(self._prepare, "pose_estimator", picture, threshold)
-        pose = prepared.answer(await self._ask("pose_estimator", prepared.item))
+        options = answers.Options(min_confidence=threshold)
+        prepared = await self._in_thread(self._prepare, "pose_estimator", picture, options)
+        pose = prepared.answer(await self._ask_all("pose_estimator", prepared.items))
         assert isinstance(pose, PoseResponse)
         answer.person_in_view = pose.num_people > 0
         answer.is_household_pet = not answer.person_in_view

@@ -44,6 +44,7 @@ class _Section(BaseModel):
 class Server(_Section):
     host: IPv4Address | IPv6Address
     port: int = Field(ge=1, le=65535)
+    model_management: bool
 
 
 class Device(_Section):
@@ -176,6 +177,7 @@ _ALLOWED: Final[Mapping[tuple[str, ...], str]] = {
 ENVIRONMENT: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("HOST", ("server", "host")),
     ("PORT", ("server", "port")),
+    ("ENRICHMENT_MODEL_MANAGEMENT", ("server", "model_management")),
     ("ENRICHMENT_PRELOAD_MODELS", ("preload",)),
     ("ENRICHMENT_LIGHT_PRELOAD_MODELS", ("preload",)),
     ("ENRICHMENT_IMPORT_AT_START", ("import_at_start",)),

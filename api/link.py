@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 import aiohttp
 from bentoml.exceptions import BentoMLException
@@ -18,7 +18,18 @@ from prometheus_client import multiprocess
 from api.errors import ApiError, internal_error
 from models.catalogue import ModelName
 from runners import shared_memory
-from runners.contract import Failure, Item, ModelStatus, Result, RunnerStatus, SentItem, State, Unreadable, refusal
+from runners.contract import (
+    Failure,
+    Item,
+    Managed,
+    ModelStatus,
+    Result,
+    RunnerStatus,
+    SentItem,
+    State,
+    Unreadable,
+    refusal,
+)
 
 logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
 
@@ -88,6 +99,17 @@ class RunnerLink:
             await self._beat()  # it is about to end: hear why, and let nobody else wait for it
         return _unwrap(result)
 
+    async def manage(self, action: Literal["load", "unload"], name: ModelName) -> ModelStatus:
+        """Have a model loaded or unloaded, and wait. Raises ApiError: runner_unavailable or model_unavailable."""
+        if self.status is None:
+            raise self._gone()
+        done = cast(Managed | Failure, await self._until_lost(action, name))
+        if "error" in done:
+            failure = cast(Failure, done)
+            raise ApiError(failure["error"], failure["message"])
+        await self._beat()  # /health knows it at once
+        return done["model"]
+
     async def _result(self, name: ModelName, item: Item) -> Result | Failure | Unreadable:
         try:
             results = await self._until_answered(name, item)
@@ -109,7 +131,8 @@ class RunnerLink:
             before = self._pid
             try:
                 with self._memory.lend(item["image"]) as image:
-                    return await self._until_lost(name, {**item, "image": image})
+                    sent: SentItem = {**item, "image": image}
+                    return await self._until_lost(name, [sent])
             except _BROKEN as error:
                 if self.status is not None:
                     await self._beat()
@@ -118,9 +141,9 @@ class RunnerLink:
                 logger.info("a call of %s will be repeated: its connection broke (%r)", name, error)
         raise self._gone()
 
-    async def _until_lost(self, name: ModelName, item: SentItem) -> Any:
+    async def _until_lost(self, method: str, argument: object) -> Any:
         """A call that ends when the heartbeat finds the runner gone: BentoML's own would hang until its respawn."""
-        call = asyncio.ensure_future(self._call(name, [item]))
+        call = asyncio.ensure_future(self._call(method, argument))
         try:
             await asyncio.wait({call, self._lost}, return_when=asyncio.FIRST_COMPLETED)
             if call.done():

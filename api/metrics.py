@@ -79,7 +79,8 @@ def begin() -> None:
 def set_gauges(health: Mapping[str, Any]) -> None:
     """Publish what /health says (its body), after each heartbeat."""
     GPU_MEMORY.set(health["gpu_memory_used_gb"])
-    for name, model in health["models"].items():
+    for name in CATALOGUE:
+        model = health["models"][name]
         MODEL_LOADED.labels(model=name).set(1 if health["models_loaded"][name] else 0)
         MODEL_LOADS.labels(model=name).set(model["loads"])
         ENGINE_BUILD_FAILED.labels(model=name).set(1 if model["engine_build_failed"] else 0)

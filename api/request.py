@@ -41,6 +41,7 @@ class ImageRequest:
     image: bytes
     box: Box | None
     min_confidence: float | None
+    min_keypoint_confidence: float | None = None
 
 
 def media_type(content_type: str) -> str:
@@ -71,7 +72,8 @@ def parse(received: Received, max_image_bytes: int) -> ImageRequest:
     image = _image(fields)
     if len(image) > max_image_bytes:
         raise ApiError("payload_too_large", f"the image has {len(image)} bytes; at most {max_image_bytes} are accepted")
-    return ImageRequest(image, _box(fields.get("bbox")), _fraction("min_confidence", fields.get("min_confidence")))
+    confidences = (_fraction(option, fields.get(option)) for option in ("min_confidence", "min_keypoint_confidence"))
+    return ImageRequest(image, _box(fields.get("bbox")), *confidences)
 
 
 def _json_fields(body: bytes) -> dict[str, Any]:

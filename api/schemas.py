@@ -97,9 +97,14 @@ class PoseResponse(Answer):
 
 
 class Threat(_Response):
+    """A weapon. Its name stands under three keys, as callers read different ones; bbox_xyxy is x1, y1, x2, y2."""
+
     label: str = Field(alias="class", description="as the checkpoint names it")
+    class_name: str
+    type: str
     confidence: float
     bbox: BoundingBox
+    bbox_xyxy: list[float]
     severity: Literal["critical", "high", "medium"]
 
 
@@ -110,11 +115,12 @@ class ThreatResponse(Answer):
 
 
 class ReidResponse(Answer):
-    """embedding: L2-normalised float32."""
+    """embedding: L2-normalised float32. model_id: the weights that made it; vectors of two ids are never compared."""
 
     embedding: list[float]
     embedding_dim: int
     embedding_dimension: int
+    model_id: str
 
 
 class PetResponse(Answer):
@@ -124,6 +130,8 @@ class PetResponse(Answer):
     breed: str
     confidence: float
     is_household_pet: bool
+    cat_score: float
+    dog_score: float
     probabilities: dict[str, float]
     person_in_view: bool | None = None
 

@@ -20,7 +20,7 @@ from models.store import ModelCard, StoredModel, StoreError
 from profiling import Profiler
 from runners import batches, bentoml_cures, engines, memory, shared_memory
 from runners.budget import Policy
-from runners.contract import DeviceStatus, Failure, Item, Result, RunnerStatus, SentItem, Unreadable
+from runners.contract import DeviceStatus, Failure, Item, Managed, Result, RunnerStatus, SentItem, Unreadable
 from runners.device import Gpu
 from runners.engines import Engine, Shape
 from runners.engines.errors import DeviceLost, OutOfMemory
@@ -152,6 +152,23 @@ class Runner:
         except DeviceLost as error:
             self._end(error)
             return [_RUNNER_ENDS for _ in items]
+
+    @bentoml.api(route="/load")
+    def load(self, name: ModelName) -> Any:
+        """Load a model for good → Managed, or Failure."""
+        return self._manage(name, self._residency.load)
+
+    @bentoml.api(route="/unload")
+    def unload(self, name: ModelName) -> Any:
+        """Take a model out of memory until it is asked for → Managed, or Failure."""
+        return self._manage(name, self._residency.unload)
+
+    def _manage(self, name: ModelName, change: Callable[[ModelName, float], None]) -> Managed | Failure:
+        try:
+            change(name, self._settings.limits.request_timeout_s)
+        except ModelUnavailable as error:
+            return Failure(error="model_unavailable", message=str(error))
+        return Managed(model=self._residency.models[name].status())
 
     @bentoml.api(route="/state")
     async def state(self) -> dict[str, Any]:

@@ -25,6 +25,7 @@ def status(state: State, *, untrained: bool = False) -> ModelStatus:
         "input": {} if found else None,
         "memory_mb": 123 if state is State.READY else None,
         "loads": 1 if state is State.READY else 0,
+        "last_used": 1.8e9 if state is State.READY else None,
         "engine_build_failed": False,
     }
 
@@ -94,7 +95,9 @@ async def test_the_document_has_the_contracts_keys_and_values() -> None:
         "gpu_memory_used_gb": 0.5,
         "uptime_seconds": 3600.5,
     }
-    assert list(body["models"]) == list(NAMES)
+    assert list(body["models"]) == [*NAMES, "pose", "threat", "reid", "pet", "depth"]
+    assert body["models"]["pose"] is True
+    assert body["models"]["reid"] is False
     assert body["models"]["pose_estimator"] == {
         "state": "ready",
         "engine": "openvino",
@@ -152,7 +155,8 @@ async def test_a_runner_that_is_gone_takes_its_models_along() -> None:
     code, body = report([await link_of(everything, up=False)], 1)
     assert (code, body["status"]) == (503, "unhealthy")
     assert body["models_loaded"] == dict.fromkeys(NAMES, False)
-    assert {model["state"] for model in body["models"].values()} == {"failed"}
+    assert {body["models"][name]["state"] for name in NAMES} == {"failed"}
+    assert body["models"]["pose"] is False
 
 
 async def test_of_several_runners_one_may_be_gone() -> None:
