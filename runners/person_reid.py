@@ -33,7 +33,7 @@ def interpret(outputs: Outputs, item: Item, card: ModelCard, settings: ModelSett
     return {"embedding": (embedding / length).astype(np.float32), "model_id": card.model_id}
 
 
-NETWORK: Final = Network("person_reid", interpret, lambda _: ((HEIGHT, WIDTH),))
+NETWORK: Final = Network("person_reid", interpret, lambda *_: ((HEIGHT, WIDTH),))
 
 
 class PersonReid(Runner):
