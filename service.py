@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 import time
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final, TypeVar, cast
 
 import bentoml
@@ -21,7 +22,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 import runners
-from api import answers, health, metrics
+from api import answers, health, metrics, openapi
 from api.budget import PixelBudget
 from api.errors import ApiError, ErrorCode, internal_error, invalid_field
 from api.gate import Gate, request_id
@@ -69,7 +70,24 @@ async def _index(_: Request) -> Response:
     return FileResponse(INDEX)
 
 
-_PAGES: Final = Starlette(routes=[Route("/health", _health), Route("/", _index)])
+async def _openapi(_: Request) -> Response:
+    return Response(_document(), media_type="application/json")
+
+
+@cache
+def _document() -> bytes:
+    operations = [*openapi.analysis(cast(Any, EnrichmentLight).apis), *openapi.STATE]
+    return json.dumps(openapi.document(operations), ensure_ascii=False).encode()
+
+
+_PAGES: Final = Starlette(
+    routes=[
+        Route("/health", _health),
+        Route("/", _index),
+        Route("/openapi.json", _openapi),
+        Route("/docs.json", _openapi),  # BentoML's place for it
+    ]
+)
 
 
 @dataclass(frozen=True)
