@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 import time
@@ -11,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any, Final, TypeVar, cast
 
 import bentoml
@@ -22,7 +23,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 import runners
-from api import answers, health, management, metrics
+from api import answers, health, management, metrics, openapi
 from api.budget import PixelBudget
 from api.errors import ApiError, ErrorCode, internal_error, invalid_field
 from api.gate import Gate, request_id
@@ -33,7 +34,17 @@ from api.paths import OneSpelling
 from api.probes import Probes
 from api.protocol import Protocol
 from api.request import ImageRequest, Received, parse
-from api.schemas import Answer, DepthResponse, ImageInput, PetResponse, PoseResponse, ReidResponse, ThreatResponse
+from api.schemas import (
+    Answer,
+    DepthResponse,
+    DistanceInput,
+    DistanceResponse,
+    ImageInput,
+    PetResponse,
+    PoseResponse,
+    ReidResponse,
+    ThreatResponse,
+)
 from api.tracing import Spans, bentoml_settings
 from models.at_start import import_at_start
 from models.catalogue import CATALOGUE, ModelName
@@ -56,7 +67,10 @@ bentoml_cures.serve_api(
     timeout_keep_alive=SETTINGS.server.keep_alive_s,
 )
 
+DISTANCE_ROUTE: Final = "/object-distance"
 IMAGE_LIMITS: Final = images.Limits(SETTINGS.limits.max_pixels, SETTINGS.limits.max_jpeg_scan_pixels)
+
+ROUTES: Final = frozenset({DISTANCE_ROUTE, *(spec.route for spec in CATALOGUE.values())})
 
 T = TypeVar("T")
 
@@ -86,10 +100,35 @@ async def _refused(_: Request, error: Exception) -> Response:
     return error.response(request_id())
 
 
+async def _openapi(_: Request) -> Response:
+    return Response(_document(), media_type="application/json")
+
+
+@cache
+def _document() -> bytes:
+    operations = [*openapi.analysis(cast(Any, EnrichmentLight).apis), *openapi.STATE]
+    return json.dumps(openapi.document(operations), ensure_ascii=False).encode()
+
+
 _PAGES: Final = Starlette(
-    routes=[Route("/health", _health), *management.routes(), Route("/", _index)],
+    routes=[
+        Route("/health", _health),
+        *management.routes(),
+        Route("/", _index),
+        Route("/openapi.json", _openapi),
+        Route("/docs.json", _openapi),  # BentoML's place for it
+    ],
     exception_handlers={ApiError: _refused},
 )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that was read, its image up to the header. route: where it was asked."""
+
+    route: str
+    request: ImageRequest
+    file: images.PictureFile
 
 
 @dataclass(frozen=True)
@@ -99,6 +138,7 @@ class Opened:
     untrained: whether the model that is to answer is a stand-in; kept, as its runner may be gone when it has answered.
     """
 
+    route: str
     picture: answers.Picture
     prepared: answers.Prepared
     decoded: float
@@ -145,7 +185,7 @@ class EnrichmentLight:
         self._pictures = ThreadPoolExecutor(SETTINGS.limits.decode_threads, thread_name_prefix="picture")
         self._budget = PixelBudget(int(SETTINGS.limits.max_decoded_megapixels * 1_000_000))
         _PAGES.state.service = self
-        metrics.begin()
+        metrics.begin(ROUTES)
 
     @bentoml.on_startup
     async def connect(self) -> None:
@@ -216,10 +256,16 @@ class EnrichmentLight:
         """How near everything in the picture, or in a box of it, is within the scene."""
         return await self._respond("depth_estimator", request.received)
 
-    async def _respond(self, name: ModelName, received: Received) -> Response:
+    @bentoml.api(route=DISTANCE_ROUTE, input_spec=DistanceInput, output_spec=DistanceResponse)
+    async def object_distance(self, request: DistanceInput) -> Response:
+        """How far away the object in a box is: relative depth, and metres where the caller gives a calibration."""
+        return await self._respond("depth_estimator", request.received, DISTANCE_ROUTE)
+
+    async def _respond(self, name: ModelName, received: Received, route: str = "") -> Response:
+        """route: where it is another than the model's own."""
         self._spans.describe(model=name, request_id=request_id())
         try:
-            body = await self._answer(name, received)
+            body = await self._answer(name, received, route or CATALOGUE[name].route)
         except ApiError as error:
             return error.response(request_id())
         except Exception:  # BentoML would log it under an id of its own, which the caller does not have
@@ -227,22 +273,22 @@ class EnrichmentLight:
             return internal_error().response(request_id())
         return Response(body, media_type="application/json")
 
-    async def _answer(self, name: ModelName, received: Received) -> bytes:
+    async def _answer(self, name: ModelName, received: Received, route: str) -> bytes:
         self._check_assigned(name)
         # First of all: a client's mistake must never be a 5xx. On a thread: a header can be made to take long.
-        request, file = await self._in_thread(self._read, received)
+        asked = await self._in_thread(self._read, received, route)
         self._links[name].model(name)  # before the work of decoding: can it be answered at all?
-        async with self._budget.hold(file.pixels):
-            return await self._answer_picture(name, request, file)
+        async with self._budget.hold(asked.file.pixels):
+            return await self._answer_picture(name, asked)
 
-    async def _answer_picture(self, name: ModelName, request: ImageRequest, file: images.PictureFile) -> bytes:
-        opened = await self._in_thread(self._open, name, request, file)
+    async def _answer_picture(self, name: ModelName, asked: Asked) -> bytes:
+        opened = await self._in_thread(self._open, name, asked)
         results = await self._ask_all(name, opened.prepared.items)
-        answer, body = await self._in_thread(self._post, name, opened, results)
+        answer, body = await self._in_thread(self._post, opened, results)
         if body is None:
             assert isinstance(answer, PetResponse)
             answer = await self._veto(answer, opened.picture)
-            body = await self._in_thread(self._encode, name, opened, answer)
+            body = await self._in_thread(self._encode, opened, answer)
         return body
 
     async def _ask_all(self, name: ModelName, items: Sequence[Item]) -> Sequence[Any]:
@@ -261,43 +307,44 @@ class EnrichmentLight:
 
     # What follows runs on threads.
 
-    def _read(self, received: Received) -> tuple[ImageRequest, images.PictureFile]:
+    def _read(self, received: Received, route: str) -> Asked:
         """A request and its image, read up to the header. Raises ApiError for whatever is wrong with either."""
         with self._spans.step("read"):
-            request = parse(received, SETTINGS.limits.max_image_bytes)
+            request = parse(received, SETTINGS.limits.max_image_bytes, wants_distance=route == DISTANCE_ROUTE)
             with _image_errors():
-                return request, images.open_image(request.image, IMAGE_LIMITS)
+                return Asked(route, request, images.open_image(request.image, IMAGE_LIMITS))
 
-    def _open(self, name: ModelName, request: ImageRequest, file: images.PictureFile) -> Opened:
+    def _open(self, name: ModelName, asked: Asked) -> Opened:
         """The picture, and what the model is to be given. Raises ApiError for a damaged image or a box outside."""
+        request = asked.request
         with self._spans.step("decode"), _image_errors():
-            picture = answers.Picture.of(file.decode(), request.box)
+            picture = answers.Picture.of(asked.file.decode(), request.box)
         decoded = time.perf_counter()
         untrained = self._links[name].model(name)["untrained"]
-        options = answers.Options(request.min_confidence, request.min_keypoint_confidence)
-        return Opened(picture, self._prepare(name, picture, options), decoded, untrained)
+        options = answers.Options(request.min_confidence, request.min_keypoint_confidence, request.distance)
+        return Opened(asked.route, picture, self._prepare(name, picture, options), decoded, untrained)
 
     def _prepare(self, name: ModelName, picture: answers.Picture, options: answers.Options) -> answers.Prepared:
         with self._spans.step("prepare"):
             model_input = self._links[name].model(name)["input"]
             return answers.prepare(name, picture, options, SETTINGS.models, model_input)
 
-    def _post(self, name: ModelName, opened: Opened, results: Sequence[Any]) -> tuple[Answer, bytes | None]:
+    def _post(self, opened: Opened, results: Sequence[Any]) -> tuple[Answer, bytes | None]:
         """The answer, encoded unless somebody else has to look at it first."""
         with self._spans.step("post"):
             answer = opened.prepared.answer(results)
         if isinstance(answer, PetResponse) and answer.is_household_pet:
             return answer, None
-        return answer, self._encode(name, opened, answer)
+        return answer, self._encode(opened, answer)
 
-    def _encode(self, name: ModelName, opened: Opened, answer: Answer) -> bytes:
+    def _encode(self, opened: Opened, answer: Answer) -> bytes:
         with self._spans.step("encode"):
             elapsed = time.perf_counter() - opened.decoded
-            metrics.LATENCY.labels(endpoint=CATALOGUE[name].route).observe(elapsed)
+            metrics.LATENCY.labels(endpoint=opened.route).observe(elapsed)
             answer.inference_time_ms = round(elapsed * 1000, 2)
             if opened.untrained:
                 answer.untrained = True
-            return answer.model_dump_json(exclude_none=True).encode()
+            return answer.model_dump_json(exclude_unset=True).encode()  # a null that was found is part of the answer
 
     async def _veto(self, answer: PetResponse, picture: answers.Picture) -> PetResponse:
         """No household pet where a person is in the picture: a classifier of cats and dogs calls people dogs, too.
@@ -354,7 +401,7 @@ if SETTINGS.server.cors_origins:  # the first of ours to see a request, so that 
     )
 _service.add_asgi_middleware(
     Gate,
-    routes=frozenset(spec.route for spec in CATALOGUE.values()),
+    routes=ROUTES,
     untouched=frozenset(_UNTOUCHED),
     limits=SETTINGS.limits,
 )

@@ -14,10 +14,12 @@ import numpy as np
 import pybase64
 from numpy.typing import NDArray
 
+from api.distance import DistanceOptions, measure
 from api.schemas import (
     Answer,
     BoundingBox,
     DepthResponse,
+    DistanceResponse,
     Keypoint,
     Person,
     PetResponse,
@@ -59,6 +61,7 @@ class Options:
 
     min_confidence: float | None = None
     min_keypoint_confidence: float | None = None
+    distance: DistanceOptions | None = None  # of /object-distance alone
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,8 @@ def prepare(name: ModelName, picture: Picture, options: Options, settings: Model
             return _single(image, lambda result: _pet(result, settings.pet_classifier.min_confidence))
         case "depth_estimator":
             image = depth_estimator.prepare(picture.whole, settings.depth_estimator.input_size)
+            if (distance := options.distance) is not None:
+                return _single(image, lambda result: _distance(result, picture, distance))
             return _single(image, lambda result: _depth(result, picture))
 
 
@@ -281,16 +286,30 @@ def _species(label: str) -> str:
 
 
 def _depth(result: DepthResult, picture: Picture) -> DepthResponse:
-    height, width = picture.whole.shape[:2]
-    left, top = picture.corner
-    box = (left, top, left + picture.part.shape[1], top + picture.part.shape[0])
-    region = depth_map.region(result["depth"], (width, height), box)
+    region = _region(result, picture)
     return DepthResponse(
         depth_map_base64=pybase64.b64encode_as_string(depth_map.to_png(region)),
         min_depth=round(float(region.min()), 4),
         max_depth=round(float(region.max()), 4),
         mean_depth=round(float(region.mean(dtype=np.float64)), 4),
     )
+
+
+def _distance(result: DepthResult, picture: Picture, options: DistanceOptions) -> DistanceResponse:
+    found = measure(_region(result, picture), options)
+    return DistanceResponse(
+        estimated_distance_m=None if found.metres is None else round(found.metres, 2),
+        relative_depth=round(found.relative_depth, 4),
+        proximity_label=found.proximity,
+    )
+
+
+def _region(result: DepthResult, picture: Picture) -> F32:
+    """The part of the map that was asked for, in its size in the image."""
+    height, width = picture.whole.shape[:2]
+    left, top = picture.corner
+    box = (left, top, left + picture.part.shape[1], top + picture.part.shape[0])
+    return depth_map.region(result["depth"], (width, height), box)
 
 
 def _item(look: Look, options: Options) -> Item:

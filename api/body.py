@@ -22,7 +22,7 @@ from api.media import (
 )
 
 IMAGE_KEYS: Final = ("image_base64", "image")
-OPTIONS: Final = ("bbox", "min_confidence", "min_keypoint_confidence")
+OPTIONS: Final = ("bbox", "min_confidence", "min_keypoint_confidence", "method", "near_m", "far_m")
 
 # Base64 makes four bytes out of three; the options, form boundaries and line breaks have room in a tenth.
 _ENCODING_OVERHEAD: Final = 4 / 3 * 1.1

@@ -41,6 +41,8 @@ SILENCE_S: Final = 15.0
 
 # Calls five seconds after others: 1 in 20 met a connection that was just being closed, 1 in 1,200 met two in a row.
 ATTEMPTS: Final = 3
+# Of BentoML's 100 internal calls at a time. A panorama alone makes a dozen, and the heartbeat must find a place.
+MOST_CALLS: Final = 90
 # What a call raises whose connection broke: before the answer, or in the middle of it.
 _BROKEN: Final = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError)
 
@@ -61,6 +63,7 @@ class RunnerLink:
         self.restarts = 0
         self.last_fault: str | None = None  # when and why the runner ended its process itself
         self._call = call
+        self._places = asyncio.Semaphore(MOST_CALLS)
         self._memory = shared_memory.Pool()
         self._preload = tuple(preload)
         self._fault_pid: int | None = None
@@ -93,10 +96,11 @@ class RunnerLink:
         """One model's result for one item. Raises ApiError: runner_unavailable, model_unavailable or internal."""
         if self.status is None:
             raise self._gone()
-        result = await self._result(name, item)
-        while "unreadable" in result:  # again only where a new process came between the two
-            self._memory.close(cast(Unreadable, result)["unreadable"])
+        async with self._places:
             result = await self._result(name, item)
+            while "unreadable" in result:  # again only where a new process came between the two
+                self._memory.close(cast(Unreadable, result)["unreadable"])
+                result = await self._result(name, item)
         if result.get("error") == "runner_unavailable" and self.status is not None:
             await self._beat()  # it is about to end: hear why, and let nobody else wait for it
         return _unwrap(result)

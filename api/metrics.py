@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -21,7 +21,7 @@ LATENCY: Final = Histogram(
     ["endpoint"],
     buckets=(0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
-_NOT_OF_INFERENCE: Final = {404, 405}  # no route, or another method: not counted
+_NOT_OF_INFERENCE: Final = {403, 404, 405}  # not allowed, no route, or another method: not counted
 
 
 def _gauge(name: str, text: str, *labels: str) -> Gauge:
@@ -61,17 +61,18 @@ OUT_OF_MEMORY: Final = Counter(
 )
 
 
-def begin() -> None:
+def begin(routes: Iterable[str]) -> None:
     """What is known before the first request and the first heartbeat: nothing counted, no memory taken, nothing loaded.
 
-    A counter that began with its first count would hide that count from Prometheus' rate().
+    A counter that began with its first count would hide that count from Prometheus' rate(). routes: those of inference.
     """
     GPU_MEMORY.set(0)
-    for name, spec in CATALOGUE.items():
+    for name in CATALOGUE:
         MODEL_LOADED.labels(model=name).set(0)
-        LATENCY.labels(endpoint=spec.route)
+    for route in sorted(routes):
+        LATENCY.labels(endpoint=route)
         for status in sorted({200, *STATUS.values()} - _NOT_OF_INFERENCE):
-            REQUESTS.labels(endpoint=spec.route, status=str(status))
+            REQUESTS.labels(endpoint=route, status=str(status))
 
 
 def set_gauges(health: Mapping[str, Any]) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from api import box, encoded
 from api.body import IMAGE_KEYS, gather, max_body_bytes, read_fields
 from api.coding import inflate
+from api.distance import METHODS, Calibration, DistanceOptions, Method
 from api.errors import ApiError, describe, invalid_field
-from api.numbers import fraction
+from api.numbers import fraction, number
 from vision.image import Box
 
 T = TypeVar("T")
@@ -38,10 +39,13 @@ class ImageRequest:
     box: Box | None
     min_confidence: float | None
     min_keypoint_confidence: float | None = None
+    distance: DistanceOptions | None = None
 
 
-def parse(received: Received, max_image_bytes: int) -> ImageRequest:
+def parse(received: Received, max_image_bytes: int, *, wants_distance: bool = False) -> ImageRequest:
     """Read a body: JSON, a form, or the image itself; options may also stand in the query string.
+
+    wants_distance: a box is needed, and the options of /object-distance are read, too.
 
     Raises ApiError: invalid_json, invalid_base64, invalid_encoding, invalid_image, invalid_request, payload_too_large
     or unsupported_media_type.
@@ -52,12 +56,47 @@ def parse(received: Received, max_image_bytes: int) -> ImageRequest:
     image = _image(fields)
     if len(image) > max_image_bytes:
         raise ApiError("payload_too_large", f"the image has {len(image)} bytes; at most {max_image_bytes} are accepted")
-    return ImageRequest(
+    asked = ImageRequest(
         image,
         _option("bbox", box.parse, fields, query),
         _option("min_confidence", fraction, fields, query),
         _option("min_keypoint_confidence", fraction, fields, query),
     )
+    if not wants_distance:
+        return asked
+    if asked.box is None:
+        raise invalid_field("bbox", f"missing: it says where the object is; {box.ACCEPTED}")
+    return replace(asked, distance=_distance(fields, query))
+
+
+def _distance(fields: Mapping[str, Any], query: Mapping[str, Any]) -> DistanceOptions:
+    method: Method = _option("method", _method, fields, query) or "center"
+    near, far = (_option(name, _metres, fields, query) for name in ("near_m", "far_m"))
+    if (near is None) is not (far is None):
+        raise invalid_field("far_m" if far is None else "near_m", "missing: near_m and far_m are sent together or not")
+    if near is None or far is None:
+        return DistanceOptions(method, None)
+    if near >= far:
+        raise invalid_field("far_m", f"must be greater than near_m; {far:g} and {near:g} were received")
+    return DistanceOptions(method, Calibration(near, far))
+
+
+def _method(field: str, value: Any) -> Method | None:
+    if value is None:
+        return None
+    found = next((method for method in METHODS if method == value), None)
+    if found is None:
+        raise invalid_field(field, f"must be one of {', '.join(METHODS)}; {describe(value)} was received")
+    return found
+
+
+def _metres(field: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    found = number(value)
+    if found is None or found <= 0:
+        raise invalid_field(field, f"must be a number of metres over 0; {describe(value)} was received")
+    return found
 
 
 def _query_fields(query: Mapping[str, str | Sequence[str]]) -> dict[str, Any]:

@@ -1,30 +1,68 @@
-"""Requests and responses as BentoML's OpenAPI document and Python client see them."""
+"""Requests and responses as models, for the OpenAPI document and BentoML's Python client."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import bentoml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from starlette.requests import Request
 
+from api.distance import Method, Proximity
+from api.errors import ErrorCode
 from api.request import Received
+from models.catalogue import ModelName
+from runners.contract import State
+
+
+class BoxByCorners(BaseModel):
+    """Left upper and right lower corner in pixels of the upright image; x2 > x1 and y2 > y1."""
+
+    x1: float
+    y1: float
+    x2: float
+    y2: float
+
+
+class BoxBySize(BaseModel):
+    """Left upper corner and size in pixels of the upright image."""
+
+    x: float
+    y: float
+    width: float = Field(gt=0)
+    height: float = Field(gt=0)
+
+
+Base64 = Annotated[str, Field(min_length=1, json_schema_extra={"format": "byte"})]
+# x1, y1, x2, y2 in pixels of the upright image; x2 > x1 and y2 > y1
+Corners = Annotated[list[float], Field(min_length=4, max_length=4)]
 
 
 class ImageInput(bentoml.IODescriptor):
-    """One image and its options. Sent as JSON, as multipart/form-data (file part `image`) or as the image itself."""
+    """One image and its options: what a JSON body holds. api/openapi.py says how the other kinds of body hold it."""
 
     # BentoML then hands the method this object, not its fields one by one.
     __root_input__: ClassVar[bool] = True
 
-    image_base64: str | None = Field(None, description="base64 of an encoded image; a data: prefix is accepted")
-    image: str | None = Field(
-        None, description="the same under the name that the backend sends; exactly one of the two"
+    image_base64: Base64 | None = Field(
+        None,
+        description="base64 of an encoded image; `data:image/…;base64,` may stand before it",
     )
-    bbox: list[float] | None = Field(
-        None, description="x1, y1, x2, y2 in pixels of the upright image: the part to look at"
+    image: Base64 | None = Field(
+        None,
+        description="the same under another name; exactly one of the two is sent",
     )
-    min_confidence: float | None = Field(None, ge=0, le=1, description="of a person (pose) or a threat")
+    bbox: Corners | BoxBySize | BoxByCorners | None = Field(
+        None,
+        description="the part to look at; it is clamped to the image, and refused where it lies wholly outside",
+        examples=[[100, 50, 300, 450]],
+    )
+    min_confidence: float | None = Field(
+        None, ge=0, le=1, description="the least confidence of a person (/pose-analyze) or a threat (/threat-detect)"
+    )
+    min_keypoint_confidence: float | None = Field(
+        None, ge=0, le=1, description="the least confidence of a keypoint that is listed (/pose-analyze)"
+    )
 
     _received: Received = PrivateAttr()
 
@@ -35,9 +73,14 @@ class ImageInput(bentoml.IODescriptor):
 
     @classmethod
     def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The fields, without BentoML's mark for root inputs: its Python client then takes them as keywords."""
+        """The fields as BentoML's Python client is to see them, in /schema.json.
+
+        Without BentoML's mark for root inputs it takes them as keywords. An `image` that is a file may be given as a
+        path or as a picture of Pillow's; base64 goes into `image_base64`.
+        """
         schema: dict[str, Any] = super().model_json_schema(*args, **kwargs)
         schema.pop("root_input", None)
+        schema["properties"]["image"] = {"type": "file", "format": "image"}
         return schema
 
     @classmethod
@@ -51,6 +94,15 @@ class ImageInput(bentoml.IODescriptor):
             encoding=",".join(request.headers.getlist("content-encoding")),
         )
         return instance
+
+
+class DistanceInput(ImageInput):
+    """One image and the box of the object in it."""
+
+    bbox: Corners | BoxBySize | BoxByCorners = Field(description="where the object is", examples=[[100, 50, 300, 450]])
+    method: Method = Field("center", description="which depth of the box is taken; min is the nearest point")
+    near_m: float | None = Field(None, gt=0, description="metres to the nearest point of the scene, with far_m")
+    far_m: float | None = Field(None, gt=0, description="metres to the farthest point of the scene, with near_m")
 
 
 class _Response(BaseModel):
@@ -147,3 +199,140 @@ class DepthResponse(Answer):
     min_depth: float
     max_depth: float
     mean_depth: float
+
+
+class DistanceResponse(Answer):
+    """relative_depth: 0 at the nearest point of the scene, 1 at the farthest. Metres need the caller's calibration."""
+
+    estimated_distance_m: float | None
+    relative_depth: float
+    proximity_label: Proximity
+
+
+class ModelHealth(_Response):
+    """One model. loads: since its runner's start. memory_mb: 10⁶ bytes, null before its first load."""
+
+    state: State
+    engine: str | None
+    precision: str | None
+    weights: str | None
+    detail: str | None
+    memory_mb: int | None
+    loads: int
+    engine_build_failed: bool
+
+
+class DeviceHealth(_Response):
+    """What a runner computes on. index: physical, in PCI order. All but the name are null on a CPU."""
+
+    name: str
+    index: int | None
+    memory_gb: float | None
+    driver: str | None
+
+
+class MemoryHealth(_Response):
+    """Memory of a runner process in MB (10⁶ bytes). budget_mb: null = no limit."""
+
+    used_mb: int
+    budget_mb: int | None
+    out_of_memory: int = Field(description="batches for which the device had too little memory")
+
+
+class RunnerHealth(_Response):
+    """One runner process. device and memory: null while the process is being restarted."""
+
+    name: str
+    pid: int | None
+    restarts: int
+    last_fault: str | None
+    device: DeviceHealth | None
+    memory: MemoryHealth | None
+
+
+class HealthResponse(_Response):
+    """The service and each model, as the last heartbeat found them. `unhealthy` comes with a 503."""
+
+    status: Literal["healthy", "degraded", "unhealthy"]
+    models_loaded: dict[ModelName, bool]
+    gpu_available: bool
+    gpu_memory_used_gb: float
+    uptime_seconds: float
+    models: dict[str, ModelHealth | bool]
+    runners: list[RunnerHealth]
+
+
+class ModelNameInput(BaseModel):
+    """Which model is meant, by its name or its folder in the model zoo."""
+
+    model_name: str = Field(examples=["person_reid", "osnet-x0-25"])
+
+
+class ModelChangedResponse(_Response):
+    """A model after it was loaded or unloaded; name: its folder in the model zoo."""
+
+    name: str
+    loaded: bool
+    state: State
+
+
+class ModelsChangedResponse(_Response):
+    models: list[ModelChangedResponse]
+
+
+class LoadedModel(_Response):
+    """A model in memory. vram_mb: 10⁶ bytes of GPU memory, 0 on a CPU. last_used: ISO 8601, UTC."""
+
+    name: str
+    loaded: bool
+    vram_mb: int
+    priority: Literal["preloaded", "on_demand"]
+    last_used: str | None
+
+
+class ModelsStatusResponse(_Response):
+    """What is in memory. Figures are MB (10⁶ bytes) of GPU memory, 0 on a CPU. vram_budget_mb: 0 = no limit."""
+
+    status: Literal["healthy", "degraded", "unhealthy"]
+    vram_total_mb: int
+    vram_used_mb: int
+    vram_available_mb: int
+    vram_budget_mb: int
+    loaded_models: list[LoadedModel]
+    pending_loads: list[str]
+    uptime_seconds: float
+
+
+class AliveResponse(_Response):
+    status: Literal["alive"]
+
+
+class ReadyResponse(_Response):
+    status: Literal["ready"]
+
+
+class NotReadyResponse(_Response):
+    """models: the state of each model that this service is to serve."""
+
+    status: Literal["not_ready"]
+    models: dict[ModelName, State]
+
+
+class ErrorDetail(_Response):
+    field: str
+    message: str
+
+
+class ErrorBody(_Response):
+    """details: the fields of the request that are wrong, where it is about fields."""
+
+    code: ErrorCode
+    message: str
+    request_id: str
+    details: list[ErrorDetail] | None = None
+
+
+class ErrorResponse(_Response):
+    """What every answer over 399 holds."""
+
+    error: ErrorBody

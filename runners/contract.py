@@ -19,7 +19,7 @@ F32 = NDArray[np.float32]
 
 
 class State(StrEnum):
-    """Where a model is in its life (CONTRACT: `/health` → `models.*.state`)."""
+    """Where a model is in its life."""
 
     DISABLED = "disabled"  # assigned to the heavy service
     ABSENT = "absent"  # no weights in the model store

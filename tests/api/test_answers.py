@@ -44,8 +44,9 @@ def pose(boxes: list[list[float]], scores: list[float], keypoints: NDArray[np.fl
     return {"boxes": np.array(boxes, np.float32), "scores": np.array(scores, np.float32), "keypoints": joints}
 
 
-def poses(asked: Picture, *results: PoseResult, **options: float) -> PoseResponse:
-    answer = prepare("pose_estimator", asked, Options(**options), MODELS, {}).answer(results)
+def poses(asked: Picture, *results: PoseResult, min_keypoint_confidence: float | None = None) -> PoseResponse:
+    options = Options(min_keypoint_confidence=min_keypoint_confidence)
+    answer = prepare("pose_estimator", asked, options, MODELS, {}).answer(results)
     assert isinstance(answer, PoseResponse)
     return answer
 

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from tests.serving import fake
+from tests.serving.document import Document
 from tests.serving.server import Server, configuration, serving
 
 
@@ -18,8 +19,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def client(server: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=30) as open_client:
+def document(server: Server) -> Document:
+    """The OpenAPI document as it is served."""
+    return Document.of(server.url)
+
+
+@pytest.fixture(scope="session")
+def client(server: Server, document: Document) -> Iterator[httpx.Client]:
+    """Whatever it is answered has to be in the OpenAPI document."""
+    with checking_client(server, document) as open_client:
         yield open_client
 
 
@@ -60,7 +68,18 @@ def limited(limited_folder: Path) -> Iterator[Server]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def limited_document(limited: Server) -> Document:
+    return Document.of(limited.url)
+
+
 @pytest.fixture
-def limited_client(limited: Server) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=limited.url, timeout=30) as open_client:
+def limited_client(limited: Server, limited_document: Document) -> Iterator[httpx.Client]:
+    """As `client`."""
+    with checking_client(limited, limited_document) as open_client:
         yield open_client
+
+
+def checking_client(server: Server, document: Document) -> httpx.Client:
+    hooks = {"response": [document.check_response]}
+    return httpx.Client(base_url=server.url, timeout=30, event_hooks=hooks)

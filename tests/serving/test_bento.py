@@ -23,6 +23,7 @@ PACKED = {
     "configuration.yaml",
     "models",
     "profiling.py",
+    "pyproject.toml",
     "runners",
     "service.py",
     "settings.py",

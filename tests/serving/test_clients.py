@@ -1,38 +1,224 @@
-"""BentoML's own Python clients, as its users expect them to work."""
+"""Every client that exists asks the service: libraries, programs, generated code, and BentoML's own client."""
 
 from __future__ import annotations
 
-import bentoml
-import pytest
+import base64
+import importlib
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
 
+import bentoml
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.clients.ways import BOX, BOX_TEXT, WAYS, Picture, Way
 from tests.serving.fake import colour_of
-from tests.serving.pictures import base64_of, plain
+from tests.serving.pictures import ROUTES, base64_of, encoded, plain
 from tests.serving.server import Server
 
 pytestmark = pytest.mark.serve
 
-IMAGE = base64_of(plain((10, 200, 30)))
+LEFT = (10, 200, 30)  # what is in BOX
 
 
-def test_the_synchronous_client_has_the_routes_as_methods(server: Server) -> None:
+def halves() -> bytes:
+    """64×48: the left half of one colour, noise at the right, so that a file has several kilobytes."""
+    image = Image.effect_noise((64, 48), 120).convert("RGB")
+    image.paste(LEFT, (0, 0, 32, 48))
+    return encoded(image)
+
+
+@pytest.fixture(scope="module")
+def picture(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Picture:
+    folder = tmp_path_factory.mktemp("picture")
+    path, text = folder / "halves.png", folder / "halves.txt"
+    path.write_bytes(halves())
+    text.write_text(base64_of(path.read_bytes()), encoding="ascii")
+    return Picture(f"{server.url}/person-reid", path, text)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: f"{way.client}: {way.name}")
+def test_an_image_and_its_box_arrive(picture: Picture, way: Way) -> None:
+    way.skip_without()
+    answer = json.loads(way.ask(picture))
+    assert "error" not in answer, answer
+    assert colour_of(answer["embedding"]) == LEFT
+
+
+# ── BentoML's own client ──
+
+METHODS = tuple(route.removeprefix("/").replace("-", "_") for route in ROUTES)
+
+
+@pytest.fixture(scope="module")
+def bento(server: Server) -> Iterator[bentoml.SyncHTTPClient]:
     with bentoml.SyncHTTPClient(server.url) as client:
-        assert client.is_ready()
-        assert colour_of(client.person_reid(image_base64=IMAGE)["embedding"]) == (10, 200, 30)
-        assert client.pose_analyze(image=IMAGE, bbox=[0, 0, 30, 30], min_confidence=0.1)["num_people"] == 1
-        assert client.threat_detect(image_base64=IMAGE)["is_threat"] is True
-        assert client.pet_classify(image_base64=IMAGE)["pet_type"] == "cat"
-        assert client.depth_estimate(image_base64=IMAGE)["max_depth"] == 0
+        yield client
 
 
-async def test_the_asynchronous_client_has_the_routes_as_methods(server: Server) -> None:
+@pytest.mark.parametrize(
+    "image",
+    [
+        lambda picture: {"image_base64": picture.base64},
+        lambda picture: {"image_base64": f"data:image/png;base64,{picture.base64}"},
+        lambda picture: {"image": picture.path},
+        lambda picture: {"image": str(picture.path)},
+        lambda picture: {"image": Image.open(picture.path)},
+    ],
+    ids=["base64", "data URL", "Path", "str", "Pillow"],
+)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"bbox": list(BOX)},
+        {"bbox": BOX},
+        {"bbox": {"x": 0, "y": 0, "width": 30, "height": 48}, "min_confidence": 0.5},
+        {"bbox": BOX_TEXT, "min_confidence": None},
+    ],
+    ids=["list", "tuple", "dict", "text"],
+)
+def test_bentomls_client_sends_images_and_options(
+    bento: bentoml.SyncHTTPClient, picture: Picture, image: Callable[[Picture], dict[str, Any]], options: dict[str, Any]
+) -> None:
+    assert colour_of(bento.person_reid(**image(picture), **options)["embedding"]) == LEFT
+    assert colour_of(bento.call("person_reid", **image(picture), **options)["embedding"]) == LEFT
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_bentomls_client_has_every_route_as_a_method(
+    bento: bentoml.SyncHTTPClient, picture: Picture, method: str
+) -> None:
+    for request in ({"image": picture.path}, {"image_base64": picture.base64}, {"image": picture.path, "bbox": None}):
+        assert getattr(bento, method)(**request)["inference_time_ms"] > 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_bentomls_asynchronous_client_has_every_route_as_a_method(
+    server: Server, picture: Picture, method: str
+) -> None:
     async with bentoml.AsyncHTTPClient(server.url) as client:
         assert await client.is_ready()
-        assert colour_of((await client.person_reid(image_base64=IMAGE))["embedding"]) == (10, 200, 30)
-        assert (await client.depth_estimate(image=IMAGE, bbox=[0, 0, 9, 9]))["mean_depth"] == 0
+        for request in (
+            {"image": picture.path, "bbox": BOX},
+            {"image": Image.open(picture.path)},
+            {"image_base64": picture.base64, "bbox": list(BOX)},
+            {"image_base64": picture.base64, "bbox": None},
+        ):
+            assert (await getattr(client, method)(**request))["inference_time_ms"] > 0
+        answer = await client.person_reid(image=picture.path, bbox=BOX)
+        assert colour_of(answer["embedding"]) == LEFT
 
 
-def test_a_mistake_is_raised_with_its_status(server: Server) -> None:
-    with bentoml.SyncHTTPClient(server.url) as client, pytest.raises(bentoml.exceptions.BentoMLException) as caught:
-        client.person_reid(image_base64="not base64!")
+def test_bentomls_client_raises_a_mistake_with_its_status(bento: bentoml.SyncHTTPClient) -> None:
+    with pytest.raises(bentoml.exceptions.BentoMLException) as caught:
+        bento.person_reid(image_base64="not base64!")
     assert caught.value.error_code == 400
     assert "invalid_base64" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("request_", "error"),
+    [
+        ({"image": b"bytes"}, AssertionError),  # it takes files that are typing.BinaryIO only, and none is
+        ({"image": io.BytesIO(b"bytes")}, AssertionError),
+        ({"image": plain(LEFT)}, AttributeError),  # it sends the file that a picture was opened from
+        ({"image": base64_of(plain(LEFT))}, OSError),  # a path
+        ({"image_base64": "AA==", "bbox": np.array(BOX)}, TypeError),  # .tolist() helps
+    ],
+    ids=["bytes", "open file", "Pillow, in memory", "base64 as image", "array"],
+)
+def test_what_bentomls_client_refuses_itself(
+    bento: bentoml.SyncHTTPClient, request_: dict[str, Any], error: type[Exception]
+) -> None:
+    """Where this fails BentoML has learnt something: say so in the README."""
+    with pytest.raises(error):
+        bento.person_reid(**request_)
+
+
+def test_what_bentomls_client_refuses_can_be_sent_as_base64(bento: bentoml.SyncHTTPClient) -> None:
+    buffer = io.BytesIO()
+    plain(LEFT).save(buffer, "PNG")
+    text = base64.b64encode(buffer.getvalue()).decode()
+    answer = bento.person_reid(image_base64=text, bbox=np.array(BOX).tolist())
+    assert colour_of(answer["embedding"]) == LEFT
+
+
+# ── a client generated from the document ──
+
+
+@pytest.fixture(scope="module")
+def generated(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The name of the package that openapi-python-client has made."""
+    pytest.importorskip("openapi_python_client")
+    folder = tmp_path_factory.mktemp("generated")
+    (folder / "openapi.json").write_bytes(httpx.get(f"{server.url}/openapi.json").content)
+    (folder / "config.yaml").write_text("post_hooks: []", encoding="utf-8")
+    options = [
+        "--path",
+        "openapi.json",
+        "--config",
+        "config.yaml",
+        "--meta",
+        "none",
+        "--output-path",
+        "generated_client",
+    ]
+    command = [sys.executable, "-m", "openapi_python_client", "generate", *options]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    complaints = [line for line in done.stdout.splitlines() if line.startswith(("ERROR", "Unsupported", "WARNING"))]
+    assert all("image/" in line or "parsing POST" in line for line in complaints), complaints
+    sys.path.insert(0, str(folder))
+    yield "generated_client"
+    sys.path.remove(str(folder))
+    for name in [name for name in sys.modules if name.split(".")[0] == "generated_client"]:
+        del sys.modules[name]
+
+
+def _bodies(models: ModuleType, types: ModuleType, picture: Picture) -> dict[str, Any]:
+    """Every body that the generated client knows; None is where a query takes the box."""
+    file = types.File(io.BytesIO(picture.data), "camera.png", "image/png")
+    box = models.BoxBySize(x=0, y=0, width=30, height=48)
+    return {
+        "image_base64": models.ImageInputByImageBase64(image_base64=picture.base64, bbox=list(BOX)),
+        "image": models.ImageInputByImage(image=picture.base64, bbox=box, min_confidence=0.5),
+        "unset": models.ImageInputByImage(image=picture.base64, bbox=list(BOX), min_confidence=None),
+        "file": models.ImageInputFile(image=file, bbox=BOX_TEXT, min_confidence=0.5),
+        "form": models.ImageInputText(image_base64=picture.base64, bbox=BOX_TEXT),
+        "raw": types.File(io.BytesIO(picture.data)),
+    }
+
+
+@pytest.mark.parametrize("body", ["image_base64", "image", "unset", "file", "form", "raw"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_generated_client_calls_every_route(
+    server: Server, picture: Picture, generated: str, method: str, body: str
+) -> None:
+    route = importlib.import_module(f"{generated}.api.analysis.{method}")
+    models, types = (importlib.import_module(f"{generated}.{name}") for name in ("models", "types"))
+    options = {"bbox": BOX_TEXT} if body == "raw" else {}
+    with importlib.import_module(generated).Client(server.url, raise_on_unexpected_status=True) as client:
+        answer = route.sync(client=client, body=_bodies(models, types, picture)[body], **options)
+    assert not isinstance(answer, models.ErrorResponse), answer
+    assert answer.inference_time_ms > 0
+    if method == "person_reid":
+        assert colour_of(answer.embedding) == LEFT
+
+
+def test_a_generated_client_reads_errors_and_health(server: Server, generated: str) -> None:
+    models = importlib.import_module(f"{generated}.models")
+    route = importlib.import_module(f"{generated}.api.analysis.person_reid")
+    health = importlib.import_module(f"{generated}.api.state.health")
+    with importlib.import_module(generated).Client(server.url) as client:
+        unreadable = route.sync(client=client, body=models.ImageInputByImage(image="AA==")).error
+        assert unreadable.code is models.ErrorBodyCode.INVALID_IMAGE
+        wrong = route.sync(client=client, body=models.ImageInputByImage(image="AA==", min_confidence=7)).error
+        assert [detail.field for detail in wrong.details] == ["min_confidence"]
+        assert health.sync(client=client).models["person_reid"].state is models.State.READY

@@ -1,0 +1,86 @@
+"""How the fields of a request's model stand in each kind of body and in the query string, for the OpenAPI document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from api.json_schemas import Schema, reference, without_null
+from vision.decoding import FORMATS
+
+_JSON_TYPE: Final = "application/json"
+_FORM_TYPE: Final = "multipart/form-data"
+_URLENCODED_TYPE: Final = "application/x-www-form-urlencoded"
+# Of the image itself. The bytes decide which of the formats it is, whatever the type says.
+_FILE_TYPES: Final = (*(f"image/{name.lower()}" for name in FORMATS), "application/octet-stream")
+_IMAGE_KEYS: Final = ("image_base64", "image")  # exactly one of them is sent
+_FILE: Final[Schema] = {"type": "string", "format": "binary"}
+_NUMBER: Final = r"-?[0-9]+(\.[0-9]+)?"
+
+
+def image_body(name: str) -> Schema:
+    """The request body of a model with an image: every content type with its schema, from `image_schemas`."""
+    encoding = {"image": {"contentType": ", ".join(_FILE_TYPES)}}
+    content = {
+        _JSON_TYPE: {"schema": reference(name)},
+        _FORM_TYPE: {"schema": reference(f"{name}File"), "encoding": encoding},
+        _URLENCODED_TYPE: {"schema": reference(f"{name}Text")},
+        **{kind: {"schema": _FILE} for kind in _FILE_TYPES},
+    }
+    return {"required": True, "content": content}
+
+
+def image_schemas(name: str, model: Schema) -> dict[str, Schema]:
+    """The schemas of the bodies that have fields, by name.
+
+    JSON has its image under either key. Each key has a schema of its own: generators make a class of each.
+    """
+    fields, options = model["properties"], _options(model)
+    texts = {option: _as_text(schema) for option, schema in options.items()}
+    needed = [option for option in model.get("required", ()) if option in options]
+
+    def body(key: str, image: Schema, others: Mapping[str, Schema]) -> Schema:
+        return {"type": "object", "required": [key, *needed], "properties": {key: image, **others}}
+
+    either = {f"{name}By{_camel_case(key)}": body(key, without_null(fields[key]), options) for key in _IMAGE_KEYS}
+    return either | {
+        name: {"oneOf": [reference(variant) for variant in either]},
+        f"{name}File": body("image", _FILE | {"description": "an encoded image"}, texts),
+        f"{name}Text": body("image_base64", without_null(fields["image_base64"]), texts),
+    }
+
+
+def query_parameters(model: Schema) -> list[Schema]:
+    """The fields as parameters of the query string. None is needed where they may stand in an image's body, too."""
+    options = _options(model)
+    needed = model.get("required", ()) if options == model["properties"] else ()
+    return [_query_parameter(name, _as_text(schema), name in needed) for name, schema in options.items()]
+
+
+def _query_parameter(name: str, schema: Schema, required: bool) -> Schema:
+    plain = {key: value for key, value in schema.items() if key != "description"}
+    described = {"name": name, "in": "query", "required": required, "schema": plain}
+    return described | {key: schema[key] for key in ("description",) if key in schema}
+
+
+def _options(model: Schema) -> dict[str, Schema]:
+    return {name: schema for name, schema in model["properties"].items() if name not in _IMAGE_KEYS}
+
+
+def _as_text(schema: Schema) -> Schema:
+    """An option in a form or a query. A list of numbers, its first form, is a text with commas between them."""
+    schema = without_null(schema)
+    if "anyOf" not in schema:
+        return schema
+    further = schema["anyOf"][0]["minItems"] - 1
+    examples = [",".join(map(str, example)) for example in schema["examples"]]
+    return {
+        "type": "string",
+        "pattern": f"^{_NUMBER}(,{_NUMBER}){{{further}}}$",
+        "description": schema["description"],
+        "examples": examples,
+    }
+
+
+def _camel_case(key: str) -> str:
+    return "".join(word.capitalize() for word in key.split("_"))

@@ -1,0 +1,70 @@
+"""The OpenAPI document as it is served, and the service held against it."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from openapi_spec_validator import validate
+
+from tests.serving.document import Document
+from tests.serving.pictures import ROUTES, encoded, plain
+from tests.serving.server import ROOT, Server
+
+pytestmark = pytest.mark.serve
+
+
+def test_the_same_document_is_served_at_both_places(client: httpx.Client, document: Document) -> None:
+    for path in ("/openapi.json", "/docs.json"):
+        response = client.get(path)
+        assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
+        assert response.json() == document.content
+
+
+def test_the_document_is_valid_and_has_every_route(document: Document) -> None:
+    validate(document.content)
+    assert {"/health", "/livez", "/readyz", "/metrics", *ROUTES} <= set(document.content["paths"])
+    assert document.content["info"]["title"] == "ai-enrichment-light"
+    for path in ROUTES:
+        assert document.content["paths"][path]["post"]["summary"]
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_every_content_type_of_the_document_is_taken(client: httpx.Client, document: Document, route: str) -> None:
+    content = document.resolve(document.content["paths"][route]["post"]["requestBody"])["content"]
+    raw = [kind for kind, described in content.items() if "$ref" not in described["schema"]]
+    assert len(raw) == len(content) - 3  # JSON and two kinds of forms
+    for kind in raw:
+        form = kind.removeprefix("image/").upper() if kind.startswith("image/") else "PNG"
+        response = client.post(route, content=encoded(plain((1, 2, 3)), form), headers={"content-type": kind})
+        assert response.status_code == 200, (kind, response.text)
+
+
+def test_bentomls_client_still_gets_its_own_schema(client: httpx.Client) -> None:
+    routes = client.get("/schema.json").json()["routes"]
+    assert {route["route"] for route in routes} == set(ROUTES)
+    for route in routes:
+        assert route["input"]["properties"]["image"]["type"] == "file"
+        assert "required" not in route["input"]
+
+
+def test_schemathesis_finds_no_fault(server: Server, tmp_path: Path) -> None:
+    configuration = str(ROOT / "tests" / "clients" / "schemathesis.toml")
+    command = ["schemathesis.cli", "--config-file", configuration, "run", f"{server.url}/openapi.json"]
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
+    generated = re.search(r"(\d+) generated, \1 passed", done.stdout)
+    assert generated is not None, done.stdout[-2000:]
+    assert int(generated[1]) > 500
