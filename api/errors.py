@@ -12,6 +12,7 @@ from starlette.responses import Response
 ErrorCode = Literal[
     "invalid_json",
     "invalid_base64",
+    "invalid_encoding",
     "invalid_image",
     "not_found",
     "method_not_allowed",
@@ -32,6 +33,7 @@ STATUS: Final[Mapping[ErrorCode, int]] = MappingProxyType(
     {
         "invalid_json": 400,
         "invalid_base64": 400,
+        "invalid_encoding": 400,
         "invalid_image": 400,
         "not_found": 404,
         "method_not_allowed": 405,
@@ -92,3 +94,31 @@ def internal_error() -> ApiError:
 def invalid_field(field: str, message: str) -> ApiError:
     """A 422 about one field."""
     return ApiError("invalid_request", f"{field}: {message}", [{"field": field, "message": message}])
+
+
+def printable(text: str, length: int = 60) -> str:
+    """A header's value or a field's name as a message may hold it: cut, and without control characters."""
+    shown = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[:length])
+    return shown if len(text) <= length else f"{shown}…"
+
+
+def describe(value: object) -> str:
+    """What a caller sent, for a message: numbers as they are, of anything else the kind and the size only."""
+    match value:
+        case None | True | False:
+            return json.dumps(value)
+        case int() | float():
+            # An integer may be too large for a float; NaN is no number's equal, not even its own.
+            return f"{value:.10g}" if abs(value) < 1e9 or value != value else "a number of over 9 digits"
+        case str():
+            return f"a text of length {len(value)}"
+        case bytes():
+            return f"a file of {len(value)} bytes"
+        case Mapping():
+            return f"an object of size {len(value)}"
+        case Sequence() if 0 < len(value) <= 8 and all(isinstance(item, int | float) for item in value):
+            return f"[{', '.join(map(describe, value))}]"
+        case Sequence():
+            return f"a list of length {len(value)}"
+        case _:
+            raise TypeError(f"no JSON value: {type(value)}")

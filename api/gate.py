@@ -13,15 +13,15 @@ from typing import Final
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.body import max_body_bytes
+from api.coding import check_encoding
 from api.errors import ERROR_HEADER, ApiError, ErrorCode, internal_error
+from api.media import is_accepted, unsupported_type
 from api.metrics import REQUESTS
-from api.request import is_accepted, media_type
 from settings import Limits
 
 logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
 
-# Base64 makes four bytes out of three; the options, form boundaries and line breaks have room in a tenth.
-_ENCODING_OVERHEAD: Final = 4 / 3 * 1.1
 _REQUEST_ID: Final = re.compile(r"[\w.:-]{1,128}")
 # What the framework itself answers, by status; its bodies are plain text or lists.
 _FRAMEWORK_ERRORS: Final[Mapping[int, tuple[ErrorCode, str]]] = {
@@ -50,7 +50,7 @@ class Gate:
         self._routes = routes
         self._untouched = untouched
         self._limits = limits
-        self._max_body = int(limits.max_image_bytes * _ENCODING_OVERHEAD)
+        self._max_body = max_body_bytes(limits.max_image_bytes)
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -84,7 +84,8 @@ class Gate:
         headers = Headers(scope=scope)
         content_type = headers.get("content-type", "")
         if not is_accepted(content_type):
-            raise ApiError("unsupported_media_type", f"the content type {media_type(content_type)} is not accepted")
+            raise unsupported_type(content_type)
+        check_encoding(",".join(headers.getlist("content-encoding")))
         declared = headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > self._max_body:
             raise self._too_large()

@@ -44,8 +44,12 @@ class ImageInput(bentoml.IODescriptor):
     async def from_http_request(cls, request: Request, serde: object) -> ImageInput:  # noqa: ARG003
         """Take the body unread: BentoML's own reading knows neither raw images nor our errors."""
         instance: ImageInput = cls.model_construct()
-        content_type = request.headers.get("content-type", "")
-        instance._received = Received(content_type, await request.body(), dict(request.query_params))
+        instance._received = Received(
+            content_type=request.headers.get("content-type", ""),
+            body=await request.body(),
+            query={name: request.query_params.getlist(name) for name in request.query_params},
+            encoding=",".join(request.headers.getlist("content-encoding")),
+        )
         return instance
 
 

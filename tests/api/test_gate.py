@@ -101,11 +101,29 @@ async def test_each_request_has_an_id_of_its_own() -> None:
     assert answers[0].text != answers[1].text
 
 
-@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "image/svg+xml"])
+@pytest.mark.parametrize("content_type", ["text/plain", "text/csv; header=present", "image/svg+xml"])
 async def test_a_content_type_outside_the_list_is_refused(content_type: str) -> None:
     response = await ask(gate_of(), headers={"content-type": content_type}, content=b"x")
     assert response.status_code == 415
-    assert error_of(response)["code"] == "unsupported_media_type"
+    error = error_of(response)
+    assert error["code"] == "unsupported_media_type"
+    kind = content_type.split(";")[0]
+    assert error["message"].startswith(f"the content type {kind} is not accepted; send application/json, multipart")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "deflate", "identity", ""])
+async def test_a_content_encoding_of_the_list_goes_through_unread(encoding: str) -> None:
+    response = await ask(gate_of(), headers={**PNG, "content-encoding": encoding}, content=b"xyz")
+    assert response.status_code == 200
+    assert response.text.startswith("3 ")
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip"])
+async def test_a_content_encoding_outside_the_list_is_refused(encoding: str) -> None:
+    response = await ask(gate_of(), headers={**PNG, "content-encoding": encoding}, content=b"x")
+    assert response.status_code == 415
+    message = f"the content encoding {encoding} is not accepted; send gzip, deflate or none"
+    assert error_of(response)["message"] == message
 
 
 async def test_a_body_that_is_announced_too_large_is_not_read() -> None:
