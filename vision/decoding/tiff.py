@@ -251,7 +251,7 @@ def _segments(tags: Directory, coding: Coding, size: tuple[int, int], file_size:
     counts = tags.integers(_TILE_COUNTS if tiled else _STRIP_COUNTS)
     if not counts and number == 1 == len(offsets):
         counts = (file_size - offsets[0],)  # early writers left it out: up to the end
-    if min(len(offsets), len(counts)) < number:
+    if min(len(offsets), len(counts)) < number or 0 in offsets[:number]:
         raise DamagedImage("the TIFF is damaged: strips or tiles of its picture are missing")
     if any(offset + count > file_size for offset, count in zip(offsets[:number], counts, strict=False)):
         raise DamagedImage("the TIFF is truncated: a part of its pixels lies behind the end of the file")
