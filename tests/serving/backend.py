@@ -84,9 +84,9 @@ class Backend:
     tries: int = 0
     last: httpx.Response = field(init=False)
 
-    def ask(self, route: str, image: Image.Image | bytes, **more: Any) -> httpx.Response:
-        """Ask about an image as it is. A 4xx is final, a 5xx is tried again."""
-        payload = {"image": _base64(image), "detection_id": 4711, "camera_id": "front_door", **more}
+    def ask(self, route: str, picture: Image.Image | bytes, /, **more: Any) -> httpx.Response:
+        """Ask about a picture as it is. A 4xx is final, a 5xx is tried again."""
+        payload = {"image": _base64(picture), "detection_id": 4711, "camera_id": "front_door"} | more
         headers = {"X-Correlation-ID": self.correlation_id, "traceparent": self.traceparent}
         for self.tries in range(1, TRIES + 1):
             self.last = httpx.post(self.url + route, json=payload, headers=headers, timeout=30)
