@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
@@ -17,35 +17,60 @@ from typing import Any, Final, TypeVar, cast
 
 import bentoml
 from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 import runners
-from api import answers, health, metrics, openapi
+from api import answers, health, management, metrics, openapi
 from api.budget import PixelBudget
 from api.errors import ApiError, ErrorCode, internal_error, invalid_field
 from api.gate import Gate, request_id
 from api.heap import keep_freed
 from api.link import RunnerLink
 from api.page import INDEX
+from api.paths import OneSpelling
+from api.probes import Probes
+from api.protocol import Protocol
 from api.request import ImageRequest, Received, parse
-from api.schemas import Answer, DepthResponse, ImageInput, PetResponse, PoseResponse, ReidResponse, ThreatResponse
+from api.schemas import (
+    Answer,
+    DepthResponse,
+    DistanceInput,
+    DistanceResponse,
+    ImageInput,
+    PetResponse,
+    PoseResponse,
+    ReidResponse,
+    ThreatResponse,
+)
 from api.tracing import Spans, bentoml_settings
 from models.at_start import import_at_start
 from models.catalogue import CATALOGUE, ModelName
 from profiling import Profiler
-from runners import engines
+from runners import bentoml_cures, engines
 from runners.contract import Item, Timing
 from runners.engines.errors import EngineError
 from runners.runner import pinned_versions
 from settings import SERVICE_NAME, get_settings
-from vision import image as images
+from vision import decoding as images
 
 logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
 
 SETTINGS: Final = get_settings()
 RUNNERS: Final = runners.compose(SETTINGS)
+bentoml_cures.serve_api(
+    OneSpelling,
+    http=partial(Protocol, patience_s=SETTINGS.limits.request_timeout_s),
+    ws="none",
+    timeout_keep_alive=SETTINGS.server.keep_alive_s,
+)
+
+DISTANCE_ROUTE: Final = "/object-distance"
+IMAGE_LIMITS: Final = images.Limits(SETTINGS.limits.max_pixels, SETTINGS.limits.max_jpeg_scan_pixels)
+
+ROUTES: Final = frozenset({DISTANCE_ROUTE, *(spec.route for spec in CATALOGUE.values())})
 
 T = TypeVar("T")
 
@@ -70,6 +95,11 @@ async def _index(_: Request) -> Response:
     return FileResponse(INDEX)
 
 
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)
+    return error.response(request_id())
+
+
 async def _openapi(_: Request) -> Response:
     return Response(_document(), media_type="application/json")
 
@@ -83,20 +113,32 @@ def _document() -> bytes:
 _PAGES: Final = Starlette(
     routes=[
         Route("/health", _health),
+        *management.routes(),
         Route("/", _index),
         Route("/openapi.json", _openapi),
         Route("/docs.json", _openapi),  # BentoML's place for it
-    ]
+    ],
+    exception_handlers={ApiError: _refused},
 )
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A request that was read, its image up to the header. route: where it was asked."""
+
+    route: str
+    request: ImageRequest
+    file: images.PictureFile
+
+
+@dataclass(frozen=True)
 class Opened:
-    """A request's picture and item. decoded: when the picture was there, by time.perf_counter().
+    """A request's picture and items. decoded: when the picture was there, by time.perf_counter().
 
     untrained: whether the model that is to answer is a stand-in; kept, as its runner may be gone when it has answered.
     """
 
+    route: str
     picture: answers.Picture
     prepared: answers.Prepared
     decoded: float
@@ -143,7 +185,7 @@ class EnrichmentLight:
         self._pictures = ThreadPoolExecutor(SETTINGS.limits.decode_threads, thread_name_prefix="picture")
         self._budget = PixelBudget(int(SETTINGS.limits.max_decoded_megapixels * 1_000_000))
         _PAGES.state.service = self
-        metrics.begin()
+        metrics.begin(ROUTES)
 
     @bentoml.on_startup
     async def connect(self) -> None:
@@ -172,12 +214,22 @@ class EnrichmentLight:
             watch.cancel()
         self._pictures.shutdown(wait=False)
 
-    async def __is_ready__(self) -> bool:
-        return health.is_ready(self._runners)
+    def readiness(self) -> tuple[int, dict[str, Any]]:
+        """HTTP status and body of GET /readyz."""
+        return health.readiness(self._runners)
 
     def health(self) -> tuple[int, dict[str, Any]]:
         """HTTP status and body of GET /health."""
         return health.report(self._runners, time.monotonic() - self._started)
+
+    def model_management(self) -> management.Management:
+        """What the routes under /models know and may change now."""
+        return management.Management(
+            self._runners,
+            SETTINGS.preload,
+            enabled=SETTINGS.server.model_management,
+            uptime_seconds=time.monotonic() - self._started,
+        )
 
     @bentoml.api(route="/pose-analyze", input_spec=ImageInput, output_spec=PoseResponse)
     async def pose_analyze(self, request: ImageInput) -> Response:
@@ -204,10 +256,16 @@ class EnrichmentLight:
         """How near everything in the picture, or in a box of it, is within the scene."""
         return await self._respond("depth_estimator", request.received)
 
-    async def _respond(self, name: ModelName, received: Received) -> Response:
+    @bentoml.api(route=DISTANCE_ROUTE, input_spec=DistanceInput, output_spec=DistanceResponse)
+    async def object_distance(self, request: DistanceInput) -> Response:
+        """How far away the object in a box is: relative depth, and metres where the caller gives a calibration."""
+        return await self._respond("depth_estimator", request.received, DISTANCE_ROUTE)
+
+    async def _respond(self, name: ModelName, received: Received, route: str = "") -> Response:
+        """route: where it is another than the model's own."""
         self._spans.describe(model=name, request_id=request_id())
         try:
-            body = await self._answer(name, received)
+            body = await self._answer(name, received, route or CATALOGUE[name].route)
         except ApiError as error:
             return error.response(request_id())
         except Exception:  # BentoML would log it under an id of its own, which the caller does not have
@@ -215,23 +273,27 @@ class EnrichmentLight:
             return internal_error().response(request_id())
         return Response(body, media_type="application/json")
 
-    async def _answer(self, name: ModelName, received: Received) -> bytes:
+    async def _answer(self, name: ModelName, received: Received, route: str) -> bytes:
         self._check_assigned(name)
         # First of all: a client's mistake must never be a 5xx. On a thread: a header can be made to take long.
-        request, pixels = await self._in_thread(self._read, received)
+        asked = await self._in_thread(self._read, received, route)
         self._links[name].model(name)  # before the work of decoding: can it be answered at all?
-        async with self._budget.hold(pixels):
-            return await self._answer_picture(name, request)
+        async with self._budget.hold(asked.file.pixels):
+            return await self._answer_picture(name, asked)
 
-    async def _answer_picture(self, name: ModelName, request: ImageRequest) -> bytes:
-        opened = await self._in_thread(self._open, name, request)
-        result = await self._ask(name, opened.prepared.item)
-        answer, body = await self._in_thread(self._post, name, opened, result)
+    async def _answer_picture(self, name: ModelName, asked: Asked) -> bytes:
+        opened = await self._in_thread(self._open, name, asked)
+        results = await self._ask_all(name, opened.prepared.items)
+        answer, body = await self._in_thread(self._post, opened, results)
         if body is None:
             assert isinstance(answer, PetResponse)
             answer = await self._veto(answer, opened.picture)
-            body = await self._in_thread(self._encode, name, opened, answer)
+            body = await self._in_thread(self._encode, opened, answer)
         return body
+
+    async def _ask_all(self, name: ModelName, items: Sequence[Item]) -> Sequence[Any]:
+        """The results of all items, in their order. The first that fails ends the wait for the others."""
+        return await asyncio.gather(*(self._ask(name, item) for item in items))
 
     async def _ask(self, name: ModelName, item: Item) -> Any:
         sent = time.time_ns()
@@ -245,43 +307,44 @@ class EnrichmentLight:
 
     # What follows runs on threads.
 
-    def _read(self, received: Received) -> tuple[ImageRequest, int]:
-        """A request and the pixels of its image, by the header. Raises ApiError for whatever is wrong with either."""
+    def _read(self, received: Received, route: str) -> Asked:
+        """A request and its image, read up to the header. Raises ApiError for whatever is wrong with either."""
         with self._spans.step("read"):
-            request = parse(received, SETTINGS.limits.max_image_bytes)
+            request = parse(received, SETTINGS.limits.max_image_bytes, wants_distance=route == DISTANCE_ROUTE)
             with _image_errors():
-                return request, images.count_pixels(request.image, SETTINGS.limits.max_pixels)
+                return Asked(route, request, images.open_image(request.image, IMAGE_LIMITS))
 
-    def _open(self, name: ModelName, request: ImageRequest) -> Opened:
+    def _open(self, name: ModelName, asked: Asked) -> Opened:
         """The picture, and what the model is to be given. Raises ApiError for a damaged image or a box outside."""
+        request = asked.request
         with self._spans.step("decode"), _image_errors():
-            image = images.decode(request.image, SETTINGS.limits.max_pixels)
-            picture = answers.Picture.of(image, request.box)
+            picture = answers.Picture.of(asked.file.decode(), request.box)
         decoded = time.perf_counter()
         untrained = self._links[name].model(name)["untrained"]
-        return Opened(picture, self._prepare(name, picture, request.min_confidence), decoded, untrained)
+        options = answers.Options(request.min_confidence, request.min_keypoint_confidence, request.distance)
+        return Opened(asked.route, picture, self._prepare(name, picture, options), decoded, untrained)
 
-    def _prepare(self, name: ModelName, picture: answers.Picture, min_confidence: float | None) -> answers.Prepared:
+    def _prepare(self, name: ModelName, picture: answers.Picture, options: answers.Options) -> answers.Prepared:
         with self._spans.step("prepare"):
             model_input = self._links[name].model(name)["input"]
-            return answers.prepare(name, picture, min_confidence, SETTINGS.models, model_input)
+            return answers.prepare(name, picture, options, SETTINGS.models, model_input)
 
-    def _post(self, name: ModelName, opened: Opened, result: Any) -> tuple[Answer, bytes | None]:
+    def _post(self, opened: Opened, results: Sequence[Any]) -> tuple[Answer, bytes | None]:
         """The answer, encoded unless somebody else has to look at it first."""
         with self._spans.step("post"):
-            answer = opened.prepared.answer(result)
+            answer = opened.prepared.answer(results)
         if isinstance(answer, PetResponse) and answer.is_household_pet:
             return answer, None
-        return answer, self._encode(name, opened, answer)
+        return answer, self._encode(opened, answer)
 
-    def _encode(self, name: ModelName, opened: Opened, answer: Answer) -> bytes:
+    def _encode(self, opened: Opened, answer: Answer) -> bytes:
         with self._spans.step("encode"):
             elapsed = time.perf_counter() - opened.decoded
-            metrics.LATENCY.labels(endpoint=CATALOGUE[name].route).observe(elapsed)
+            metrics.LATENCY.labels(endpoint=opened.route).observe(elapsed)
             answer.inference_time_ms = round(elapsed * 1000, 2)
             if opened.untrained:
                 answer.untrained = True
-            return answer.model_dump_json(exclude_none=True).encode()
+            return answer.model_dump_json(exclude_unset=True).encode()  # a null that was found is part of the answer
 
     async def _veto(self, answer: PetResponse, picture: answers.Picture) -> PetResponse:
         """No household pet where a person is in the picture: a classifier of cats and dogs calls people dogs, too.
@@ -292,8 +355,9 @@ class EnrichmentLight:
         threshold = SETTINGS.models.pet_classifier.person_veto
         if threshold == 0 or statuses["pose_estimator"]["state"] not in health.LOADED:
             return answer
-        prepared = await self._in_thread(self._prepare, "pose_estimator", picture, threshold)
-        pose = prepared.answer(await self._ask("pose_estimator", prepared.item))
+        options = answers.Options(min_confidence=threshold)
+        prepared = await self._in_thread(self._prepare, "pose_estimator", picture, options)
+        pose = prepared.answer(await self._ask_all("pose_estimator", prepared.items))
         assert isinstance(pose, PoseResponse)
         answer.person_in_view = pose.num_people > 0
         answer.is_household_pet = not answer.person_in_view
@@ -325,9 +389,27 @@ def _image_errors() -> Iterator[None]:
         raise ApiError(_IMAGE_ERRORS[type(error)], str(error)) from None
 
 
-cast(Any, EnrichmentLight).add_asgi_middleware(  # the decorator made it a Service, which mypy can't see
+_service: Final = cast(Any, EnrichmentLight)  # the decorator made it a Service, which mypy can't see
+_UNTOUCHED: Final = ("/health", "/livez", "/readyz", "/healthz", "/metrics")
+if SETTINGS.server.cors_origins:  # the first of ours to see a request, so that refusals can be read from a page, too
+    _service.add_asgi_middleware(
+        CORSMiddleware,
+        allow_origins=SETTINGS.server.cors_origins,
+        allow_methods=("GET", "HEAD", "POST"),
+        allow_headers=("*",),
+        expose_headers=("X-Request-ID", "Retry-After"),
+    )
+_service.add_asgi_middleware(
     Gate,
-    routes=frozenset(spec.route for spec in CATALOGUE.values()),
-    untouched=frozenset({"/health", "/livez", "/readyz", "/healthz", "/metrics"}),
+    routes=ROUTES,
+    untouched=frozenset(_UNTOUCHED),
     limits=SETTINGS.limits,
+)
+_service.add_asgi_middleware(
+    Probes,
+    answers={
+        "/livez": lambda: (200, {"status": "alive"}),
+        "/healthz": lambda: (200, {"status": "alive"}),
+        "/readyz": lambda: _PAGES.state.service.readiness(),
+    },
 )

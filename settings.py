@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -31,6 +32,8 @@ Assignment = Literal["light", "heavy"]
 EngineChoice = Literal["auto", "openvino", "torch"]
 Precision = Literal["auto", "f32", "bf16", "f16"]
 Fraction = Field(ge=0.0, le=1.0)
+# As browsers send it in `Origin`: scheme, host and port, without a slash at its end.
+_ORIGIN: Final = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^\s/,]+")
 
 
 class SettingsError(ValueError):
@@ -44,6 +47,24 @@ class _Section(BaseModel):
 class Server(_Section):
     host: IPv4Address | IPv6Address
     port: int = Field(ge=1, le=65535)
+    model_management: bool
+    keep_alive_s: int = Field(ge=1)
+    cors_origins: tuple[str, ...]
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return _items(value) if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f'{origin!r} is not "*" or an origin like https://cameras.example:8443, without a path'
+                )
+        return value
 
 
 class Device(_Section):
@@ -76,6 +97,7 @@ class Tracing(_Section):
 class Limits(_Section):
     max_image_mib: float = Field(gt=0)
     max_megapixels: float = Field(gt=0)
+    max_jpeg_scan_megapixels: float = Field(gt=0)
     max_decoded_megapixels: float = Field(gt=0)
     max_in_flight: int = Field(
         ge=1, le=90
@@ -98,6 +120,10 @@ class Limits(_Section):
     @property
     def max_pixels(self) -> int:
         return int(self.max_megapixels * 1_000_000)
+
+    @property
+    def max_jpeg_scan_pixels(self) -> int:
+        return int(self.max_jpeg_scan_megapixels * 1_000_000)
 
 
 class ModelSettings(_Section):
@@ -157,13 +183,16 @@ class Settings(_Section):
     @field_validator("preload", "int8", mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        if isinstance(value, str) and value not in {"auto", "none"}:
-            return [name.strip() for name in value.split(",") if name.strip()]
-        return value
+        return _items(value) if isinstance(value, str) and value not in {"auto", "none"} else value
 
     def assigned(self) -> tuple[ModelName, ...]:
         """The models that this service is to serve, in the catalogue's order."""
         return tuple(name for name in CATALOGUE if self.models[name].assignment == "light")
+
+
+def _items(text: str) -> list[str]:
+    """The items of a comma-separated list."""
+    return [item.strip() for item in text.split(",") if item.strip()]
 
 
 # Where a complaint of pydantic names one end of what is allowed only.
@@ -176,6 +205,8 @@ _ALLOWED: Final[Mapping[tuple[str, ...], str]] = {
 ENVIRONMENT: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("HOST", ("server", "host")),
     ("PORT", ("server", "port")),
+    ("ENRICHMENT_MODEL_MANAGEMENT", ("server", "model_management")),
+    ("ENRICHMENT_CORS_ORIGINS", ("server", "cors_origins")),
     ("ENRICHMENT_PRELOAD_MODELS", ("preload",)),
     ("ENRICHMENT_LIGHT_PRELOAD_MODELS", ("preload",)),
     ("ENRICHMENT_IMPORT_AT_START", ("import_at_start",)),

@@ -1,22 +1,25 @@
 """What each route sends to its model, and what it makes of the result: original pixels, meaning, response model.
 
-Each function takes a picture and gives the runner's item together with the way from its result to the response.
+Each function takes a picture and gives the runner's items together with the way from their results to the response.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import numpy as np
 import pybase64
 from numpy.typing import NDArray
 
+from api.distance import DistanceOptions, measure
 from api.schemas import (
     Answer,
     BoundingBox,
     DepthResponse,
+    DistanceResponse,
     Keypoint,
     Person,
     PetResponse,
@@ -30,10 +33,13 @@ from runners import depth_estimator, person_reid, pet_classifier, pose_estimator
 from runners.contract import F32, DepthResult, Item, PetResult, PoseResult, ReidResult, ThreatResult
 from settings import Models
 from vision import depth_map
+from vision.boxes import distinct
 from vision.image import RGB, Box, Letterbox, crop
 from vision.posture import KEYPOINT_NAMES, assess
+from vision.views import View, has_centre, is_foreign, means_whole, share_inside, views
 
-# Below it a joint is not listed: the network gives all 17 of each person, hidden ones with a low confidence.
+# Below it a joint is not listed: the network gives all 17 of each person, hidden ones with a low confidence. Postures
+# are judged by joints of this confidence, whatever a caller wants to see listed.
 VISIBLE: Final = 0.5
 
 Severity = Literal["critical", "high", "medium"]
@@ -44,46 +50,73 @@ _SEVERITIES: Final[tuple[tuple[Severity, tuple[str, ...]], ...]] = (
 )
 
 
+# The least share of a detection's box that lies in the box asked for. A person beside it is somebody else; of a weapon
+# the hand that holds it may be all that the box has.
+_LEAST_SHARE: Final[Mapping[ModelName, float]] = MappingProxyType({"pose_estimator": 0.5, "threat_detector": 0.25})
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a caller may choose beside the picture; None is the configuration's value or the documented default."""
+
+    min_confidence: float | None = None
+    min_keypoint_confidence: float | None = None
+    distance: DistanceOptions | None = None  # of /object-distance alone
+
+
 @dataclass(frozen=True)
 class Picture:
-    """The upright image as sent, and the part of it that was asked for. corner: of that part, in the image's pixels."""
+    """The upright image as sent, and the part of it that was asked for.
+
+    part: a view into `whole`. corner: x, y of the part in the image's pixels. box: as asked, None for the whole image.
+    is_crop: the caller's box says that the image was cut out of a larger frame.
+    """
 
     whole: RGB
     part: RGB
     corner: tuple[int, int]
+    box: Box | None
+    is_crop: bool
 
     @classmethod
     def of(cls, image: RGB, box: Box | None) -> Picture:
         """Raises vision.image.BoxOutside."""
-        part, corner = (image, (0, 0)) if box is None else crop(image, box)
-        return cls(image, part, corner)
+        height, width = image.shape[:2]
+        if box is None or means_whole(box, width, height):
+            return cls(image, image, (0, 0), None, box is not None and is_foreign(box))
+        part, corner = crop(image, box)
+        return cls(image, part, corner, box, is_crop=False)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The item for the runner and the function from the runner's result to the response."""
+    """The items for the runner, and the function from their results, in their order, to the response."""
 
-    item: Item
-    answer: Callable[[Any], Answer]
+    items: Sequence[Item]
+    answer: Callable[[Sequence[Any]], Answer]
 
 
-def prepare(
-    name: ModelName, picture: Picture, min_confidence: float | None, settings: Models, model_input: Any
-) -> Prepared:
-    """Make the model's item out of a picture. model_input: the model card's `input` (runners.contract.ModelStatus)."""
+def prepare(name: ModelName, picture: Picture, options: Options, settings: Models, model_input: Any) -> Prepared:
+    """Make the model's items out of a picture. model_input: the model card's `input` (runners.contract.ModelStatus)."""
     match name:
         case "pose_estimator":
-            return _pose(picture, min_confidence)
+            return _pose(picture, options, settings.pose_estimator.iou_threshold)
         case "threat_detector":
-            return _threat(picture, min_confidence)
+            return _threat(picture, options, settings.threat_detector.iou_threshold)
         case "person_reid":
-            return Prepared({"image": person_reid.prepare(picture.part)}, _reid)
+            return _single(person_reid.prepare(picture.part), _reid)
         case "pet_classifier":
-            item: Item = {"image": pet_classifier.prepare(picture.part, model_input)}
-            return Prepared(item, lambda result: _pet(result, settings.pet_classifier.min_confidence))
+            image = pet_classifier.prepare(picture.part, model_input)
+            return _single(image, lambda result: _pet(result, settings.pet_classifier.min_confidence))
         case "depth_estimator":
-            item = {"image": depth_estimator.prepare(picture.whole, settings.depth_estimator.input_size)}
-            return Prepared(item, lambda result: _depth(result, picture))
+            image = depth_estimator.prepare(picture.whole, settings.depth_estimator.input_size)
+            if (distance := options.distance) is not None:
+                return _single(image, lambda result: _distance(result, picture, distance))
+            return _single(image, lambda result: _depth(result, picture))
+
+
+def _single(image: NDArray[np.uint8], answer: Callable[[Any], Answer]) -> Prepared:
+    return Prepared([{"image": image}], lambda results: answer(results[0]))
 
 
 def severity(label: str) -> Severity:
@@ -92,21 +125,59 @@ def severity(label: str) -> Severity:
     return next((level for level, parts in _SEVERITIES if any(part in name for part in parts)), "medium")
 
 
-def persons(result: PoseResult, fitted: Letterbox, picture: Picture) -> list[Person]:
-    """Everybody found, in the image's pixels; the most prominent (score × box area) first."""
-    boxes = _to_image(result["boxes"].reshape(-1, 2, 2), fitted, picture).reshape(-1, 4)
-    keypoints = result["keypoints"].copy()
-    keypoints[..., :2] = _to_image(keypoints[..., :2], fitted, picture)
+@dataclass(frozen=True)
+class Look:
+    """A view of a picture as a detector's input, and the way back."""
+
+    view: View
+    fitted: Letterbox
+    picture: Picture
+
+    def to_image(self, points: F32) -> F32:
+        """Points (..., 2) of the network's input in the image's pixels, kept inside the image."""
+        height, width = self.picture.whole.shape[:2]
+        points = self.fitted.to_image(points) + np.array(self.view.corner, dtype=np.float32)
+        return np.clip(points, 0, np.array([width, height], dtype=np.float32))
+
+    def counts(self, boxes: F32, least_share: float) -> NDArray[np.bool_]:
+        """Which (n,) of the image's boxes (n, 4) belong to this view, and lie in the box asked for by `least_share`."""
+        counted = has_centre(boxes, self.view.core)
+        if self.picture.box is not None:
+            counted &= share_inside(boxes, self.picture.box) >= least_share
+        return counted
+
+
+def persons(
+    results: Sequence[PoseResult], looks: Sequence[Look], iou_threshold: float, visible: float = VISIBLE
+) -> list[Person]:
+    """Everybody found, in the image's pixels; the most prominent (score × box area) first.
+
+    visible: confidence from which a joint is listed.
+    """
+    found = [_persons_of(result, look) for result, look in zip(results, looks, strict=True)]
+    boxes, scores, keypoints = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+    if len(looks) > 1:
+        kept = distinct(boxes, scores, np.zeros(len(boxes), np.int64), iou_threshold)
+        boxes, scores, keypoints = boxes[kept], scores[kept], keypoints[kept]
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    order = np.argsort(-result["scores"] * areas, kind="stable")
-    return [_person(boxes[index], float(result["scores"][index]), keypoints[index]) for index in order]
+    order = np.argsort(-scores * areas, kind="stable")
+    return [_person(boxes[index], float(scores[index]), keypoints[index], visible) for index in order]
 
 
-def _pose(picture: Picture, min_confidence: float | None) -> Prepared:
-    fitted = pose_estimator.prepare(picture.part)
+def _persons_of(result: PoseResult, look: Look) -> tuple[F32, F32, F32]:
+    boxes = look.to_image(result["boxes"].reshape(-1, 2, 2)).reshape(-1, 4)
+    keypoints = result["keypoints"].copy()
+    keypoints[..., :2] = look.to_image(keypoints[..., :2])
+    counted = look.counts(boxes, _LEAST_SHARE["pose_estimator"])
+    return boxes[counted], result["scores"][counted], keypoints[counted]
 
-    def answer(result: PoseResult) -> PoseResponse:
-        found = persons(result, fitted, picture)
+
+def _pose(picture: Picture, options: Options, iou_threshold: float) -> Prepared:
+    looks = _looks(picture, pose_estimator.prepare, pose_estimator.INPUT_SIZE)
+    visible = VISIBLE if options.min_keypoint_confidence is None else options.min_keypoint_confidence
+
+    def answer(results: Sequence[PoseResult]) -> PoseResponse:
+        found = persons(results, looks, iou_threshold, visible)
         first = found[0] if found else None
         return PoseResponse(
             keypoints=first.keypoints if first else [],
@@ -116,18 +187,18 @@ def _pose(picture: Picture, min_confidence: float | None) -> Prepared:
             persons=found,
         )
 
-    return Prepared(_item(fitted.image, min_confidence), answer)
+    return Prepared([_item(look, options) for look in looks], answer)
 
 
-def _person(box: F32, score: float, keypoints: F32) -> Person:
+def _person(box: F32, score: float, keypoints: F32, visible: float) -> Person:
     assessment = assess(keypoints)
-    visible = [
+    listed = [
         Keypoint(name=name, x=_px(x), y=_px(y), confidence=round(confidence, 4))
         for name, (x, y, confidence) in zip(KEYPOINT_NAMES, keypoints.tolist(), strict=True)
-        if confidence >= VISIBLE
+        if confidence >= visible
     ]
     return Person(
-        keypoints=visible,
+        keypoints=listed,
         posture=str(assessment.posture),
         alerts=[str(alert) for alert in assessment.alerts],
         bbox=_bounding_box(box),
@@ -135,25 +206,63 @@ def _person(box: F32, score: float, keypoints: F32) -> Person:
     )
 
 
-def _threat(picture: Picture, min_confidence: float | None) -> Prepared:
-    fitted = threat_detector.prepare(picture.part)
+def _threat(picture: Picture, options: Options, iou_threshold: float) -> Prepared:
+    looks = _looks(picture, threat_detector.prepare, threat_detector.INPUT_SIZE)
 
-    def answer(result: ThreatResult) -> ThreatResponse:
-        boxes = _to_image(result["boxes"].reshape(-1, 2, 2), fitted, picture).reshape(-1, 4)
-        threats = [
-            Threat(label=label, confidence=round(float(score), 4), bbox=_bounding_box(box), severity=severity(label))
-            for label, score, box in zip(result["labels"], result["scores"], boxes, strict=True)
+    def answer(results: Sequence[ThreatResult]) -> ThreatResponse:
+        found = [
+            detection for result, look in zip(results, looks, strict=True) for detection in _threats_of(result, look)
         ]
+        if len(looks) > 1:
+            found = _distinct_threats(found, iou_threshold)
+        threats = [_described(*detection) for detection in found]
         confidence = max((threat.confidence for threat in threats), default=0.0)
         return ThreatResponse(threats_detected=threats, is_threat=bool(threats), max_confidence=confidence)
 
-    return Prepared(_item(fitted.image, min_confidence), answer)
+    return Prepared([_item(look, options) for look in looks], answer)
+
+
+def _threats_of(result: ThreatResult, look: Look) -> list[tuple[str, float, F32]]:
+    """Label, score and box (4,) in the image's pixels of each threat that counts."""
+    boxes = look.to_image(result["boxes"].reshape(-1, 2, 2)).reshape(-1, 4)
+    counted = look.counts(boxes, _LEAST_SHARE["threat_detector"])
+    detections = zip(result["labels"], result["scores"].tolist(), boxes, counted, strict=True)
+    return [(label, score, box) for label, score, box, counts in detections if counts]
+
+
+def _distinct_threats(found: list[tuple[str, float, F32]], iou_threshold: float) -> list[tuple[str, float, F32]]:
+    if not found:
+        return found
+    labels, scores, boxes = zip(*found, strict=True)
+    names = sorted(set(labels))
+    classes = np.array([names.index(label) for label in labels], np.int64)
+    return [found[index] for index in distinct(np.stack(boxes), np.array(scores, np.float32), classes, iou_threshold)]
+
+
+def _described(label: str, score: float, box: F32) -> Threat:
+    return Threat(
+        label=label,
+        class_name=label,
+        type=label,
+        confidence=round(score, 4),
+        bbox=_bounding_box(box),
+        bbox_xyxy=[_px(value) for value in box.tolist()],
+        severity=severity(label),
+    )
+
+
+def _looks(picture: Picture, fit: Callable[[RGB], Letterbox], input_size: int) -> list[Look]:
+    seen = views(picture.whole, picture.box, is_crop=picture.is_crop, input_size=input_size)
+    return [Look(view, fit(view.pixels), picture) for view in seen]
 
 
 def _reid(result: ReidResult) -> ReidResponse:
     # Seven digits are all that a float32 of this size holds; as a double it would print seventeen.
     embedding = np.round(result["embedding"].astype(np.float64), 8).tolist()
-    return ReidResponse(embedding=embedding, embedding_dim=len(embedding), embedding_dimension=len(embedding))
+    length = len(embedding)
+    return ReidResponse(
+        embedding=embedding, embedding_dim=length, embedding_dimension=length, model_id=result["model_id"]
+    )
 
 
 def _pet(result: PetResult, min_confidence: float) -> PetResponse:
@@ -164,6 +273,8 @@ def _pet(result: PetResult, min_confidence: float) -> PetResponse:
         breed="unknown",
         confidence=round(confidence, 4),
         is_household_pet=pet_type in {"cat", "dog"} and confidence >= min_confidence,
+        cat_score=round(probabilities.get("cat", 0.0), 4),
+        dog_score=round(probabilities.get("dog", 0.0), 4),
         probabilities={label: round(value, 4) for label, value in probabilities.items()},
     )
 
@@ -175,10 +286,7 @@ def _species(label: str) -> str:
 
 
 def _depth(result: DepthResult, picture: Picture) -> DepthResponse:
-    height, width = picture.whole.shape[:2]
-    left, top = picture.corner
-    box = (left, top, left + picture.part.shape[1], top + picture.part.shape[0])
-    region = depth_map.region(result["depth"], (width, height), box)
+    region = _region(result, picture)
     return DepthResponse(
         depth_map_base64=pybase64.b64encode_as_string(depth_map.to_png(region)),
         min_depth=round(float(region.min()), 4),
@@ -187,15 +295,26 @@ def _depth(result: DepthResult, picture: Picture) -> DepthResponse:
     )
 
 
-def _item(image: NDArray[np.uint8], min_confidence: float | None) -> Item:
-    return {"image": image} if min_confidence is None else {"image": image, "min_confidence": min_confidence}
+def _distance(result: DepthResult, picture: Picture, options: DistanceOptions) -> DistanceResponse:
+    found = measure(_region(result, picture), options)
+    return DistanceResponse(
+        estimated_distance_m=None if found.metres is None else round(found.metres, 2),
+        relative_depth=round(found.relative_depth, 4),
+        proximity_label=found.proximity,
+    )
 
 
-def _to_image(points: F32, fitted: Letterbox, picture: Picture) -> F32:
-    """Points (..., 2) of the network's input in the image's pixels, kept inside the part that was looked at."""
-    height, width = picture.part.shape[:2]
-    inside = np.clip(fitted.to_image(points), 0, np.array([width, height], dtype=np.float32))
-    return inside + np.array(picture.corner, dtype=np.float32)
+def _region(result: DepthResult, picture: Picture) -> F32:
+    """The part of the map that was asked for, in its size in the image."""
+    height, width = picture.whole.shape[:2]
+    left, top = picture.corner
+    box = (left, top, left + picture.part.shape[1], top + picture.part.shape[0])
+    return depth_map.region(result["depth"], (width, height), box)
+
+
+def _item(look: Look, options: Options) -> Item:
+    item: Item = {"image": look.fitted.image}
+    return item if options.min_confidence is None else {**item, "min_confidence": options.min_confidence}
 
 
 def _bounding_box(box: F32) -> BoundingBox:

@@ -10,9 +10,12 @@ from typing import Final, Literal
 from starlette.responses import Response
 
 ErrorCode = Literal[
+    "invalid_http",
     "invalid_json",
     "invalid_base64",
+    "invalid_encoding",
     "invalid_image",
+    "forbidden",
     "not_found",
     "method_not_allowed",
     "request_timeout",
@@ -30,9 +33,12 @@ ErrorCode = Literal[
 
 STATUS: Final[Mapping[ErrorCode, int]] = MappingProxyType(
     {
+        "invalid_http": 400,  # the message itself: its request line, its headers, how long its body is
         "invalid_json": 400,
         "invalid_base64": 400,
+        "invalid_encoding": 400,
         "invalid_image": 400,
+        "forbidden": 403,
         "not_found": 404,
         "method_not_allowed": 405,
         "request_timeout": 408,
@@ -92,3 +98,30 @@ def internal_error() -> ApiError:
 def invalid_field(field: str, message: str) -> ApiError:
     """A 422 about one field."""
     return ApiError("invalid_request", f"{field}: {message}", [{"field": field, "message": message}])
+
+
+def printable(text: str, length: int = 60) -> str:
+    """A header's value or a field's name as a message may hold it: cut, and without control characters."""
+    shown = "".join(char if char.isprintable() else "�" for char in text[:length])
+    return shown if len(text) <= length else f"{shown}…"
+
+
+def describe(value: object) -> str:
+    """What a caller sent, for a message: numbers as they are, of anything else the kind and the size only."""
+    match value:
+        case None | True | False:
+            return json.dumps(value)
+        case int() | float():
+            return f"{value:.10g}" if abs(value) < 1e9 or value != value else "a number of over 9 digits"
+        case str():
+            return f"a text of {len(value)} characters"
+        case bytes():
+            return f"a file of {len(value)} bytes"
+        case Mapping():
+            return f"an object of {len(value)} keys"
+        case Sequence() if 0 < len(value) <= 8 and all(isinstance(item, int | float) for item in value):
+            return f"[{', '.join(map(describe, value))}]"
+        case Sequence():
+            return f"a list of {len(value)} values"
+        case _:
+            raise TypeError(f"no JSON value: {type(value)}")

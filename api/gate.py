@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-import uuid
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.body import max_body_bytes
+from api.coding import check_encoding
 from api.errors import ERROR_HEADER, ApiError, ErrorCode, internal_error
+from api.identity import Identity
+from api.media import is_accepted, unsupported_type
 from api.metrics import REQUESTS
-from api.request import is_accepted, media_type
 from settings import Limits
 
 logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
 
-# Base64 makes four bytes out of three; the options, form boundaries and line breaks have room in a tenth.
-_ENCODING_OVERHEAD: Final = 4 / 3 * 1.1
-_REQUEST_ID: Final = re.compile(r"[\w.:-]{1,128}")
-# What the framework itself answers, by status; its bodies are plain text or lists.
-_FRAMEWORK_ERRORS: Final[Mapping[int, tuple[ErrorCode, str]]] = {
-    404: ("not_found", "there is no such route"),
-    405: ("method_not_allowed", "this route does not take this method"),
-    415: ("unsupported_media_type", "this content type is not accepted"),
-}
+_SHOWN: Final = 100  # characters of a path that nobody knows
 
 _current_request_id: ContextVar[str] = ContextVar("request_id")
 
@@ -43,24 +37,27 @@ class _ClientGone(Exception):
 
 
 class Gate:
-    """ASGI middleware before BentoML's own routes. `routes` are guarded, everything else gets the error shape only."""
+    """ASGI middleware before BentoML's own routes.
+
+    `routes` are guarded; everything else gets the ids and the error shape only, and a GET of `untouched` just the ids.
+    """
 
     def __init__(self, app: ASGIApp, routes: frozenset[str], untouched: frozenset[str], limits: Limits) -> None:
         self._app = app
         self._routes = routes
         self._untouched = untouched
         self._limits = limits
-        self._max_body = int(limits.max_image_bytes * _ENCODING_OVERHEAD)
+        self._max_body = max_body_bytes(limits.max_image_bytes)
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or (scope["path"] in self._untouched and scope["method"] in {"GET", "HEAD"}):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        sent_id = Headers(scope=scope).get("x-request-id", "")
-        identity = sent_id if _REQUEST_ID.fullmatch(sent_id) else uuid.uuid4().hex
-        token = _current_request_id.set(identity)
-        reply = _Reply(scope, receive, send, identity)
+        identity = Identity.of(Headers(scope=scope))
+        token = _current_request_id.set(identity.request_id)
+        keeps_errors = scope["path"] in self._untouched and scope["method"] in {"GET", "HEAD"}
+        reply = _Reply(scope, receive, send, identity, keeps_errors)
         guarded = scope["method"] == "POST" and scope["path"] in self._routes
         try:
             await (self._guard(scope, receive, reply) if guarded else self._app(scope, receive, reply.send))
@@ -71,7 +68,7 @@ class Gate:
                 raise  # too late for an answer: let the server close the connection
             await reply.fail(error)
         except Exception:
-            logger.exception("request %s failed", identity)
+            logger.exception("request %s failed", identity.request_id)
             if reply.status is not None:
                 raise  # too late for an answer: let the server close the connection
             await reply.fail(internal_error())
@@ -84,7 +81,8 @@ class Gate:
         headers = Headers(scope=scope)
         content_type = headers.get("content-type", "")
         if not is_accepted(content_type):
-            raise ApiError("unsupported_media_type", f"the content type {media_type(content_type)} is not accepted")
+            raise unsupported_type(content_type)
+        check_encoding(",".join(headers.getlist("content-encoding")))
         declared = headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > self._max_body:
             raise self._too_large()
@@ -123,13 +121,20 @@ class Gate:
 
 
 class _Reply:
-    """Sends the app's response, or in its place an error: the framework's own errors never get through."""
+    """Sends the app's response, or in its place an error: the framework's own errors never get through.
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, identity: str) -> None:
+    keeps_errors: whether they do, as those of /health, which are no ApiError.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, identity: Identity, keeps_errors: bool) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
         self._identity = identity
+        self._keeps_errors = keeps_errors
+        # As they were asked for: a mounted app puts its own into the scope.
+        self._asked = f"{scope['method']} {scope['path'][:_SHOWN]}"
+        self._app_routes: Sequence[BaseRoute] = scope["app"].routes
         self._replaced = False
         self.status: int | None = None
 
@@ -139,29 +144,46 @@ class _Reply:
                 await self._send(message)
             return
         headers = MutableHeaders(raw=message["headers"])
-        if message["status"] >= 400 and ERROR_HEADER not in headers:
+        if message["status"] >= 400 and ERROR_HEADER not in headers and not self._keeps_errors:
             self._replaced = True
-            await self.fail(_framework_error(message["status"]), allow=headers.get("allow"))
+            await self.fail(*self._framework_error(message["status"], headers.get("allow", "")))
             return
-        headers["X-Request-ID"] = self._identity
+        self._identity.sign(headers)
         self.status = message["status"]
         await self._send({**message, "headers": headers.raw})
 
-    async def fail(self, error: ApiError, allow: str | None = None) -> None:
-        response = error.response(self._identity)
-        response.headers["X-Request-ID"] = self._identity
-        if allow is not None:  # a 405 says which methods there are
+    async def fail(self, error: ApiError, allow: str = "") -> None:
+        response = error.response(self._identity.request_id)
+        self._identity.sign(response.headers)
+        if allow:  # a 405 says which methods there are
             response.headers["Allow"] = allow
         self.status = error.status
         await response(self._scope, self._receive, self._send)
 
+    def _framework_error(self, status: int, allow: str) -> tuple[ApiError, str]:
+        """An error of ours in place of one of the framework, whose body is plain text or a list; and its methods."""
+        if status == 404:
+            known = ", ".join(sorted(_routes(self._app_routes)))
+            return ApiError("not_found", f"{self._asked}: there is no such route; there are: {known}"), ""
+        if status == 405:
+            allow = ", ".join(sorted(method.strip() for method in allow.split(",")))
+            return ApiError("method_not_allowed", f"{self._asked}: the method is not allowed; allowed: {allow}"), allow
+        if status == 415:
+            return ApiError("unsupported_media_type", "this content type is not accepted"), ""
+        if status < 500:
+            return ApiError("invalid_request", "the request can't be read"), ""
+        return internal_error(), ""
 
-def _framework_error(status: int) -> ApiError:
-    if status in _FRAMEWORK_ERRORS:
-        return ApiError(*_FRAMEWORK_ERRORS[status])
-    if status < 500:
-        return ApiError("invalid_request", "the request can't be read")
-    return internal_error()
+
+def _routes(routes: Sequence[BaseRoute]) -> set[str]:
+    """What can be asked for, as `POST /pose-analyze`."""
+    known = set()
+    for route in routes:
+        if isinstance(route, Route):
+            known |= {f"{method} {route.path}" for method in route.methods or {"GET"} if method != "HEAD"}
+        elif isinstance(route, Mount):
+            known |= {f"{asked.split()[0]} {route.path}{asked.split()[1]}" for asked in _routes(route.routes)}
+    return known
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

@@ -19,6 +19,7 @@ _DISABLED: Final[ModelStatus] = {
     "input": None,
     "memory_mb": None,
     "loads": 0,
+    "last_used": None,
     "engine_build_failed": False,
 }
 _GONE: Final[ModelStatus] = {
@@ -46,6 +47,15 @@ def is_ready(links: Sequence[RunnerLink]) -> bool:
     return settled and _summary(model_statuses(links)) != "unhealthy"
 
 
+def readiness(links: Sequence[RunnerLink]) -> tuple[int, dict[str, Any]]:
+    """HTTP status and body of /readyz: 503 with the state of each assigned model while no traffic may come."""
+    if is_ready(links):
+        return 200, {"status": "ready"}
+    statuses = model_statuses(links)
+    states = {name: status["state"] for name, status in statuses.items() if status["state"] != State.DISABLED}
+    return 503, {"status": "not_ready", "models": states}
+
+
 def report(links: Sequence[RunnerLink], uptime_seconds: float) -> tuple[int, dict[str, Any]]:
     """HTTP status and body of /health (CONTRACT: `/health`)."""
     statuses = model_statuses(links)
@@ -57,7 +67,7 @@ def report(links: Sequence[RunnerLink], uptime_seconds: float) -> tuple[int, dic
         "gpu_available": any(status["device"]["index"] is not None for status in alive),
         "gpu_memory_used_gb": gpu_memory_used_gb(links),
         "uptime_seconds": round(uptime_seconds, 1),
-        "models": {name: {key: status[key] for key in _SHOWN} for name, status in statuses.items()},
+        "models": _models(statuses),
         "runners": [_runner(link) for link in links],
     }
     return (503 if summary == "unhealthy" else 200), body
@@ -67,6 +77,12 @@ def gpu_memory_used_gb(links: Sequence[RunnerLink]) -> float:
     """Device memory of all runner processes in GB (10⁹ bytes); 0 where they compute on a CPU."""
     on_gpu = [link.status for link in links if link.status and link.status["device"]["index"] is not None]
     return round(sum(status["memory"]["used_mb"] for status in on_gpu) / 1000, 3)
+
+
+def _models(statuses: Mapping[ModelName, ModelStatus]) -> dict[str, Any]:
+    """Each model twice: what is known of it by its name, and whether it is loaded by its short name."""
+    models: dict[str, Any] = {name: {key: status[key] for key in _SHOWN} for name, status in statuses.items()}
+    return models | {CATALOGUE[name].short_name: status["state"] in LOADED for name, status in statuses.items()}
 
 
 def _runner(link: RunnerLink) -> dict[str, Any]:

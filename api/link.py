@@ -9,16 +9,27 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
 
 import aiohttp
 from bentoml.exceptions import BentoMLException
-from prometheus_client import multiprocess
 
+from api import metrics
 from api.errors import ApiError, internal_error
 from models.catalogue import ModelName
 from runners import shared_memory
-from runners.contract import Failure, Item, ModelStatus, Result, RunnerStatus, SentItem, State, Unreadable, refusal
+from runners.contract import (
+    Failure,
+    Item,
+    Managed,
+    ModelStatus,
+    Result,
+    RunnerStatus,
+    SentItem,
+    State,
+    Unreadable,
+    refusal,
+)
 
 logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
 
@@ -30,6 +41,8 @@ SILENCE_S: Final = 15.0
 
 # Calls five seconds after others: 1 in 20 met a connection that was just being closed, 1 in 1,200 met two in a row.
 ATTEMPTS: Final = 3
+# Of BentoML's 100 internal calls at a time. A panorama alone makes a dozen, and the heartbeat must find a place.
+MOST_CALLS: Final = 90
 # What a call raises whose connection broke: before the answer, or in the middle of it.
 _BROKEN: Final = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError)
 
@@ -50,10 +63,13 @@ class RunnerLink:
         self.restarts = 0
         self.last_fault: str | None = None  # when and why the runner ended its process itself
         self._call = call
+        self._places = asyncio.Semaphore(MOST_CALLS)
         self._memory = shared_memory.Pool()
         self._preload = tuple(preload)
         self._fault_pid: int | None = None
         self._pid: int | None = None
+        self._out_of_memory = 0  # of this process, as it said last
+        self._counter = metrics.OUT_OF_MEMORY.labels(runner=name)  # at once: Prometheus has to see it at 0
         self._heard = time.monotonic()
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -80,13 +96,25 @@ class RunnerLink:
         """One model's result for one item. Raises ApiError: runner_unavailable, model_unavailable or internal."""
         if self.status is None:
             raise self._gone()
-        result = await self._result(name, item)
-        while "unreadable" in result:  # again only where a new process came between the two
-            self._memory.close(cast(Unreadable, result)["unreadable"])
+        async with self._places:
             result = await self._result(name, item)
+            while "unreadable" in result:  # again only where a new process came between the two
+                self._memory.close(cast(Unreadable, result)["unreadable"])
+                result = await self._result(name, item)
         if result.get("error") == "runner_unavailable" and self.status is not None:
             await self._beat()  # it is about to end: hear why, and let nobody else wait for it
         return _unwrap(result)
+
+    async def manage(self, action: Literal["load", "unload"], name: ModelName) -> ModelStatus:
+        """Have a model loaded or unloaded, and wait. Raises ApiError: runner_unavailable or model_unavailable."""
+        if self.status is None:
+            raise self._gone()
+        done = cast(Managed | Failure, await self._until_lost(action, name))
+        if "error" in done:
+            failure = cast(Failure, done)
+            raise ApiError(failure["error"], failure["message"])
+        await self._beat()  # /health knows it at once
+        return done["model"]
 
     async def _result(self, name: ModelName, item: Item) -> Result | Failure | Unreadable:
         try:
@@ -109,7 +137,8 @@ class RunnerLink:
             before = self._pid
             try:
                 with self._memory.lend(item["image"]) as image:
-                    return await self._until_lost(name, {**item, "image": image})
+                    sent: SentItem = {**item, "image": image}
+                    return await self._until_lost(name, [sent])
             except _BROKEN as error:
                 if self.status is not None:
                     await self._beat()
@@ -118,9 +147,9 @@ class RunnerLink:
                 logger.info("a call of %s will be repeated: its connection broke (%r)", name, error)
         raise self._gone()
 
-    async def _until_lost(self, name: ModelName, item: SentItem) -> Any:
+    async def _until_lost(self, method: str, argument: object) -> Any:
         """A call that ends when the heartbeat finds the runner gone: BentoML's own would hang until its respawn."""
-        call = asyncio.ensure_future(self._call(name, [item]))
+        call = asyncio.ensure_future(self._call(method, argument))
         try:
             await asyncio.wait({call, self._lost}, return_when=asyncio.FIRST_COMPLETED)
             if call.done():
@@ -149,12 +178,15 @@ class RunnerLink:
             if self._pid is not None:
                 self._down("it has a new process")
                 self.restarts += 1
-                _forget_metrics(self._pid)
                 self._memory.close()
                 self._memory = shared_memory.Pool()
             logger.info("the runner %s is up (process %d)", self.name, status["pid"])
             self._pid = status["pid"]
             self.settled = False
+            # Whatever a process counted before it was first heard of, an earlier API process has published.
+            self._out_of_memory = status["memory"]["out_of_memory"]
+        self._counter.inc(status["memory"]["out_of_memory"] - self._out_of_memory)
+        self._out_of_memory = status["memory"]["out_of_memory"]
         if status["fault"] is not None:
             if self._fault_pid != status["pid"]:
                 self._fault_pid = status["pid"]
@@ -198,8 +230,3 @@ def _alive(pid: int | None) -> bool:
         after_name = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2]
         return after_name.split()[0] != "Z"
     return True
-
-
-def _forget_metrics(pid: int) -> None:
-    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
-        multiprocess.mark_process_dead(pid)  # type: ignore[no-untyped-call]

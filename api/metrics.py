@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -21,7 +21,7 @@ LATENCY: Final = Histogram(
     ["endpoint"],
     buckets=(0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
-_NOT_OF_INFERENCE: Final = {404, 405}  # no route, or another method: not counted
+_NOT_OF_INFERENCE: Final = {403, 404, 405}  # not allowed, no route, or another method: not counted
 
 
 def _gauge(name: str, text: str, *labels: str) -> Gauge:
@@ -56,30 +56,30 @@ RUNNER_BUDGET: Final = _gauge(
 RUNNER_RESTARTS: Final = _gauge(
     "enrichment_light_runner_restarts", "How often the runner process was replaced since the API's start", "runner"
 )
-OUT_OF_MEMORY: Final = _gauge(
-    "enrichment_light_runner_out_of_memory",
-    "Batches for which the device had too little memory, since the runner's start",
-    "runner",
+OUT_OF_MEMORY: Final = Counter(
+    "enrichment_light_out_of_memory_total", "Batches for which the device had too little memory", ["runner"]
 )
 
 
-def begin() -> None:
+def begin(routes: Iterable[str]) -> None:
     """What is known before the first request and the first heartbeat: nothing counted, no memory taken, nothing loaded.
 
-    A counter that began with its first count would hide that count from Prometheus' rate().
+    A counter that began with its first count would hide that count from Prometheus' rate(). routes: those of inference.
     """
     GPU_MEMORY.set(0)
-    for name, spec in CATALOGUE.items():
+    for name in CATALOGUE:
         MODEL_LOADED.labels(model=name).set(0)
-        LATENCY.labels(endpoint=spec.route)
+    for route in sorted(routes):
+        LATENCY.labels(endpoint=route)
         for status in sorted({200, *STATUS.values()} - _NOT_OF_INFERENCE):
-            REQUESTS.labels(endpoint=spec.route, status=str(status))
+            REQUESTS.labels(endpoint=route, status=str(status))
 
 
 def set_gauges(health: Mapping[str, Any]) -> None:
     """Publish what /health says (its body), after each heartbeat."""
     GPU_MEMORY.set(health["gpu_memory_used_gb"])
-    for name, model in health["models"].items():
+    for name in CATALOGUE:
+        model = health["models"][name]
         MODEL_LOADED.labels(model=name).set(1 if health["models_loaded"][name] else 0)
         MODEL_LOADS.labels(model=name).set(model["loads"])
         ENGINE_BUILD_FAILED.labels(model=name).set(1 if model["engine_build_failed"] else 0)
@@ -89,6 +89,5 @@ def set_gauges(health: Mapping[str, Any]) -> None:
         RUNNER_RESTARTS.labels(runner=runner["name"]).set(runner["restarts"])
         memory = runner["memory"]
         RUNNER_MEMORY.labels(runner=runner["name"]).set(memory["used_mb"] / 1000 if memory else 0)
-        if memory is not None:  # while the runner is gone the rest stays as it was
+        if memory is not None:  # while the runner is gone it stays as it was
             RUNNER_BUDGET.labels(runner=runner["name"]).set((memory["budget_mb"] or 0) / 1000)
-            OUT_OF_MEMORY.labels(runner=runner["name"]).set(memory["out_of_memory"])

@@ -19,8 +19,19 @@ from pydantic import BaseModel
 from api.errors import STATUS, ApiError, ErrorCode, invalid_field
 from api.json_schemas import Schema, reference, schemas
 from api.request_schemas import image_body, image_schemas, query_parameters
-from api.schemas import AliveResponse, ErrorResponse, HealthResponse, ImageInput, NotReadyResponse, ReadyResponse
-from vision.image import FORMATS
+from api.schemas import (
+    AliveResponse,
+    ErrorResponse,
+    HealthResponse,
+    ImageInput,
+    ModelChangedResponse,
+    ModelNameInput,
+    ModelsChangedResponse,
+    ModelsStatusResponse,
+    NotReadyResponse,
+    ReadyResponse,
+)
+from vision.decoding import FORMATS
 
 # The first version whose schemas are JSON Schema's own: ours hold `null` and `const`, which 3.0 does not know.
 VERSION: Final = "3.1.0"
@@ -40,9 +51,12 @@ _JSON_TYPE: Final = "application/json"
 #: When each error comes. It is the message of the error's example; a real message also says what was received.
 MEANINGS: Final[Mapping[ErrorCode, str]] = MappingProxyType(
     {
+        "invalid_http": "the request is not HTTP/1.1",
         "invalid_json": "the body is not JSON",
         "invalid_base64": "image_base64 is not base64",
+        "invalid_encoding": "the body can't be inflated as its content encoding says",
         "invalid_image": "the bytes are no image, or a damaged one",
+        "forbidden": "a setting does not allow it",
         "not_found": "there is no such route, or no model of that name",
         "method_not_allowed": "this route does not take this method",
         "request_timeout": "the request was not complete within the configured time",
@@ -101,6 +115,14 @@ class Operation:
     errors: Sequence[ErrorCode] = ()
 
 
+_MANAGING: Final[tuple[ErrorCode, ...]] = (
+    "forbidden",
+    "not_found",
+    "model_not_assigned",
+    "model_unavailable",
+    "runner_unavailable",
+)
+
 #: The routes that are not BentoML's APIs.
 STATE: Final = (
     Operation(
@@ -119,6 +141,32 @@ STATE: Final = (
         {200: ReadyResponse, 503: NotReadyResponse},
     ),
     Operation("get", "/metrics", "metrics", "Metrics for Prometheus", {200: "text/plain"}),
+    Operation("get", "/models/status", "models_status", "What is in memory", {200: ModelsStatusResponse}),
+    Operation(
+        "post",
+        "/models/preload",
+        "models_preload",
+        "Load a model",
+        {200: ModelChangedResponse},
+        query=ModelNameInput,
+        errors=(*_MANAGING, "invalid_request"),
+    ),
+    Operation(
+        "post",
+        "/models/{name}/unload",
+        "models_unload",
+        "Take a model out of memory until it is asked for",
+        {200: ModelChangedResponse},
+        errors=_MANAGING,
+    ),
+    Operation(
+        "post",
+        "/models/unload-all",
+        "models_unload_all",
+        "Take all models out of memory until they are asked for",
+        {200: ModelsChangedResponse},
+        errors=_MANAGING,
+    ),
 )
 
 

@@ -1,37 +1,34 @@
-"""A request body, of any accepted kind → the image's bytes and the options."""
+"""A request as it came → the image's bytes and the options, for the service."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
-import pybase64
-from python_multipart import create_form_parser
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import Field, File
-
-from api.errors import ApiError, invalid_field
+from api import box, encoded
+from api.body import IMAGE_KEYS, gather, max_body_bytes, read_fields
+from api.coding import inflate
+from api.distance import METHODS, Calibration, DistanceOptions, Method
+from api.errors import ApiError, describe, invalid_field
+from api.numbers import fraction, number
 from vision.image import Box
 
-JSON_TYPE: Final = "application/json"
-FORM_TYPE: Final = "multipart/form-data"
-IMAGE_TYPES: Final = frozenset(
-    f"image/{kind}" for kind in ("jpeg", "jpg", "pjpeg", "png", "webp", "bmp", "x-ms-bmp", "gif", "tiff")
-)
-_IMAGE_KEYS: Final = ("image_base64", "image")
-_DATA_PREFIX: Final = re.compile(r"data:image/[\w.+-]+;base64,", re.IGNORECASE)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Received:
-    """A request as it came: content type with its parameters ("" where none was sent), query string decoded."""
+    """A request as it came.
+
+    content_type: with its parameters, "" where none was sent. query: the decoded query string; a list where a name
+    occurs several times. encoding: the Content-Encoding, "" where none was sent.
+    """
 
     content_type: str
     body: bytes
-    query: Mapping[str, str]
+    query: Mapping[str, str | Sequence[str]]
+    encoding: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,153 +38,101 @@ class ImageRequest:
     image: bytes
     box: Box | None
     min_confidence: float | None
+    min_keypoint_confidence: float | None = None
+    distance: DistanceOptions | None = None
 
 
-def media_type(content_type: str) -> str:
-    """`image/PNG; x=1` → `image/png`; JSON where no type was sent."""
-    return content_type.split(";")[0].strip().lower() or JSON_TYPE
+def parse(received: Received, max_image_bytes: int, *, wants_distance: bool = False) -> ImageRequest:
+    """Read a body: JSON, a form, or the image itself; options may also stand in the query string.
 
+    wants_distance: a box is needed, and the options of /object-distance are read, too.
 
-def is_accepted(content_type: str) -> bool:
-    """Whether a body of this content type can be read at all."""
-    kind = media_type(content_type)
-    return kind in {JSON_TYPE, FORM_TYPE} or kind in IMAGE_TYPES
-
-
-def parse(received: Received, max_image_bytes: int) -> ImageRequest:
-    """Read a body: JSON, multipart, or the image itself with options in the query string.
-
-    Raises ApiError: invalid_json, invalid_base64, invalid_request, payload_too_large or unsupported_media_type.
+    Raises ApiError: invalid_json, invalid_base64, invalid_encoding, invalid_image, invalid_request, payload_too_large
+    or unsupported_media_type.
     """
-    kind = media_type(received.content_type)
-    if kind == JSON_TYPE:
-        fields = _json_fields(received.body)
-    elif kind == FORM_TYPE:
-        fields = _form_fields(received)
-    elif kind in IMAGE_TYPES:
-        fields = {**received.query, "image": received.body}
-    else:
-        raise ApiError("unsupported_media_type", f"the content type {kind} is not accepted")
+    body = inflate(received.body, received.encoding, max_body_bytes(max_image_bytes))
+    fields = read_fields(received.content_type, body)
+    query = _query_fields(received.query)
     image = _image(fields)
     if len(image) > max_image_bytes:
         raise ApiError("payload_too_large", f"the image has {len(image)} bytes; at most {max_image_bytes} are accepted")
-    return ImageRequest(image, _box(fields.get("bbox")), _fraction("min_confidence", fields.get("min_confidence")))
+    asked = ImageRequest(
+        image,
+        _option("bbox", box.parse, fields, query),
+        _option("min_confidence", fraction, fields, query),
+        _option("min_keypoint_confidence", fraction, fields, query),
+    )
+    if not wants_distance:
+        return asked
+    if asked.box is None:
+        raise invalid_field("bbox", f"missing: it says where the object is; {box.ACCEPTED}")
+    return replace(asked, distance=_distance(fields, query))
 
 
-def _json_fields(body: bytes) -> dict[str, Any]:
-    try:
-        fields = json.loads(body)
-    except (ValueError, RecursionError) as error:  # what json says never holds more of the body than a position
-        position = f" ({error.msg}, position {error.pos})" if isinstance(error, json.JSONDecodeError) else ""
-        raise ApiError("invalid_json", f"the body is not JSON{position}") from None
-    if not isinstance(fields, dict):
-        raise ApiError("invalid_request", "the body must be a JSON object")
-    return fields
+def _distance(fields: Mapping[str, Any], query: Mapping[str, Any]) -> DistanceOptions:
+    method: Method = _option("method", _method, fields, query) or "center"
+    near, far = (_option(name, _metres, fields, query) for name in ("near_m", "far_m"))
+    if (near is None) is not (far is None):
+        raise invalid_field("far_m" if far is None else "near_m", "missing: near_m and far_m are sent together or not")
+    if near is None or far is None:
+        return DistanceOptions(method, None)
+    if near >= far:
+        raise invalid_field("far_m", f"must be greater than near_m; {far:g} and {near:g} were received")
+    return DistanceOptions(method, Calibration(near, far))
 
 
-def _form_fields(received: Received) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
+def _method(field: str, value: Any) -> Method | None:
+    if value is None:
+        return None
+    found = next((method for method in METHODS if method == value), None)
+    if found is None:
+        raise invalid_field(field, f"must be one of {', '.join(METHODS)}; {describe(value)} was received")
+    return found
 
-    def add(name: bytes | None, value: Any) -> None:
-        key = (name or b"").decode("utf-8", "replace")
-        if key in fields and key in _IMAGE_KEYS:
-            raise invalid_field(key, "more than one was sent; send exactly one image")
-        fields[key] = value
 
-    def on_field(field: Field) -> None:
-        add(field.field_name, (field.value or b"").decode("utf-8", "replace"))
+def _metres(field: str, value: Any) -> float | None:
+    if value is None:
+        return None
+    found = number(value)
+    if found is None or found <= 0:
+        raise invalid_field(field, f"must be a number of metres over 0; {describe(value)} was received")
+    return found
 
-    def on_file(file: File) -> None:
-        file.file_object.seek(0)
-        add(file.field_name, file.file_object.read())
 
-    headers = {"Content-Type": received.content_type.encode("latin-1", "replace")}
-    # The body is in memory already and bounded by the limit: no part of it goes to a temporary file.
-    config = {"MAX_MEMORY_FILE_SIZE": len(received.body) + 1}
-    try:
-        parser = create_form_parser(headers, on_field, on_file, config=config)
-        parser.write(received.body)
-        parser.finalize()
-    except (FormParserError, ValueError) as error:
-        raise ApiError("invalid_request", f"the multipart body can't be read: {error}") from None
+def _query_fields(query: Mapping[str, str | Sequence[str]]) -> dict[str, Any]:
+    pairs = ((name, one) for name, sent in query.items() for one in ([sent] if isinstance(sent, str) else sent))
+    fields = gather(pairs)
+    for key in IMAGE_KEYS:
+        if key in fields:
+            raise invalid_field(key, "received in the query string; send the image in the body")
     return fields
 
 
 def _image(fields: Mapping[str, Any]) -> bytes:
-    sent = {key: fields[key] for key in _IMAGE_KEYS if fields.get(key) not in (None, "", b"")}
+    sent = [key for key in IMAGE_KEYS if key in fields]
     if not sent:
-        raise invalid_field("image_base64", "missing: send the image's base64 here or under `image`")
+        raise invalid_field(
+            "image_base64", "missing: send the image's base64 here or under `image`, or the image itself"
+        )
     if len(sent) > 1:
-        raise invalid_field("image_base64", "sent beside `image`: send exactly one of the two")
-    ((key, value),) = sent.items()
+        raise invalid_field("image_base64", "received beside `image`; send exactly one of the two")
+    (key,) = sent
+    value = fields[key]
     if isinstance(value, bytes):
         return value
     if not isinstance(value, str):
-        raise invalid_field(key, "must be a string of base64")
-    return _from_base64(key, value)
+        raise invalid_field(key, f"must be a text of base64; {describe(value)} was received")
+    return encoded.to_bytes(key, value)
 
 
-def _from_base64(key: str, text: str) -> bytes:
-    prefix = _DATA_PREFIX.match(text)
-    if prefix:
-        text = text[prefix.end() :]
-    if "\n" in text or " " in text:
-        text = "".join(text.split())  # line breaks are what `base64` prints
-    try:
-        image = pybase64.b64decode(text, validate=True)
-    except ValueError:  # binascii.Error is one, and so is what non-ASCII text raises
-        raise ApiError("invalid_base64", f"{key} is not base64") from None
-    if not image:
-        raise invalid_field(key, "holds no bytes")
-    return image
-
-
-def _box(value: Any) -> Box | None:
-    if isinstance(value, str):
-        value = _box_text(value)
-    if value is None:
-        return None
-    if isinstance(value, Mapping):
-        value = _box_corners(value)
-    if not isinstance(value, list) or len(value) != 4 or not all(_is_number(number) for number in value):
-        raise invalid_field("bbox", "must be [x1, y1, x2, y2], {x, y, width, height} or {x1, y1, x2, y2}, in numbers")
-    left, top, right, bottom = (float(number) for number in value)
-    if right <= left or bottom <= top:
-        raise invalid_field("bbox", "must have x2 > x1 and y2 > y1 (a width and a height over 0)")
-    return left, top, right, bottom
-
-
-def _box_text(text: str) -> Any:
-    """A box from a form field or a query string: JSON, or four numbers with commas."""
-    if not text.strip():
-        return None
-    try:
-        return json.loads(text if text.lstrip().startswith(("[", "{")) else f"[{text}]")
-    except (ValueError, RecursionError):
-        return text  # not a box: refused where the others are
-
-
-def _box_corners(box: Mapping[str, Any]) -> Any:
-    if {"x", "y", "width", "height"} <= box.keys():
-        left, top, width, height = sides = [box[key] for key in ("x", "y", "width", "height")]
-        return [left, top, left + width, top + height] if all(map(_is_number, sides)) else sides
-    return [box.get(key) for key in ("x1", "y1", "x2", "y2")]
-
-
-def _fraction(field: str, value: Any) -> float | None:
-    if value in (None, ""):
-        return None
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            raise invalid_field(field, "must be a number from 0 to 1") from None
-    if not _is_number(value) or not 0 <= value <= 1:
-        raise invalid_field(field, "must be a number from 0 to 1")
-    return float(value)
-
-
-def _is_number(value: Any) -> bool:
-    # A box farther out than 10⁹ pixels is a mistake. The comparison also refuses NaN, infinity and an integer of 400
-    # digits, which math.isfinite would raise on.
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
+def _option(
+    name: str, read: Callable[[str, Any], T | None], fields: Mapping[str, Any], query: Mapping[str, Any]
+) -> T | None:
+    in_body, in_query = read(name, fields.get(name)), read(name, query.get(name))
+    if in_body is None:
+        return in_query
+    if in_query not in (None, in_body):
+        raise invalid_field(
+            name, f"the body says {describe(in_body)}, the query string {describe(in_query)}; send one of them"
+        )
+    return in_body

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from api.json_schemas import NULL, Schema, reference, without_null
-from vision.image import FORMATS
+from vision.decoding import FORMATS
 
 _JSON_TYPE: Final = "application/json"
 _FORM_TYPE: Final = "multipart/form-data"

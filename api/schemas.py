@@ -8,6 +8,7 @@ import bentoml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from starlette.requests import Request
 
+from api.distance import Method, Proximity
 from api.errors import ErrorCode
 from api.request import Received
 from models.catalogue import ModelName
@@ -86,9 +87,22 @@ class ImageInput(bentoml.IODescriptor):
     async def from_http_request(cls, request: Request, serde: object) -> ImageInput:  # noqa: ARG003
         """Take the body unread: BentoML's own reading knows neither raw images nor our errors."""
         instance: ImageInput = cls.model_construct()
-        content_type = request.headers.get("content-type", "")
-        instance._received = Received(content_type, await request.body(), dict(request.query_params))
+        instance._received = Received(
+            content_type=request.headers.get("content-type", ""),
+            body=await request.body(),
+            query={name: request.query_params.getlist(name) for name in request.query_params},
+            encoding=",".join(request.headers.getlist("content-encoding")),
+        )
         return instance
+
+
+class DistanceInput(ImageInput):
+    """One image and the box of the object in it."""
+
+    bbox: Corners | BoxBySize | BoxByCorners = Field(description="where the object is", examples=[[100, 50, 300, 450]])
+    method: Method = Field("center", description="which depth of the box is taken; min is the nearest point")
+    near_m: float | None = Field(None, gt=0, description="metres to the nearest point of the scene, with far_m")
+    far_m: float | None = Field(None, gt=0, description="metres to the farthest point of the scene, with near_m")
 
 
 class _Response(BaseModel):
@@ -139,9 +153,14 @@ class PoseResponse(Answer):
 
 
 class Threat(_Response):
+    """A weapon. Its name stands under three keys, as callers read different ones; bbox_xyxy is x1, y1, x2, y2."""
+
     label: str = Field(alias="class", description="as the checkpoint names it")
+    class_name: str
+    type: str
     confidence: float
     bbox: BoundingBox
+    bbox_xyxy: list[float]
     severity: Literal["critical", "high", "medium"]
 
 
@@ -152,11 +171,12 @@ class ThreatResponse(Answer):
 
 
 class ReidResponse(Answer):
-    """embedding: L2-normalised float32."""
+    """embedding: L2-normalised float32. model_id: the weights that made it; vectors of two ids are never compared."""
 
     embedding: list[float]
     embedding_dim: int
     embedding_dimension: int
+    model_id: str
 
 
 class PetResponse(Answer):
@@ -166,6 +186,8 @@ class PetResponse(Answer):
     breed: str
     confidence: float
     is_household_pet: bool
+    cat_score: float
+    dog_score: float
     probabilities: dict[str, float]
     person_in_view: bool | None = None
 
@@ -177,6 +199,14 @@ class DepthResponse(Answer):
     min_depth: float
     max_depth: float
     mean_depth: float
+
+
+class DistanceResponse(Answer):
+    """relative_depth: 0 at the nearest point of the scene, 1 at the farthest. Metres need the caller's calibration."""
+
+    estimated_distance_m: float | None
+    relative_depth: float
+    proximity_label: Proximity
 
 
 class ModelHealth(_Response):
@@ -230,6 +260,47 @@ class HealthResponse(_Response):
     uptime_seconds: float
     models: dict[str, ModelHealth | bool]
     runners: list[RunnerHealth]
+
+
+class ModelNameInput(BaseModel):
+    """Which model is meant, by its name or its folder in the model zoo."""
+
+    model_name: str = Field(examples=["person_reid", "osnet-x0-25"])
+
+
+class ModelChangedResponse(_Response):
+    """A model after it was loaded or unloaded; name: its folder in the model zoo."""
+
+    name: str
+    loaded: bool
+    state: State
+
+
+class ModelsChangedResponse(_Response):
+    models: list[ModelChangedResponse]
+
+
+class LoadedModel(_Response):
+    """A model in memory. vram_mb: 10⁶ bytes of GPU memory, 0 on a CPU. last_used: ISO 8601, UTC."""
+
+    name: str
+    loaded: bool
+    vram_mb: int
+    priority: Literal["preloaded", "on_demand"]
+    last_used: str | None
+
+
+class ModelsStatusResponse(_Response):
+    """What is in memory. Figures are MB (10⁶ bytes) of GPU memory, 0 on a CPU. vram_budget_mb: 0 = no limit."""
+
+    status: Literal["healthy", "degraded", "unhealthy"]
+    vram_total_mb: int
+    vram_used_mb: int
+    vram_available_mb: int
+    vram_budget_mb: int
+    loaded_models: list[LoadedModel]
+    pending_loads: list[str]
+    uptime_seconds: float
 
 
 class AliveResponse(_Response):

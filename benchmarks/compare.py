@@ -30,7 +30,8 @@ from benchmarks.load import Load, Question, put
 from benchmarks.serving import free_port, serving
 from models.catalogue import CATALOGUE, ModelName
 from models.store import borrowed_home
-from vision.image import RGB, decode
+from vision.decoding import OWN_FILES, open_image
+from vision.image import RGB
 
 CONCURRENCIES: Final = (1, 8, 32)
 _START_S: Final = 180.0
@@ -124,7 +125,7 @@ def run(
     pictures: Mapping[str, bytes], names: Sequence[ModelName], rounds: int, seconds: float, anyway: bool = False
 ) -> Run:
     """Start both, compare their answers, and ask them in turns. Raises Disagreement unless they are asked anyway."""
-    small = decode(next(iter(pictures.values())), 50_000_000)
+    small = open_image(next(iter(pictures.values())), OWN_FILES).decode()
     bare = {name: limit.load(name, small, seconds / 2) for name in names}
     with (
         plain() as plain_side,
@@ -200,7 +201,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one short round with one kind of image: does it run?")
     parser.add_argument("--anyway", action="store_true", help="go on where their answers differ: int8, bf16")
     arguments = parser.parse_args()
-    pictures = images(decode((arguments.pictures / arguments.picture).read_bytes(), 50_000_000))
+    pictures = images(open_image((arguments.pictures / arguments.picture).read_bytes(), OWN_FILES).decode())
     if arguments.quick:
         pictures = dict([next(iter(pictures.items()))])
         arguments.rounds, arguments.seconds = 1, 0.3

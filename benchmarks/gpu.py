@@ -60,8 +60,9 @@ def load_all(names: Sequence[ModelName], settings: Settings, gpu: Gpu, memory: G
     loaded: dict[ModelName, Engine] = {}
     for name in names:
         before = memory.used_mb()
-        engine = tensorrt_engines.load(tensorrt, stored(name), settings, gpu)
-        engine.warm_up(warm_up_shapes(ROOMS[name].NETWORK, settings))
+        model = stored(name)
+        engine = tensorrt_engines.load(tensorrt, model, settings, gpu)
+        engine.warm_up(warm_up_shapes(ROOMS[name].NETWORK, model.card, settings))
         loaded[name] = engine
         print(f"| {name} on {engine.name} ({engine.precision}) | {held_mb(memory) - before:.0f} |")
     print(f"| all, resident together | {memory.used_mb():.0f} |")
@@ -75,7 +76,8 @@ def speed(names: Sequence[ModelName], loaded: dict[ModelName, Engine], calls: in
     for name in names:
         eager = Eager(name)
         for size in BATCHES:
-            shape = (size, *ROOMS[name].NETWORK.warm_up_sizes(settings.models[name])[0], 3)
+            largest = ROOMS[name].NETWORK.warm_up_sizes(settings.models[name], stored(name).card.input)[0]
+            shape = (size, *largest, 3)
             loaded[name].warm_up([shape])  # depth has no batch of 8 in the service
             ours, theirs = alternate(loaded[name], eager, shape, calls)
             rows.append(f"| {name} | {size} | {ours:.2f} | {theirs:.2f} | {theirs / ours:.1f} |")

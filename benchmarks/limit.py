@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from api.answers import Picture, prepare
+from api.answers import Options, Picture, prepare
 from calibration.pipeline import ROOMS
 from models import store
 from models.catalogue import ModelName
@@ -60,7 +60,7 @@ def load(name: ModelName, picture: RGB, seconds: float) -> Limit:
     stored = store.find(name)
     if stored is None:
         raise RuntimeError(f"{name} is not in the model store: make import")
-    item = prepare(name, Picture.of(picture, None), None, settings.models, stored.card.input).item
+    item = prepare(name, Picture.of(picture, None), Options(), settings.models, stored.card.input).items[0]
     min_score = ROOMS[name].NETWORK.least_score([item], settings.models[name])
     engine, at_a_time = engines.load(stored, settings, None), engines.calls_at_a_time(settings, None)
     limit = Limit(engine, item["image"], at_a_time, min_score)

@@ -114,9 +114,10 @@ async def load(
         outcome.took_s = time.perf_counter() - began
         watching.cancel()
         await asyncio.sleep(1.5)  # for the last heartbeat
-        models = (await client.get("/health")).json()["models"].items()
-        outcome.loads = {name: model["loads"] for name, model in models}
-        outcome.sizes_mb = {name: model["memory_mb"] for name, model in models if model["memory_mb"]}
+        found = (await client.get("/health")).json()["models"]
+        models = {name: found[name] for name in CATALOGUE}
+        outcome.loads = {name: model["loads"] for name, model in models.items()}
+        outcome.sizes_mb = {name: model["memory_mb"] for name, model in models.items() if model["memory_mb"]}
     return outcome
 
 

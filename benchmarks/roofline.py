@@ -23,7 +23,7 @@ from openvino import opset13 as operations
 from benchmarks import limit
 from models import store
 from models.catalogue import CATALOGUE
-from vision.image import decode
+from vision.decoding import OWN_FILES, open_image
 
 _SIDE: Final = 2048  # of the matrices: 16 MB each in f32
 
@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0, help="for each model, and half for each batch size")
     parser.add_argument("--only", choices=CATALOGUE, nargs="*", default=list(CATALOGUE), help="models")
     arguments = parser.parse_args()
-    picture = decode(arguments.picture.read_bytes(), 50_000_000)
+    picture = open_image(arguments.picture.read_bytes(), OWN_FILES).decode()
     print(f"{arguments.picture.name}, {len(os.sched_getaffinity(0))} cores\n")
     print("| model | engine | operations per image, 10⁹ | images/s | 10⁹ operations/s | of f32 matrix products' |")
     print("|---|---|---|---|---|---|")

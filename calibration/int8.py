@@ -13,7 +13,7 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from api.answers import Picture, prepare
+from api.answers import Options, Picture, prepare
 from calibration.loss import Seen, measure
 from calibration.pipeline import Pipeline, read
 from models.catalogue import ModelName
@@ -21,7 +21,8 @@ from models.errors import ImportFailure
 from models.store import INT8, Loss, StoredModel
 from runners.engines.openvino import OpenVinoEngine, OwnPrecision
 from settings import Settings, get_settings
-from vision.image import RGB, ImageError
+from vision.errors import ImageError
+from vision.image import RGB
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ def _input(stored: StoredModel, image: RGB, settings: Settings) -> NDArray[np.ui
     brighter than 226 was clipped, and each value rounded to another. So YOLOv8's 0 to 255 are int8's 256 steps.
     """
     picture = Picture.of(image, None)
-    prepared = prepare(stored.card.name, picture, None, settings.models, stored.card.input)
-    marked = prepared.item["image"][None].copy()
+    prepared = prepare(stored.card.name, picture, Options(), settings.models, stored.card.input)
+    marked = prepared.items[0]["image"][None].copy()
     marked[0, 0, :2] = [[255], [0]]
     return marked

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-from api.answers import Picture, prepare
+from api.answers import Options, Picture, prepare
 from api.schemas import Answer
 from models.catalogue import ModelName
 from models.store import StoredModel, find
 from runners import batches, depth_estimator, person_reid, pet_classifier, pose_estimator, threat_detector
-from runners.contract import Result
+from runners.contract import Item, Result
 from runners.engines import Engine
 from runners.engines.errors import OutOfMemory
 from settings import Settings
-from vision.image import RGB, Box, decode
+from vision.decoding import OWN_FILES, open_image
+from vision.image import RGB, Box
 
 ROOMS: Final[dict[ModelName, ModuleType]] = {
     "pose_estimator": pose_estimator,
@@ -25,6 +27,8 @@ ROOMS: Final[dict[ModelName, ModuleType]] = {
     "pet_classifier": pet_classifier,
     "depth_estimator": depth_estimator,
 }
+
+_DEFAULTS: Final = Options()
 
 
 @dataclass(frozen=True)
@@ -35,22 +39,35 @@ class Pipeline:
     engine: Engine
     settings: Settings
 
-    def run(self, images: list[RGB], box: Box | None = None) -> list[tuple[Result, Answer]]:
-        """The runner's results and the API's answers for upright RGB images, batched as the runner batches."""
+    def run(
+        self, images: Sequence[RGB], box: Box | None = None, options: Options = _DEFAULTS
+    ) -> list[tuple[Result, Answer]]:
+        """The runner's result for the first view and the API's answer for each upright RGB image, batched as there."""
         name = self.stored.card.name
-        models = self.settings.models
-        prepared = [prepare(name, Picture.of(image, box), None, models, self.stored.card.input) for image in images]
-        items = [one.item for one in prepared]
-        least = ROOMS[name].NETWORK.least_score(items, models[name])
-        inputs = [item["image"] for item in items]
-        outputs = batches.run(self.engine, inputs, models[name].max_batch_size, lambda: None, least)
+        pictures = [Picture.of(image, box) for image in images]
+        card = self.stored.card
+        prepared = [prepare(name, picture, options, self.settings.models, card.input) for picture in pictures]
+        results = iter(self.results([item for one in prepared for item in one.items]))
         answers = []
-        for one, output in zip(prepared, outputs, strict=True):
+        for one in prepared:
+            own = [next(results) for _ in one.items]
+            answers.append((own[0], one.answer(own)))
+        return answers
+
+    def results(self, items: Sequence[Item]) -> list[Result]:
+        """The runner's result for each item."""
+        card, settings = self.stored.card, self.settings.models[self.stored.card.name]
+        room = ROOMS[card.name]
+        images = [item["image"] for item in items]
+        least = room.NETWORK.least_score(items, settings)
+        results = []
+        for output, item in zip(
+            batches.run(self.engine, images, settings.max_batch_size, lambda: None, least), items, strict=True
+        ):
             if isinstance(output, OutOfMemory):
                 raise output
-            result = ROOMS[name].interpret(output, one.item, self.stored.card, models[name])
-            answers.append((result, one.answer(result)))
-        return answers
+            results.append(room.interpret(output, item, card, settings))
+        return results
 
 
 def stored(name: ModelName) -> StoredModel:
@@ -63,4 +80,4 @@ def stored(name: ModelName) -> StoredModel:
 
 def read(path: Path) -> RGB:
     """An image file as the service decodes it."""
-    return decode(path.read_bytes(), max_pixels=100_000_000)
+    return open_image(path.read_bytes(), OWN_FILES).decode()

@@ -26,12 +26,14 @@ class Source:
 class ModelSpec:
     """What is known about a model before any of its weights is opened.
 
+    `short_name` is its key in /health's `models` that the newest callers read.
     Variables, default paths and folder names are those of the seed's configuration tables. `file` is the path of the
     weights below the folder `weights`; it is empty where the folder itself is what the library loads (transformers).
     `licence` is that of the weights; `homepage` is where a person finds them, `sources` what the import step downloads.
     """
 
     name: ModelName
+    short_name: str
     title: str
     weights: str
     file: str
@@ -49,6 +51,7 @@ _DEPTH_FILES = f"{_HUB}/depth-anything/Depth-Anything-V2-Small-hf/resolve/5426e4
 
 _POSE = ModelSpec(
     name="pose_estimator",
+    short_name="pose",
     title="YOLOv8n-pose",
     weights="yolov8n-pose",
     file="yolov8n-pose.pt",
@@ -70,6 +73,7 @@ _POSE = ModelSpec(
 
 _THREAT = ModelSpec(
     name="threat_detector",
+    short_name="threat",
     title="Threat Detection YOLOv8n",
     weights="threat-detection-yolov8n",
     file="weights/best.pt",
@@ -91,6 +95,7 @@ _THREAT = ModelSpec(
 
 _REID = ModelSpec(
     name="person_reid",
+    short_name="reid",
     title="OSNet x0.25",
     weights="osnet-x0-25",
     file="osnet_x0_25.pth",
@@ -115,6 +120,7 @@ _REID = ModelSpec(
 
 _PET = ModelSpec(
     name="pet_classifier",
+    short_name="pet",
     title="ResNet-18 cats and dogs",
     weights="pet-classifier",
     file="",
@@ -129,6 +135,7 @@ _PET = ModelSpec(
 
 _DEPTH = ModelSpec(
     name="depth_estimator",
+    short_name="depth",
     title="Depth Anything V2 Small",
     weights="depth-anything-v2-small",
     file="",

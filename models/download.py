@@ -15,6 +15,8 @@ from models.weights import sha256_of
 logger = logging.getLogger(__name__)
 
 REACH_SECONDS = 3.0
+# What a request for the rest of a file is answered with where there is none, or another part comes.
+_OTHER_RANGE = (httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE, httpx.codes.PARTIAL_CONTENT)
 # Once a host answers, a slow line is given time; a read that yields nothing for this long has failed.
 _TIMEOUT = httpx.Timeout(20.0)
 
@@ -28,13 +30,19 @@ class Downloader:
     def fetch_pinned(self, url: str, file: Path, *, sha256: str, size: int | None) -> None:
         """Download `url` to `file` unless it is there already; `sha256` and `size` (bytes, if known) say what it is.
 
-        A download that broke off lies beside it as `<file>.part` and is taken up where it ended. Raises WeightsMissing
-        where the host cannot be reached, the server refuses, or the bytes are others than expected (which are deleted).
+        A download that broke off lies beside it as `<file>.part` and is taken up where it ended; once more from its
+        start where that does not give the file. Raises WeightsMissing where the host cannot be reached, the server
+        refuses, or the bytes are others than expected (which are deleted).
         """
-        if file.is_file() and sha256_of(file) == sha256:
-            return
         part = _part(file)
-        self._transfer(url, part, size=size, resume=True)
+        for there in (file, part):  # a part may be whole: an import can be ended just before it gets its name
+            if there.is_file() and sha256_of(there) == sha256:
+                there.replace(file)
+                return
+        resumed = self._transfer(url, part, size=size, resume=True)
+        if resumed and sha256_of(part) != sha256:
+            logger.info("What had been kept of %s was not its beginning: the download starts anew.", url)
+            self._transfer(url, part, size=size, resume=False)
         found = sha256_of(part)
         if found != sha256:
             part.unlink()
@@ -50,7 +58,8 @@ class Downloader:
         self._transfer(url, part, size=None, resume=False)
         part.replace(file)
 
-    def _transfer(self, url: str, part: Path, *, size: int | None, resume: bool) -> None:
+    def _transfer(self, url: str, part: Path, *, size: int | None, resume: bool) -> bool:
+        """Fetch what `part` has not yet; whether that was taken up where it ended, and did not start anew."""
         have = part.stat().st_size if resume and part.is_file() else 0
         if size is not None and have >= size:
             have = 0
@@ -61,14 +70,19 @@ class Downloader:
                 httpx.Client(timeout=_TIMEOUT, follow_redirects=True, event_hooks=hooks) as client,
                 client.stream("GET", url, headers=headers) as response,
             ):
-                if response.status_code not in (httpx.codes.OK, httpx.codes.PARTIAL_CONTENT):
-                    raise WeightsMissing(f"{url} was answered with {response.status_code} {response.reason_phrase}")
                 resumed = response.status_code == httpx.codes.PARTIAL_CONTENT and _starts_at(response, have)
-                if have and not resumed:
-                    logger.info("The server of %s does not resume: the download starts anew.", url)
-                _receive(response, part, offset=have if resumed else 0, size=size)
+                if resumed or response.status_code == httpx.codes.OK:
+                    if have and not resumed:
+                        logger.info("The server of %s does not resume: the download starts anew.", url)
+                    _receive(response, part, offset=have if resumed else 0, size=size)
+                    return resumed and have > 0
+                if not have or response.status_code not in _OTHER_RANGE:
+                    raise WeightsMissing(f"{url} was answered with {response.status_code} {response.reason_phrase}")
         except (httpx.RequestError, httpx.InvalidURL) as error:
             raise WeightsMissing(f"{url} failed ({_reason(error)}): run the import again to take it up") from error
+        total = response.headers.get("Content-Range", "").rpartition("/")[2]
+        logger.info("%s has %s bytes, and %d were kept: the download starts anew.", url, total or "unknown", have)
+        return self._transfer(url, part, size=size, resume=False)
 
     def _reach(self, request: httpx.Request) -> None:
         """Raise WeightsMissing at once where the request's host is known to be out of reach, or turns out to be."""

@@ -21,13 +21,13 @@ from models.errors import ImportFailure, WeightsMissing, WeightsRefused
 from models.report import Outcome
 from models.store import ModelCard, StoredModel, StoreError
 from models.weights import (
-    CONVERSION,
-    STANDIN_VERSION,
+    CONVERSIONS,
     Weights,
     calibration_digest,
     fingerprint,
     gather,
     loaded_path,
+    standin_version,
 )
 from models.workshop import CalibrationJob, Conversion, Job, Workshop
 
@@ -104,7 +104,7 @@ def _begin(spec: ModelSpec, request: Request, downloader: Downloader, workshop: 
             raise
         logger.warning("%s: %s", spec.name, error)
         weights = None
-    version = STANDIN_VERSION if weights is None else fingerprint(weights).version
+    version = standin_version(spec.name) if weights is None else fingerprint(weights).version
     stored = latest = _readable(spec.name, "latest", untrained=weights is None)
     if stored is None or stored.converted_version != version:  # else it is that, or that with an int8 form beside it
         stored = _readable(spec.name, version, untrained=weights is None)
@@ -135,10 +135,10 @@ def _finish(pending: _Pending) -> Outcome:
             input=conversion.input,
             outputs=conversion.outputs,
             tolerance=conversion.tolerance,
-            conversion=CONVERSION,
+            conversion=CONVERSIONS[spec.name],
             untrained=pending.weights is None,
         )
-        stored = store.save(card, identity.version if pending.weights else STANDIN_VERSION, folder)
+        stored = store.save(card, identity.version if pending.weights else standin_version(spec.name), folder)
     except WeightsRefused as error:
         problem = f"{pending.weights.origin if pending.weights else 'the stand-in'} is refused: {error}"
         return Outcome(spec.name, "failed", pending.seconds, problem=problem)

@@ -83,6 +83,12 @@ class ModelCard:
     untrained: bool
     int8: Loss | None = None
 
+    @property
+    def model_id(self) -> str:
+        """What vectors are compared under, as `osnet-x0-25@osnet_x0_25@6f57607fed9f`: vectors of two ids never are."""
+        file = "untrained" if self.untrained else Path(CATALOGUE[self.name].file).stem or "model"
+        return f"{self.weights}@{file}@{self.sha256[:12]}"
+
     def to_metadata(self) -> dict[str, Any]:
         """The card as the plain lists, dicts and scalars that BentoML writes into `model.yaml`."""
         card = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "int8"}

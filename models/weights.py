@@ -4,22 +4,26 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
-from models.catalogue import ModelSpec
+from models.catalogue import ModelName, ModelSpec
 from models.errors import WeightsRefused
+from models.impostors import impostor
 
-#: Version of the recipe in models/convert.py and models/loaders. Raise it whenever the same weights would give other
-#: graphs or another card, or when torch is updated (graph.pt2 is a torch format): every model is then imported anew.
-CONVERSION = 2
-
-#: Version under which the stand-ins of models/standins.py are stored: they have a seed instead of a checksum.
-STANDIN_VERSION = f"seed0-{CONVERSION}"
+#: Version of each model's recipe in models/convert.py and models/loaders. Raise it whenever the same weights would give
+#: other graphs or another card, or when torch is updated (graph.pt2 is a torch format): it is then imported anew.
+CONVERSIONS: Final[Mapping[ModelName, int]] = MappingProxyType(
+    {"pose_estimator": 2, "threat_detector": 2, "person_reid": 2, "pet_classifier": 3, "depth_estimator": 2}
+)
 
 #: Version of the recipe in calibration/int8.py; raise it whenever the same pictures would give another int8 graph.
 CALIBRATION = 2
 
 _FOLDER_WEIGHTS = "model.safetensors"
 _FOLDER_FILES = (_FOLDER_WEIGHTS, "config.json", "preprocessor_config.json")
+# Other forms in which such a folder may have its parameters; the first is a pickle.
+_OTHER_PARAMETERS = ("pytorch_model.bin", "model.safetensors.index.json", "tf_model.h5", "flax_model.msgpack")
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ def loaded_path(spec: ModelSpec, folder: Path) -> Path:
 def gather(spec: ModelSpec, path: Path, origin: str) -> Weights:
     """The weights at `path`: a file, or for the transformers models a folder.
 
-    Raises WeightsRefused where the path is of the other kind, or a file of the folder is missing or empty.
+    Raises WeightsRefused where the path is of the other kind, or a file is missing, empty or something else
+    (models/impostors.py).
     """
     if spec.file and not path.is_file():
         raise WeightsRefused(f"{path} is a folder, but the weights of {spec.title} are one file: name that file")
@@ -67,15 +72,33 @@ def gather(spec: ModelSpec, path: Path, origin: str) -> Weights:
     files = (path,) if spec.file else tuple(path / name for name in _FOLDER_FILES)
     for file in files:
         if not file.is_file():
-            raise WeightsRefused(f"{path} holds no {file.name}, which {spec.title} is loaded from")
-        if file.stat().st_size == 0:
-            raise WeightsRefused(f"{file} is empty")
+            raise WeightsRefused(
+                f"{path} holds no {file.name}, which {spec.title} is loaded from{_instead(path, file)}"
+            )
+        if (problem := impostor(file)) is not None:
+            raise WeightsRefused(f"{file} {problem}")
     return Weights(spec, tuple(file.absolute() for file in files), origin)
+
+
+def _instead(folder: Path, missing: Path) -> str:
+    """What a folder has in place of its parameters, and the remedy; "" where it has nothing of the kind."""
+    other = next((name for name in _OTHER_PARAMETERS if (folder / name).is_file()), None)
+    if missing.name != _FOLDER_WEIGHTS or other is None:
+        return ""
+    return (
+        f", but {other}: load it with transformers once and save it with save_pretrained(folder), which writes "
+        f"{_FOLDER_WEIGHTS}"
+    )
 
 
 def fingerprint(weights: Weights) -> Fingerprint:
     """Read the files and identify them; about 0.1 s for 100 MB."""
-    return identify({file.name: sha256_of(file) for file in weights.files})
+    return identify(weights.spec.name, {file.name: sha256_of(file) for file in weights.files})
+
+
+def standin_version(name: ModelName) -> str:
+    """The version under which a stand-in of models/standins.py is stored: it has a seed instead of a checksum."""
+    return f"seed0-{CONVERSIONS[name]}"
 
 
 def calibration_digest(pictures: Sequence[Path]) -> str:
@@ -84,16 +107,16 @@ def calibration_digest(pictures: Sequence[Path]) -> str:
     return hashlib.sha256(f"{CALIBRATION}\n{checksums}".encode()).hexdigest()[:8]
 
 
-def identify(checksums: Mapping[str, str]) -> Fingerprint:
-    """Identify weights by the sha256 of each file, keyed by file name, the file with the parameters first.
+def identify(name: ModelName, checksums: Mapping[str, str]) -> Fingerprint:
+    """Identify a model's weights by the sha256 of each file, keyed by file name, the file with the parameters first.
 
     The version is `<parameters:12>[-<other files:6>]-<conversion>`: another `id2label` in a config.json is another
     version although the parameters are the same.
     """
     parameters, *others = checksums.values()
-    version = [parameters[:12], str(CONVERSION)]
+    version = [parameters[:12], str(CONVERSIONS[name])]
     if others:
-        listing = "\n".join(f"{name} {checksum}" for name, checksum in sorted(checksums.items()))
+        listing = "\n".join(f"{file} {checksum}" for file, checksum in sorted(checksums.items()))
         version.insert(1, hashlib.sha256(listing.encode()).hexdigest()[:6])
     return Fingerprint(sha256=parameters, version="-".join(version))
 

@@ -17,6 +17,7 @@ from models.catalogue import CATALOGUE, ModelName
 from models.errors import ImportFailure
 from models.store import WEIGHTS, Loss, StoredModel
 from models.weights import file_names, loaded_path
+from models.wording import reason
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +145,9 @@ def _work(work: Callable[[J], R], job: J) -> R:
         raise
     except Exception as error:
         logger.exception("%s failed in a way that was not foreseen.", job.name)
-        raise ImportFailure(f"a fault of the import step or of a library: {type(error).__name__}: {error}") from error
+        raise ImportFailure(
+            f"a fault of the import step or of a library: {type(error).__name__}: {reason(error)}"
+        ) from error
 
 
 def _convert(job: Job) -> Conversion:

@@ -96,9 +96,10 @@ class ThreatResult(Timed):
 
 
 class ReidResult(Timed):
-    """embedding: (512,) float32, L2-normalised."""
+    """embedding: (512,) float32, L2-normalised. model_id: ModelCard.model_id of the weights that made it."""
 
     embedding: F32
+    model_id: str
 
 
 class PetResult(Timed):
@@ -133,8 +134,9 @@ class ModelStatus(TypedDict):
     """One model as its runner knows it.
 
     input: the model card's, None while there are no weights. memory_mb: what loading it was measured to take, None
-    before its first load. loads: how often it was loaded in this process. engine_build_failed: it runs on torch because
-    no TensorRT engine could be built for it.
+    before its first load. loads: how often it was loaded in this process. last_used: when its last call ended or it was
+    loaded, in seconds since the epoch; None while it is not loaded. engine_build_failed: it runs on torch because no
+    TensorRT engine could be built for it.
     """
 
     state: State
@@ -146,7 +148,14 @@ class ModelStatus(TypedDict):
     input: Mapping[str, Any] | None
     memory_mb: int | None
     loads: int
+    last_used: float | None
     engine_build_failed: bool
+
+
+class Managed(TypedDict):
+    """What became of a request to load or unload a model."""
+
+    model: ModelStatus
 
 
 class DeviceStatus(TypedDict):

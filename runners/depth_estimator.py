@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Final, cast
 
 from PIL import Image
@@ -44,7 +45,7 @@ def interpret(outputs: Outputs, item: Item, card: ModelCard, settings: ModelSett
     return {"depth": normalise(outputs[0])}
 
 
-def _warm_up_sizes(settings: ModelSettings) -> list[tuple[int, int]]:
+def _warm_up_sizes(settings: ModelSettings, model_input: Mapping[str, Any]) -> list[tuple[int, int]]:  # noqa: ARG001
     size = cast(DepthSettings, settings).input_size
     shapes = [input_shape(round(ratio * 1000), 1000, size) for ratio in ASPECT_RATIOS]
     return sorted(shapes, key=math.prod, reverse=True)

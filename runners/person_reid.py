@@ -30,10 +30,10 @@ def interpret(outputs: Outputs, item: Item, card: ModelCard, settings: ModelSett
     length = float(np.linalg.norm(embedding))
     if not np.isfinite(length) or length == 0:
         raise ValueError(f"the embedding's length is {length}")
-    return {"embedding": (embedding / length).astype(np.float32)}
+    return {"embedding": (embedding / length).astype(np.float32), "model_id": card.model_id}
 
 
-NETWORK: Final = Network("person_reid", interpret, lambda _: ((HEIGHT, WIDTH),))
+NETWORK: Final = Network("person_reid", interpret, lambda *_: ((HEIGHT, WIDTH),))
 
 
 class PersonReid(Runner):

@@ -13,19 +13,25 @@ from runners.batches import Outputs
 from runners.contract import Item, PetResult
 from runners.runner import Network, Runner, batchable
 from settings import ModelSettings
-from vision.image import RGB, resize_shortest_edge
-
-INPUT_SIZE: Final = 224
+from vision.image import RGB, resize, resize_shortest_edge
 
 
 def prepare(image: RGB, model_input: Mapping[str, Any]) -> RGB:
-    """An image of any size as the network's input (224, 224, 3), resized as the checkpoint's own processor does.
+    """An image of any size as the network's input (height, width, 3), resized as the checkpoint's own processor does.
 
-    model_input: the model card's `input`, with `shortest_edge`, `crop_pct` and `resample` of transformers'
-    ConvNextImageProcessor: the shorter side becomes shortest_edge / crop_pct, then the centre is cut out.
+    model_input: the model card's `input`. With `shortest_edge` and `crop_pct` of transformers' ConvNextImageProcessor
+    the shorter side becomes shortest_edge / crop_pct, then the centre is cut out; else the whole image is stretched.
     """
-    edge = int(model_input["shortest_edge"] / model_input["crop_pct"])
-    return resize_shortest_edge(image, edge, INPUT_SIZE, Image.Resampling(model_input["resample"]))
+    resample = Image.Resampling(model_input["resample"])
+    if "shortest_edge" not in model_input:
+        height, width = _size(model_input)
+        return resize(image, width, height, resample)
+    side = model_input["shortest_edge"]
+    return resize_shortest_edge(image, int(side / model_input["crop_pct"]), side, resample)
+
+
+def _size(model_input: Mapping[str, Any]) -> tuple[int, int]:
+    return model_input["height"], model_input["width"]
 
 
 def interpret(outputs: Outputs, item: Item, card: ModelCard, settings: ModelSettings) -> PetResult:  # noqa: ARG001
@@ -36,11 +42,11 @@ def interpret(outputs: Outputs, item: Item, card: ModelCard, settings: ModelSett
     return {"probabilities": dict(zip(card.labels, probabilities.tolist(), strict=True))}
 
 
-NETWORK: Final = Network("pet_classifier", interpret, lambda _: ((INPUT_SIZE, INPUT_SIZE),))
+NETWORK: Final = Network("pet_classifier", interpret, lambda _, model_input: (_size(model_input),))
 
 
 class PetClassifier(Runner):
     @batchable("pet_classifier")
     def pet_classifier(self, items: list[Any]) -> list[Any]:
-        """items: runners.contract.Item, image (224, 224, 3) → PetResult or Failure each."""
+        """items: runners.contract.Item, image of the card's size → PetResult or Failure each."""
         return self.infer("pet_classifier", items)

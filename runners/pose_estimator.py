@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final, cast
 
+import numpy as np
+
 from models.store import ModelCard
 from runners.batches import Outputs
 from runners.contract import Item, PoseResult
@@ -14,7 +16,7 @@ from vision.image import LETTERBOX_SIZES, RGB, Letterbox, letterbox
 
 INPUT_SIZE: Final = 640  # ultralytics' default imgsz, what the public weights were trained at
 STRIDE: Final = 32  # of the coarsest head
-_NUM_CLASSES: Final = 1  # person
+_PERSON: Final = "person"  # what COCO, and so the public weights, call the class
 _KEYPOINT_SHAPE: Final = (17, 3)
 
 
@@ -23,18 +25,23 @@ def prepare(image: RGB) -> Letterbox:
     return letterbox(image, INPUT_SIZE, STRIDE)
 
 
-def interpret(outputs: Outputs, item: Item, card: ModelCard, settings: ModelSettings) -> PoseResult:  # noqa: ARG001
-    """outputs: `predictions` (56, candidates) float32, box, score and keypoints of each in input pixels."""
+def interpret(outputs: Outputs, item: Item, card: ModelCard, settings: ModelSettings) -> PoseResult:
+    """outputs: `predictions` (55 + classes, candidates) float32: box, scores and keypoints of each in input pixels.
+
+    Of several classes those called "person" count; all do where the checkpoint has none of that name.
+    """
     iou_threshold = cast(DetectorSettings, settings).iou_threshold
-    found = detect(outputs[0], _NUM_CLASSES, min_confidence(item, settings), iou_threshold)
+    found = detect(outputs[0], len(card.labels), min_confidence(item, settings), iou_threshold)
+    persons = [index for index, label in enumerate(card.labels) if label.casefold() == _PERSON]
+    counted = np.isin(found.classes, persons or range(len(card.labels)))
     return {
-        "boxes": found.boxes,
-        "scores": found.scores,
-        "keypoints": found.extras.reshape(-1, *_KEYPOINT_SHAPE),
+        "boxes": found.boxes[counted],
+        "scores": found.scores[counted],
+        "keypoints": found.extras[counted].reshape(-1, *_KEYPOINT_SHAPE),
     }
 
 
-NETWORK: Final = Network("pose_estimator", interpret, lambda _: LETTERBOX_SIZES, min_confidence)
+NETWORK: Final = Network("pose_estimator", interpret, lambda *_: LETTERBOX_SIZES, min_confidence)
 
 
 class PoseEstimator(Runner):

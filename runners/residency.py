@@ -16,7 +16,7 @@ from runners.budget import Budget, DoesNotFit, Policy
 from runners.engines import Engine
 from runners.engines.errors import DeviceLost, EngineError, OutOfMemory
 from runners.memory import Memory, held_mb
-from runners.resident import Loaded, Resident
+from runners.resident import Loaded, ModelUnavailable, Resident
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
@@ -80,6 +80,7 @@ class Residency:
         self._change = threading.Condition()
         self._jobs: deque[Callable[[], None]] = deque()
         self._stopping = False
+        self._released: set[ModelName] = set()  # unloaded by an operator: a preloaded one must not come back by itself
         self.models: dict[ModelName, Resident] = {
             name: Resident(name, lambda name=name: find(name), self._change, self._request_load)  # type: ignore[misc]
             for name in names
@@ -97,8 +98,31 @@ class Residency:
         """Notice what was imported meanwhile, and begin to load what is to be preloaded. Returns at once."""
         for name, resident in self.models.items():
             resident.look_again()
-            if name in self._policy.pinned:
+            if name in self._policy.pinned and name not in self._released:
                 resident.start_loading()
+
+    def load(self, name: ModelName, timeout: float) -> None:
+        """Have a model loaded, and wait. Raises ModelUnavailable if that fails or takes over `timeout` s."""
+        self._released.discard(name)
+        with self.models[name].lease(timeout):
+            pass
+
+    def unload(self, name: ModelName, timeout: float) -> None:
+        """Have a model leave memory until it is asked for again, and wait until it has left.
+
+        Raises ModelUnavailable where that takes over `timeout` s: a load or a long call is under way.
+        """
+        resident, left = self.models[name], threading.Event()
+        self._released.add(name)
+
+        def leave() -> None:
+            if resident.loaded is not None:
+                self._evict(resident, "left on request")
+            left.set()
+
+        self._enqueue(leave)
+        if not left.wait(timeout):
+            raise ModelUnavailable(f"{name} has not left after {timeout:g} s: it is still loading or in use")
 
     def exchange(self, resident: Resident, exchange: Exchange) -> None:
         """Let another engine take the place of a loaded model's, once it is warm. Returns at once."""

@@ -104,7 +104,8 @@ class Resident:
     def status(self) -> ModelStatus:
         """What the runner says of this model to the API."""
         with self._change:
-            engine = self.loaded.engine if self.loaded else None
+            loaded = self.loaded
+            engine = loaded.engine if loaded else None
             building = self._building if self.loaded else None
             return {
                 "state": State.BUILDING_ENGINE if building else self._state,
@@ -116,6 +117,7 @@ class Resident:
                 "input": self._stored.card.input if self._stored else None,
                 "memory_mb": round(self.memory_mb) if self.memory_mb is not None else None,
                 "loads": self.loads,
+                "last_used": time.time() - (time.monotonic() - loaded.last_used) if loaded else None,
                 "engine_build_failed": self._build_failure is not None,
             }
 

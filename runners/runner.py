@@ -6,7 +6,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from models.store import ModelCard, StoredModel, StoreError
 from profiling import Profiler
 from runners import batches, bentoml_cures, engines, memory, shared_memory
 from runners.budget import Policy
-from runners.contract import DeviceStatus, Failure, Item, Result, RunnerStatus, SentItem, Unreadable
+from runners.contract import DeviceStatus, Failure, Item, Managed, Result, RunnerStatus, SentItem, Unreadable
 from runners.device import Gpu
 from runners.engines import Engine, Shape
 from runners.engines.errors import DeviceLost, OutOfMemory
@@ -48,13 +48,13 @@ class Network:
     """What a runner needs to know of a model beside its graph.
 
     interpret: one image's outputs, its item, the model card and settings → the result.
-    warm_up_sizes: settings → height, width of usual inputs, the largest one first.
+    warm_up_sizes: settings and the model card's input → height, width of usual inputs, the largest one first.
     min_score: an item and settings → the score up to which `interpret` passes a candidate over (see Engine.run).
     """
 
     name: ModelName
     interpret: Callable[[batches.Outputs, Item, ModelCard, ModelSettings], Result]
-    warm_up_sizes: Callable[[ModelSettings], Sequence[tuple[int, int]]]
+    warm_up_sizes: Callable[[ModelSettings, Mapping[str, Any]], Sequence[tuple[int, int]]]
     min_score: Callable[[Item, ModelSettings], float] = lambda *_: 0
 
     def least_score(self, items: Sequence[Item], settings: ModelSettings) -> float:
@@ -152,6 +152,23 @@ class Runner:
         except DeviceLost as error:
             self._end(error)
             return [_RUNNER_ENDS for _ in items]
+
+    @bentoml.api(route="/load")
+    def load(self, name: ModelName) -> Any:
+        """Load a model for good → Managed, or Failure."""
+        return self._manage(name, self._residency.load)
+
+    @bentoml.api(route="/unload")
+    def unload(self, name: ModelName) -> Any:
+        """Take a model out of memory until it is asked for → Managed, or Failure."""
+        return self._manage(name, self._residency.unload)
+
+    def _manage(self, name: ModelName, change: Callable[[ModelName, float], None]) -> Managed | Failure:
+        try:
+            change(name, self._settings.limits.request_timeout_s)
+        except ModelUnavailable as error:
+            return Failure(error="model_unavailable", message=str(error))
+        return Managed(model=self._residency.models[name].status())
 
     @bentoml.api(route="/state")
     async def state(self) -> dict[str, Any]:
@@ -262,13 +279,13 @@ class Runner:
         return tensorrt_engines.load(self._tensorrt, stored, self._settings, self._gpu)
 
     def _warm_up(self, stored: StoredModel, engine: Engine) -> None:
-        engine.warm_up(warm_up_shapes(self._networks[stored.card.name], self._settings))
+        engine.warm_up(warm_up_shapes(self._networks[stored.card.name], stored.card, self._settings))
 
 
-def warm_up_shapes(network: Network, settings: Settings) -> list[Shape]:
+def warm_up_shapes(network: Network, card: ModelCard, settings: Settings) -> list[Shape]:
     """Every batch size at the largest input, and every usual input once."""
     model = settings.models[network.name]
-    largest, *others = network.warm_up_sizes(model)
+    largest, *others = network.warm_up_sizes(model, card.input)
     shapes: list[Shape] = [(size, *largest, 3) for size in batches.batch_sizes(model.max_batch_size)]
     return shapes + [(1, *other, 3) for other in others]
 

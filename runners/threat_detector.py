@@ -32,7 +32,7 @@ def interpret(outputs: Outputs, item: Item, card: ModelCard, settings: ModelSett
     }
 
 
-NETWORK: Final = Network("threat_detector", interpret, lambda _: LETTERBOX_SIZES, min_confidence)
+NETWORK: Final = Network("threat_detector", interpret, lambda *_: LETTERBOX_SIZES, min_confidence)
 
 
 class ThreatDetector(Runner):

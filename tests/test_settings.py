@@ -25,6 +25,8 @@ def test_the_file_of_the_checkout_is_valid_and_has_the_documented_defaults() -> 
     settings = load(DEFAULT_FILE, {})
     assert str(settings.server.host) == "0.0.0.0"
     assert settings.server.port == 8096
+    assert settings.server.keep_alive_s == 75
+    assert settings.server.cors_origins == ()
     assert settings.limits.max_image_bytes == 10 * 2**20
     assert settings.limits.max_pixels == 50_000_000
     assert settings.assigned() == tuple(CATALOGUE)
@@ -37,6 +39,13 @@ def test_the_file_of_the_checkout_is_valid_and_has_the_documented_defaults() -> 
         ("HOST", "127.0.0.1", "server.host", "127.0.0.1"),
         ("HOST", "::1", "server.host", "::1"),
         ("PORT", "9000", "server.port", "9000"),
+        ("ENRICHMENT_CORS_ORIGINS", "*", "server.cors_origins", "('*',)"),
+        (
+            "ENRICHMENT_CORS_ORIGINS",
+            "https://a.example:8443, http://10.0.0.2,",
+            "server.cors_origins",
+            "('https://a.example:8443', 'http://10.0.0.2')",
+        ),
         ("ENRICHMENT_PRELOAD_MODELS", "person_reid", "preload", "('person_reid',)"),
         (
             "ENRICHMENT_LIGHT_PRELOAD_MODELS",
@@ -78,6 +87,8 @@ def test_a_variable_wins_over_the_file(variable: str, value: str, path: str, exp
         ("HOST", "no-address", "IPv4"),
         ("PORT", "eighty", "integer"),
         ("PORT", "65536", "65535"),
+        ("ENRICHMENT_CORS_ORIGINS", "cameras.example", "without a path"),
+        ("ENRICHMENT_CORS_ORIGINS", "https://a.example,https://b.example/", "without a path"),
         ("PORT", "0", "1"),
         ("ENRICHMENT_PRELOAD_MODELS", "face_detector", "'pose_estimator'"),
         ("ENRICHMENT_LIGHT_PRELOAD_MODELS", "pose_estimator,face_detector", "'depth_estimator'"),

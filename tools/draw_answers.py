@@ -12,8 +12,8 @@ from typing import Any
 import httpx
 from PIL import Image
 
+from vision.decoding import OWN_FILES, open_image
 from vision.draw import draw_persons, draw_threats
-from vision.image import decode
 
 _LARGEST = 1280  # pixels on a side of what is written
 
@@ -24,7 +24,7 @@ def main(url: str, out: str, *pictures: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with httpx.Client(base_url=url, timeout=60) as client:
         for picture in map(Path, pictures):
-            drawn = decode(picture.read_bytes(), 50_000_000)
+            drawn = open_image(picture.read_bytes(), OWN_FILES).decode()
             drawn = draw_persons(drawn, _ask(client, "/pose-analyze", picture)["persons"])
             drawn = draw_threats(drawn, _ask(client, "/threat-detect", picture)["threats_detected"])
             image = Image.fromarray(drawn)

@@ -66,6 +66,16 @@ def nms(boxes: F32, iou_threshold: float, max_detections: int = MAX_DETECTIONS) 
     return np.array(kept, dtype=np.intp)
 
 
+def distinct(boxes: F32, scores: F32, classes: NDArray[np.int64], iou_threshold: float) -> NDArray[np.intp]:
+    """Indices, best first, of what remains when detections of overlapping tiles are joined by NMS within each class.
+
+    boxes (n, 4) x1, y1, x2, y2 in pixels of the image; scores (n,); classes (n,).
+    """
+    order = np.argsort(-scores, kind="stable")
+    apart = classes.astype(np.float32) * (boxes.max(initial=0) + 1)
+    return order[nms((boxes + apart[:, None])[order], iou_threshold, len(boxes))]
+
+
 def intersection(box: F32, boxes: F32) -> F32:
     """Areas (n,) that a box (4,) has in common with each of boxes (n, 4); all x1, y1, x2, y2 in pixels."""
     extent = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])

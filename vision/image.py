@@ -1,46 +1,22 @@
-"""Bytes → upright RGB arrays, and the crops and resizes that networks want."""
+"""RGB arrays, and the crops and resizes of them that networks want."""
 
 from __future__ import annotations
 
-import io
-import struct
-import zlib
 from dataclasses import dataclass
 from typing import Final
 
 import cv2
 import numpy as np
-import simplejpeg
 from cykooz_resizer import FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+
+from vision.errors import BoxOutside
 
 RGB = NDArray[np.uint8]  # (height, width, 3)
 Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels
 
-FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-MAX_SIDE: Final = 65_535  # JPEG's own limit; a PNG can announce two thousand million
 LETTERBOX_GREY: Final = 114  # ultralytics/data/augment.py, LetterBox(padding_value=114)
-
-# Judged by MAX_SIDE and max_pixels instead, from the header, before anything is decoded.
-Image.MAX_IMAGE_PIXELS = None
-
-# Formats that are known, and refused: name, offset and bytes of their signatures. Asking Pillow would run every decoder
-# that it has on the bytes of strangers, some of them in pure Python for seconds.
-_REFUSED: Final = (
-    ("AVIF or HEIF", 4, b"ftyp"),
-    ("EPS", 0, b"%!PS"),
-    ("ICO", 0, b"\0\0\1\0"),
-    ("JPEG 2000", 0, b"\0\0\0\x0cjP  "),
-    ("JPEG XL", 0, b"\0\0\0\x0cJXL "),
-    ("JPEG XL", 0, b"\xff\x0a"),
-    ("PCX", 0, b"\x0a\x05\x01"),
-    ("PDF", 0, b"%PDF"),
-    *(("PPM", 0, b"P%d" % kind) for kind in range(1, 8)),
-    ("PSD", 0, b"8BPS"),
-    ("SVG", 0, b"<svg"),
-    ("SVG", 0, b"<?xml"),
-)
 
 # What cykooz_resizer calls Pillow's filters.
 _FILTERS: Final = {
@@ -48,74 +24,6 @@ _FILTERS: Final = {
     Image.Resampling.BICUBIC: FilterType.catmull_rom,
 }
 _MUCH_LONGER: Final = 4  # a side than the other: Pillow is quicker then, as it can scale a part alone
-
-_EXIF_ORIENTATION: Final = 0x0112
-_UPRIGHT: Final = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-# What Pillow's decoders raise on damaged files: none of them has an error class of its own for all of it.
-_DAMAGED: Final = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    LookupError,
-    TypeError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-)
-
-
-class ImageError(ValueError):
-    """The bytes or the box sent can't be used as an image; the text says why."""
-
-
-class DamagedImage(ImageError):
-    """The bytes are no image, or a truncated or damaged one."""
-
-
-class UnsupportedFormat(ImageError):
-    """The bytes are an image, of a format that is not accepted."""
-
-
-class ImageTooLarge(ImageError):
-    """The header announces more pixels than are allowed; nothing was decoded."""
-
-
-class BoxOutside(ImageError):
-    """The box has no pixel in common with the image."""
-
-
-def count_pixels(data: bytes, max_pixels: int) -> int:
-    """How many pixels an image file has, by its header alone. Raises DamagedImage, UnsupportedFormat, ImageTooLarge."""
-    width, height = _open(data, max_pixels).size
-    return width * height
-
-
-def decode(data: bytes, max_pixels: int) -> RGB:
-    """Decode an image file (first frame) into an upright (height, width, 3) uint8 RGB array.
-
-    EXIF orientation is applied, alpha is dropped, 16-bit grey is scaled to 8 bits. `max_pixels` is judged from the
-    header. Raises DamagedImage, UnsupportedFormat or ImageTooLarge.
-    """
-    image = _open(data, max_pixels)
-    pixels = _jpeg_pixels(data, image)
-    if pixels is not None:
-        return pixels
-    try:
-        image.load()
-        turn = _UPRIGHT.get(_orientation(image))
-        image = _to_rgb(image)
-    except _DAMAGED as error:
-        raise DamagedImage(f"the {image.format} image is damaged or truncated: {error}") from None
-    return np.ascontiguousarray(image.transpose(turn) if turn is not None else image)
 
 
 def crop(image: RGB, box: Box) -> tuple[RGB, tuple[int, int]]:
@@ -208,59 +116,3 @@ def resize_shortest_edge(image: RGB, edge: int, crop_size: int, resample: Image.
     per_x, per_y = width / scaled_width, height / scaled_height
     source = (left * per_x, top * per_y, (left + crop_size) * per_x, (top + crop_size) * per_y)
     return np.asarray(Image.fromarray(image).resize((crop_size, crop_size), resample, box=source))
-
-
-def _open(data: bytes, max_pixels: int) -> Image.Image:
-    image = _identify(data)
-    width, height = image.size
-    if width * height > max_pixels or max(width, height) > MAX_SIDE:
-        raise ImageTooLarge(
-            f"the image has {width}×{height} pixels; at most {max_pixels / 1e6:g} megapixels"
-            f" and {MAX_SIDE} pixels on a side are taken"
-        )
-    return image
-
-
-def _jpeg_pixels(data: bytes, image: Image.Image) -> RGB | None:
-    """A usual JPEG straight into an array, without the copies that Pillow makes: of a large frame half of the time.
-
-    None where it is another format or mode, is to be turned, or something is wrong with it: then Pillow judges.
-    """
-    if image.format != "JPEG" or image.mode != "RGB" or _orientation(image) in _UPRIGHT:
-        return None
-    try:
-        pixels: RGB = simplejpeg.decode_jpeg(data, "RGB")
-    except ValueError:
-        return None
-    return pixels
-
-
-def _identify(data: bytes) -> Image.Image:
-    try:
-        return Image.open(io.BytesIO(data), formats=FORMATS)
-    except UnidentifiedImageError:
-        pass  # unknown bytes, or a format that is known but not accepted: told apart below
-    except _DAMAGED as error:
-        raise DamagedImage(f"the image's header is damaged: {error}") from None
-    other = next((name for name, offset, magic in _REFUSED if data[offset : offset + len(magic)] == magic), None)
-    if other is None:
-        raise DamagedImage("the bytes are no image that can be read")
-    raise UnsupportedFormat(f"images of the format {other} are not accepted; send one of {', '.join(FORMATS)}")
-
-
-def _orientation(image: Image.Image) -> int:
-    try:
-        return int(image.getexif().get(_EXIF_ORIENTATION, 1))
-    except _DAMAGED:
-        return 1  # damaged metadata around a good picture: cameras do that, and viewers show it unturned
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16-bit grey (PNG, TIFF): Pillow's own conversion clips instead of scaling
-        grey = np.clip(np.asarray(image, dtype=np.int64), 0, 65535) >> 8
-        image = Image.fromarray(grey.astype(np.uint8))
-    elif image.mode == "F":  # float TIFF: no fixed range, so its own
-        values = np.nan_to_num(np.asarray(image, dtype=np.float64))
-        span = max(float(np.ptp(values)), 1e-12)
-        image = Image.fromarray(((values - values.min()) / span * 255).astype(np.uint8))
-    return image if image.mode == "RGB" else image.convert("RGB")  # convert would copy it

@@ -10,7 +10,7 @@ from transformers import DepthAnythingForDepthEstimation, DPTImageProcessor
 
 from models.errors import WeightsRefused
 from models.loaders.network import ImageInput, Multiples, Network, Normalise, refusing
-from models.loaders.pretrained import load_pretrained
+from models.loaders.pretrained import load_pretrained, load_processor, normalise_of
 
 PATCH = 14  # DINOv2's patches: heights and widths are multiples of it
 CHANNELS = 384  # of the Small model: the larger ones are under another licence than the catalogue states
@@ -33,8 +33,8 @@ def load(folder: Path) -> Network:
             f"config.json is of a {kind!r} Depth Anything with {channels} channels; "
             f"the 'relative' one with {CHANNELS} (Small) is needed"
         )
+    processor = load_processor({"DPTImageProcessor": DPTImageProcessor}, "DPTImageProcessor", folder)
     with refusing(folder, "a folder with the settings of a DPTImageProcessor"):
-        processor: Any = DPTImageProcessor.from_pretrained(folder, local_files_only=True)
         resize = {"size": min(processor.size.height, processor.size.width), "resample": int(processor.resample)}
 
     def original(image: Tensor) -> tuple[Tensor, ...]:
@@ -42,7 +42,7 @@ def load(folder: Path) -> Network:
         return (model(pixels).predicted_depth,)
 
     return Network(
-        graph=_Estimator(model, Normalise(tuple(processor.image_mean), tuple(processor.image_std))),
+        graph=_Estimator(model, normalise_of(processor)),
         original=original,
         image=ImageInput(Multiples(PATCH, minimum=PATCH, maximum=LARGEST_SIDE), resize),
         outputs=("depth",),

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import WeightsRefused
+from models.wording import reason
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,6 @@ class ImageInput:
             size = {"height": self.size[0], "width": self.size[1], "multiple_of": 1}
         return {"name": "image", "dtype": "uint8", "layout": "NHWC", "channels": "RGB"} | size | dict(self.resize)
 
-
-_REASON_LENGTH = 300  # characters of a library's own words: some list every parameter
 
 #: Compares the outputs of original and graph: metric → the largest difference.
 Comparison = Callable[[tuple[Tensor, ...], tuple[Tensor, ...]], dict[str, float]]
@@ -95,10 +94,10 @@ def largest(expected: Tensor, actual: Tensor) -> float:
 def refusing(path: Path, what: str) -> Iterator[None]:
     """Turn whatever a library raises on a file that is not `what` it should be into a WeightsRefused with the reason.
 
-    Only library calls belong inside: no list exists of what torch, safetensors and ultralytics raise on foreign bytes.
+    Only library calls belong inside: no list exists of what transformers and safetensors raise on foreign bytes.
+    Torch's checkpoints are opened by models.loaders.checkpoint instead.
     """
     try:
         yield
     except Exception as error:
-        reason = " ".join(str(error).replace(str(path), path.name).split()) or type(error).__name__
-        raise WeightsRefused(f"{path.name} is not {what}: {reason[:_REASON_LENGTH]}") from error
+        raise WeightsRefused(f"{path.name} is not {what}: {reason(error).replace(str(path), path.name)}") from error

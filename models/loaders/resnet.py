@@ -1,16 +1,30 @@
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
-from transformers import ConvNextImageProcessor, ResNetForImageClassification
+from transformers import ConvNextImageProcessor, ResNetForImageClassification, ViTImageProcessor
 
 from models.errors import WeightsRefused
-from models.loaders.network import ImageInput, Network, Normalise, largest, refusing
-from models.loaders.pretrained import load_pretrained
+from models.loaders.network import ImageInput, Network, Normalise, largest
+from models.loaders.pretrained import PROCESSOR, load_pretrained, load_processor, normalise_of
+from models.species import Species, species
 
+logger = logging.getLogger(__name__)
+
+PROCESSORS: Final[Mapping[str, Any]] = MappingProxyType(
+    {"ConvNextImageProcessor": ConvNextImageProcessor, "ViTImageProcessor": ViTImageProcessor}
+)
+# transformers/models/convnext/image_processing_convnext.py: from this edge on an image is stretched, and not cropped.
+STRETCHED_FROM: Final = 384
+SIDES: Final = range(32, 1025)  # pixels: the network's stride, and more than any ResNet of transformers is trained at
+FILTERS: Final = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)  # those of vision.image.resize
 LIMITS = {"logit": 1e-2, "probability": 1e-3, "feature": 1e-2}
 
 
@@ -18,28 +32,28 @@ def load(folder: Path) -> Network:
     """Load a cat and dog ResNet with transformers.
 
     The graph's outputs are `logits` (B, 2) in the order of `id2label`, and `features` (B, C): the pooled features
-    before the classifier, from which something that is neither a cat nor a dog can be told.
+    before the classifier, from which something that is neither a cat nor a dog can be told. The labels are the species
+    that those of `id2label` name, and the size is that of the folder's image processor.
 
-    Raises WeightsRefused where the folder is no such model, or its labels are not one kind of cat and one of dog.
+    Raises WeightsRefused where the folder is no such model, its labels are not one kind of cat and one of dog, or its
+    processor brings images to no fixed size.
     """
     model = load_pretrained(ResNetForImageClassification, "resnet", folder)
     labels = _labels(dict(model.config.id2label))
-    with refusing(folder, "a folder with the settings of a ConvNextImageProcessor"):
-        processor: Any = ConvNextImageProcessor.from_pretrained(folder, local_files_only=True)
-        side = int(processor.size["shortest_edge"])
-        resize = {"shortest_edge": side, "crop_pct": processor.crop_pct, "resample": int(processor.resample)}
+    processor = load_processor(PROCESSORS, "ConvNextImageProcessor", folder)
+    sides, resize = _input(processor)
 
     def original(image: Tensor) -> tuple[Tensor, ...]:
         pixels = processor(list(image.permute(0, 3, 1, 2)), do_resize=False, return_tensors="pt")["pixel_values"]
         return model(pixels).logits, model.resnet(pixels).pooler_output.flatten(1)
 
     return Network(
-        graph=_Classifier(model, Normalise(tuple(processor.image_mean), tuple(processor.image_std))),
+        graph=_Classifier(model, normalise_of(processor)),
         original=original,
-        image=ImageInput((side, side), resize),
+        image=ImageInput(sides, resize),
         outputs=("logits", "features"),
         labels=labels,
-        probes=((side, side),),
+        probes=(sides,),
         compare=_compare,
         limits=LIMITS,
     )
@@ -55,12 +69,45 @@ class _Classifier(nn.Module):
         return self.classifier(features), features.flatten(1)
 
 
-def _labels(names: dict[int, str]) -> tuple[str, ...]:
-    cats = [name for name in names.values() if "cat" in name.lower()]
-    dogs = [name for name in names.values() if "dog" in name.lower()]
-    if len(names) != 2 or len(cats) != 1 or len(dogs) != 1 or cats == dogs:
-        raise WeightsRefused(f"config.json has the labels {names}; one for cats and one for dogs are needed")
-    return tuple(names[index] for index in sorted(names))
+def _input(processor: Any) -> tuple[tuple[int, int], dict[str, Any]]:
+    """Height and width of the network's input, and how its processor makes it: cut out of the middle, or stretched."""
+    if not processor.do_resize:
+        raise WeightsRefused(f"{PROCESSOR} has do_resize false, but images of one size are needed: true")
+    resample = int(processor.resample)
+    if resample not in FILTERS:
+        allowed = " or ".join(f"{filter.value} ({filter.name.lower()})" for filter in FILTERS)
+        raise WeightsRefused(f"{PROCESSOR} has the resample {resample}; {allowed} is needed")
+    size = processor.size
+    cropping = isinstance(processor, ConvNextImageProcessor)
+    sides = (size.shortest_edge, size.shortest_edge) if cropping else (size.height, size.width)
+    if not all(isinstance(side, int) and side in SIDES for side in sides):
+        wanted = "shortest_edge" if cropping else "height and width"
+        raise WeightsRefused(
+            f"{PROCESSOR} has the size {dict(size)}; {wanted} from {SIDES[0]} to {SIDES[-1]} pixels is needed"
+        )
+    if not cropping or sides[0] >= STRETCHED_FROM:
+        return sides, {"resample": resample}
+    share = processor.crop_pct
+    if not isinstance(share, int | float) or not 0 < share <= 1:
+        raise WeightsRefused(f"{PROCESSOR} has the crop_pct {share!r}; a share above 0 up to 1 is needed")
+    return sides, {"shortest_edge": sides[0], "crop_pct": share, "resample": resample}
+
+
+def _labels(names: Mapping[int, object]) -> tuple[Species, ...]:
+    """The species of each class. Raises WeightsRefused where they are not a cat and a dog."""
+    found = {index: species(str(name)) for index, name in names.items()}
+    if sorted(found) != [0, 1] or {*found.values()} != {"cat", "dog"}:
+        raise WeightsRefused(
+            f"config.json has the labels {dict(names)}; one for cats and one for dogs are needed, such as "
+            "{0: 'cat', 1: 'dog'} in id2label"
+        )
+    labels = []
+    for index, kind in sorted(found.items()):
+        assert kind is not None
+        labels.append(kind)
+        if str(names[index]).casefold() not in {kind, f"{kind}s"}:
+            logger.warning("The label %r is served as %r.", names[index], kind)
+    return tuple(labels)
 
 
 def _compare(expected: tuple[Tensor, ...], actual: tuple[Tensor, ...]) -> dict[str, float]:

@@ -9,6 +9,8 @@ from typing import Any
 import httpx
 import pytest
 from prometheus_client import REGISTRY
+from starlette.applications import Starlette
+from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import ApiError
@@ -22,6 +24,14 @@ LIMITS = load(DEFAULT_FILE, {}).limits.model_copy(
     update={"max_image_mib": 30_000 / 2**20, "max_in_flight": 2, "request_timeout_s": 0.3}
 )
 MAX_BODY = 44_000
+
+
+def nothing(_: Any) -> None: ...
+
+
+# What BentoML's app puts into the scope: the routes that there are.
+_PAGES = Starlette(routes=[Route("/health", nothing), Route("/", nothing)])
+BENTOML = Starlette(routes=[Route(ROUTE, nothing, methods=["POST"]), Mount("/models", _PAGES), Mount("", _PAGES)])
 
 Answer = Callable[[bytes], Awaitable[tuple[int, dict[str, str], bytes]]]
 
@@ -50,7 +60,10 @@ def gate_of(answer: Answer = right, limits: Limits = LIMITS) -> Gate:
 
 
 async def ask(gate: Gate, method: str = "POST", path: str = ROUTE, **request: Any) -> httpx.Response:
-    transport = httpx.ASGITransport(gate, raise_app_exceptions=False)
+    async def served(scope: Scope, receive: Receive, send: Send) -> None:
+        await gate({**scope, "app": BENTOML}, receive, send)
+
+    transport = httpx.ASGITransport(served, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         return await client.request(method, path, **({"headers": PNG} | request))
 
@@ -81,18 +94,23 @@ async def test_a_right_request_goes_through_whole() -> None:
     assert response.text == f"{MAX_BODY} {response.headers['x-request-id']}"
 
 
-@pytest.mark.parametrize("sent", ["abc-123", "00-4bf92f35_77.b34da:6", "x" * 128])
-async def test_the_request_id_sent_is_given_back(sent: str) -> None:
-    response = await ask(gate_of(), headers={**PNG, "x-request-id": sent}, content=b"12345")
-    assert response.headers["x-request-id"] == sent
-    assert response.text == f"5 {sent}"
+async def test_the_ids_sent_are_given_back_with_the_answer_and_with_an_error() -> None:  # all of them: test_identity.py
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    sent = {**PNG, "x-correlation-id": "c-1", "traceparent": trace}
+    for gate in (gate_of(), gate_of(answering(404)), gate_of(answering(503))):
+        response = await ask(gate, headers=sent, content=b"12345")
+        assert {name: response.headers[name] for name in ("x-request-id", "x-correlation-id", "traceparent")} == {
+            "x-request-id": "c-1",
+            "x-correlation-id": "c-1",
+            "traceparent": trace,
+        }
+        assert response.text == "5 c-1" or error_of(response)["request_id"] == "c-1"
 
 
-@pytest.mark.parametrize("sent", ["", "x" * 129, "a b", 'a"b', "<script>", "a;b"])
-async def test_a_request_id_that_could_do_harm_is_replaced(sent: str) -> None:
-    response = await ask(gate_of(), headers={**PNG, "x-request-id": sent}, content=b"")
-    assert response.headers["x-request-id"] != sent
+async def test_an_id_that_could_do_harm_is_replaced() -> None:
+    response = await ask(gate_of(), headers={**PNG, "x-request-id": "<script>", "x-correlation-id": "a b"})
     assert len(response.headers["x-request-id"]) == 32
+    assert "x-correlation-id" not in response.headers
 
 
 async def test_each_request_has_an_id_of_its_own() -> None:
@@ -101,11 +119,29 @@ async def test_each_request_has_an_id_of_its_own() -> None:
     assert answers[0].text != answers[1].text
 
 
-@pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", "image/svg+xml"])
+@pytest.mark.parametrize("content_type", ["text/plain", "text/csv; header=present", "image/svg+xml"])
 async def test_a_content_type_outside_the_list_is_refused(content_type: str) -> None:
     response = await ask(gate_of(), headers={"content-type": content_type}, content=b"x")
     assert response.status_code == 415
-    assert error_of(response)["code"] == "unsupported_media_type"
+    error = error_of(response)
+    assert error["code"] == "unsupported_media_type"
+    kind = content_type.split(";")[0]
+    assert error["message"].startswith(f"the content type {kind} is not accepted; send application/json, multipart")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "deflate", "identity", ""])
+async def test_a_content_encoding_of_the_list_goes_through_unread(encoding: str) -> None:
+    response = await ask(gate_of(), headers={**PNG, "content-encoding": encoding}, content=b"xyz")
+    assert response.status_code == 200
+    assert response.text.startswith("3 ")
+
+
+@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip"])
+async def test_a_content_encoding_outside_the_list_is_refused(encoding: str) -> None:
+    response = await ask(gate_of(), headers={**PNG, "content-encoding": encoding}, content=b"x")
+    assert response.status_code == 415
+    message = f"the content encoding {encoding} is not accepted; send gzip, deflate or none"
+    assert error_of(response)["message"] == message
 
 
 async def test_a_body_that_is_announced_too_large_is_not_read() -> None:
@@ -226,6 +262,20 @@ async def test_the_frameworks_own_errors_become_ours(status: int, code: str, see
     assert response.headers.get("allow") == ("POST" if status == 405 else None)
 
 
+async def test_a_404_says_what_was_asked_for_and_what_there_is() -> None:
+    error = error_of(await ask(gate_of(answering(404)), "GET", "/nope" + "x" * 300, headers={}))
+    assert error["message"] == (
+        f"GET /nope{'x' * 95}: there is no such route; "
+        "there are: GET /, GET /health, GET /models/, GET /models/health, POST /pose-analyze"
+    )
+
+
+async def test_a_405_says_what_was_asked_for_and_which_methods_there_are() -> None:
+    response = await ask(gate_of(answering(405, {"allow": "HEAD, GET"})), "PUT", "/health", headers={})
+    assert error_of(response)["message"] == "PUT /health: the method is not allowed; allowed: GET, HEAD"
+    assert response.headers["allow"] == "GET, HEAD"
+
+
 async def test_our_own_errors_go_through_with_their_id() -> None:
     async def answer(_: bytes) -> tuple[int, dict[str, str], bytes]:
         response = ApiError("runner_unavailable", "gone").response(request_id())
@@ -269,7 +319,14 @@ async def test_an_answer_that_has_begun_is_not_begun_again() -> None:
 async def test_paths_left_alone_keep_their_own_status_and_body() -> None:
     response = await ask(gate_of(answering(503, content=b"down")), "GET", "/health")
     assert (response.status_code, response.text) == (503, "down")
-    assert "x-request-id" not in response.headers
+    assert len(response.headers["x-request-id"]) == 32
+
+
+async def test_a_path_left_alone_that_fails_gets_our_error() -> None:
+    async def answer(_: bytes) -> tuple[int, dict[str, str], bytes]:
+        raise RuntimeError("no")
+
+    assert error_of(await ask(gate_of(answer), "GET", "/health"))["code"] == "internal"
 
 
 async def test_another_method_on_a_path_left_alone_gets_our_error() -> None:
@@ -298,7 +355,8 @@ async def test_requests_are_counted_by_route_and_status() -> None:
 
 
 def scope_of(headers: list[tuple[bytes, bytes]]) -> Scope:
-    return {"type": "http", "method": "POST", "path": ROUTE, "headers": [(b"content-type", b"image/png"), *headers]}
+    sent = [(b"content-type", b"image/png"), *headers]
+    return {"type": "http", "method": "POST", "path": ROUTE, "headers": sent, "app": BENTOML}
 
 
 def once(body: bytes) -> Receive:

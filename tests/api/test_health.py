@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from api.health import is_ready, model_statuses, report
+from api.health import is_ready, model_statuses, readiness, report
 from api.link import RunnerLink
 from models.catalogue import CATALOGUE, ModelName
 from runners.contract import DeviceStatus, MemoryStatus, ModelStatus, RunnerStatus, State
@@ -25,6 +25,7 @@ def status(state: State, *, untrained: bool = False) -> ModelStatus:
         "input": {} if found else None,
         "memory_mb": 123 if state is State.READY else None,
         "loads": 1 if state is State.READY else 0,
+        "last_used": 1.8e9 if state is State.READY else None,
         "engine_build_failed": False,
     }
 
@@ -94,7 +95,9 @@ async def test_the_document_has_the_contracts_keys_and_values() -> None:
         "gpu_memory_used_gb": 0.5,
         "uptime_seconds": 3600.5,
     }
-    assert list(body["models"]) == list(NAMES)
+    assert list(body["models"]) == [*NAMES, "pose", "threat", "reid", "pet", "depth"]
+    assert body["models"]["pose"] is True
+    assert body["models"]["reid"] is False
     assert body["models"]["pose_estimator"] == {
         "state": "ready",
         "engine": "openvino",
@@ -152,7 +155,8 @@ async def test_a_runner_that_is_gone_takes_its_models_along() -> None:
     code, body = report([await link_of(everything, up=False)], 1)
     assert (code, body["status"]) == (503, "unhealthy")
     assert body["models_loaded"] == dict.fromkeys(NAMES, False)
-    assert {model["state"] for model in body["models"].values()} == {"failed"}
+    assert {body["models"][name]["state"] for name in NAMES} == {"failed"}
+    assert body["models"]["pose"] is False
 
 
 async def test_of_several_runners_one_may_be_gone() -> None:
@@ -211,3 +215,10 @@ async def test_once_ready_a_model_that_is_tried_again_takes_nothing_out_of_servi
     assert is_ready([link])
     link._up({**again, "pid": 2})  # a new process begins anew
     assert not is_ready([link])
+
+
+async def test_the_readiness_probe_says_yes_or_which_state_each_model_is_in() -> None:
+    assert readiness(await links_of((READY, READY, ABSENT, READY, None))) == (200, {"status": "ready"})
+    status, body = readiness(await links_of((LOADING, READY, READY, READY, None)))
+    states = dict(zip(NAMES, ("loading", "ready", "ready", "ready"), strict=False))
+    assert (status, json.loads(json.dumps(body))) == (503, {"status": "not_ready", "models": states})

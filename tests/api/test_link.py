@@ -15,6 +15,7 @@ import aiohttp
 import numpy as np
 import pytest
 from bentoml.exceptions import BentoMLException, ServiceUnavailable
+from prometheus_client import REGISTRY
 
 from api import link as links
 from api.errors import ApiError
@@ -46,6 +47,7 @@ class Runner:
         self.silent: BaseException | None = None  # what /state raises
         self.images: list[Any] = []  # as they came
         self.fault: str | None = None
+        self.out_of_memory = 0  # batches that had too little of it, as the process says
         self.hold = asyncio.Event()
         self.hold.set()
 
@@ -58,7 +60,8 @@ class Runner:
             if self.silent is not None:
                 raise self.silent
             model = {"state": State.READY}
-            return {"pid": self.pid, "fault": self.fault, "models": {"person_reid": model}}
+            memory = {"used_mb": 1, "budget_mb": None, "out_of_memory": self.out_of_memory}
+            return {"pid": self.pid, "fault": self.fault, "memory": memory, "models": {"person_reid": model}}
         ((item,),) = args
         assert method == "person_reid"
         self.images.append(item["image"])
@@ -307,7 +310,7 @@ async def test_a_caller_that_gives_up_ends_its_call() -> None:
 
     async def call(method: str, *_: Any) -> Any:
         if method == "state":
-            return {"pid": OWN_PID, "fault": None, "models": {}}
+            return {"pid": OWN_PID, "fault": None, "memory": {"out_of_memory": 0}, "models": {}}
         try:
             await asyncio.sleep(60)
         finally:
@@ -345,3 +348,28 @@ async def test_a_fault_that_no_call_met_is_heard_by_the_heartbeat() -> None:
         runner.fault = "lost while loading"
         await until(lambda: link.status is None)
         assert "lost while loading" in (link.last_fault or "")
+
+
+def counted(name: str) -> float | None:
+    return REGISTRY.get_sample_value("enrichment_light_out_of_memory_total", {"runner": name})
+
+
+async def test_what_had_too_little_memory_is_counted_over_all_processes_of_a_runner() -> None:
+    runner = Runner()
+    runner.out_of_memory = 5  # of a time before this API process, whose predecessor has counted it
+    link = RunnerLink("hungry", ["person_reid"], runner)
+    assert counted("hungry") == 0  # Prometheus sees an increase of what it has seen before only
+    watch = asyncio.create_task(link.watch(lambda: None))
+    await until(lambda: link.status is not None)
+    assert counted("hungry") == 0
+    runner.out_of_memory = 7
+    await until(lambda: counted("hungry") == 2)
+    runner.pid, runner.out_of_memory = os.getppid(), 0
+    await until(lambda: link.restarts == 1)
+    assert counted("hungry") == 2
+    runner.out_of_memory = 1
+    await until(lambda: counted("hungry") == 3)
+    runner.out_of_memory, runner.fault = 4, "the device is lost"  # the last that it says
+    await until(lambda: link.status is None)
+    assert counted("hungry") == 6
+    watch.cancel()

@@ -28,15 +28,21 @@ def threat(*labels: str, x: float = 0, score: float = 0.9) -> Seen:
 
 def embedding(*values: float) -> Seen:
     vector = np.array(values, dtype=np.float32)
-    answer = ReidResponse(embedding=[], embedding_dim=0, embedding_dimension=0)
-    return {"embedding": vector / np.linalg.norm(vector)}, answer
+    answer = ReidResponse(embedding=[], embedding_dim=0, embedding_dimension=0, model_id="")
+    return {"embedding": vector / np.linalg.norm(vector), "model_id": ""}, answer
 
 
 def pet(cat: float, *, household: bool = False) -> Seen:
     kind = "cat" if cat > 0.5 else "dog"
     probabilities = {"cat": cat, "dog": 1 - cat}
     answer = PetResponse(
-        pet_type=kind, breed="unknown", confidence=0, is_household_pet=household, probabilities=probabilities
+        pet_type=kind,
+        breed="unknown",
+        confidence=0,
+        is_household_pet=household,
+        cat_score=cat,
+        dog_score=1 - cat,
+        probabilities=probabilities,
     )
     return {"probabilities": probabilities}, answer
 

@@ -1,4 +1,4 @@
-"""The alert rules: Prometheus takes them, and every metric that they ask for is one that the service exposes."""
+"""The rules: Prometheus takes them, and every metric that they ask for is one that the service exposes."""
 
 from __future__ import annotations
 
@@ -20,15 +20,19 @@ PROMETHEUS: Final = ROOT / "deploy" / "prometheus"
 OF_PROMETHEUS: Final = {"up"}
 
 
-def rules() -> list[dict[str, Any]]:
-    (group,) = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text(encoding="utf-8"))["groups"]
+RULE_FILES: Final = ("alerts.yml", "family.yml")
+
+
+def rules(file: str) -> list[dict[str, Any]]:
+    (group,) = yaml.safe_load((PROMETHEUS / file).read_text(encoding="utf-8"))["groups"]
     found: list[dict[str, Any]] = group["rules"]
     return found
 
 
-def test_each_rule_says_what_it_is_about_and_where_to_look() -> None:
-    assert len({rule["alert"] for rule in rules()}) == len(rules())
-    for rule in rules():
+def test_each_alert_says_what_it_is_about_and_where_to_look() -> None:
+    alerts = rules("alerts.yml")
+    assert len({rule["alert"] for rule in alerts}) == len(alerts)
+    for rule in alerts:
         assert rule["labels"]["severity"] in {"critical", "warning"}
         assert set(rule["annotations"]) == {"summary", "description"}
 
@@ -38,15 +42,68 @@ def test_every_metric_of_the_rules_is_exposed(tmp_path: Path) -> None:
     with serving(tmp_path, {}) as server, httpx.Client(base_url=server.url, timeout=30) as client:
         assert ask(client, "/person-reid", plain((1, 2, 3))).status_code == 200
         exposed = set(samples(client))
-    asked = set().union(*(metrics(rule["expr"]) for rule in rules()))
+    asked = set().union(*(metrics(rule["expr"]) for file in RULE_FILES for rule in rules(file)))
     assert len(asked) > 5
     assert asked - OF_PROMETHEUS <= exposed
 
 
-def test_prometheus_itself_takes_rules_and_configuration() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
+def promtool(*arguments: str, cwd: Path = PROMETHEUS) -> None:
+    program = shutil.which("promtool")
+    if program is None:
         pytest.skip("promtool is not installed (Debian: prometheus)")
-    for command in (["check", "rules", "alerts.yml"], ["check", "config", "--syntax-only", "prometheus.yml"]):
-        done = subprocess.run([promtool, *command], cwd=PROMETHEUS, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+    done = subprocess.run([program, *arguments], cwd=cwd, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("file", RULE_FILES)
+def test_prometheus_itself_takes_the_rules(file: str) -> None:
+    promtool("check", "rules", file)
+
+
+def test_prometheus_itself_takes_the_configuration() -> None:
+    promtool("check", "config", "--syntax-only", "prometheus.yml")
+    configured = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text(encoding="utf-8"))
+    assert configured["rule_files"] == list(RULE_FILES)
+
+
+def test_the_familys_labels_come_out_of_ours(tmp_path: Path) -> None:
+    requests, latency = "enrichment_light_inference_requests_total", "enrichment_light_inference_latency_seconds"
+    ours = {
+        f'{requests}{{job="j",instance="i",endpoint="/pose-analyze",status="200"}}': 7,
+        f'{requests}{{job="j",instance="i",endpoint="/pose-analyze",status="422"}}': 2,
+        f'{requests}{{job="j",instance="i",endpoint="/pose-analyze",status="503"}}': 3,
+        f'{requests}{{job="j",instance="i",endpoint="/person-reid",status="200"}}': 1,
+        f'{requests}{{job="j",instance="other",endpoint="/pose-analyze",status="200"}}': 5,
+        f'{latency}_bucket{{endpoint="/pose-analyze",le="0.1"}}': 4,
+        f'{latency}_sum{{endpoint="/pose-analyze"}}': 0.5,
+        f'{latency}_count{{endpoint="/pose-analyze"}}': 6,
+    }
+    family: dict[str, dict[str, float]] = {
+        "inference_requests:total": {
+            '{job="j",instance="i",endpoint="pose-analyze",status="success"}': 7,
+            '{job="j",instance="i",endpoint="pose-analyze",status="error"}': 5,
+            '{job="j",instance="i",endpoint="person-reid",status="success"}': 1,
+            '{job="j",instance="other",endpoint="pose-analyze",status="success"}': 5,
+        },
+        "inference_latency_seconds:bucket": {'{endpoint="pose-analyze",le="0.1"}': 4},
+        "inference_latency_seconds:sum": {'{endpoint="pose-analyze"}': 0.5},
+        "inference_latency_seconds:count": {'{endpoint="pose-analyze"}': 6},
+    }
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": series, "values": f"{value}x5"} for series, value in ours.items()],
+        "promql_expr_test": [
+            {
+                "expr": f"enrichment_light:{name}",
+                "eval_time": "2m",
+                "exp_samples": [
+                    {"labels": f"enrichment_light:{name}{labels}", "value": value} for labels, value in expected.items()
+                ],
+            }
+            for name, expected in family.items()
+        ],
+    }
+    shutil.copy(PROMETHEUS / "family.yml", tmp_path)
+    tests = {"rule_files": ["family.yml"], "evaluation_interval": "1m", "tests": [test]}
+    (tmp_path / "test.yml").write_text(yaml.safe_dump(tests), encoding="utf-8")
+    promtool("test", "rules", "test.yml", cwd=tmp_path)

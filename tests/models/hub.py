@@ -10,10 +10,16 @@ class Hub(ThreadingHTTPServer):
     """A file server on 127.0.0.1 that keeps what was asked of it: (path, Range header or None) per request."""
 
     def __init__(
-        self, files: dict[str, bytes], *, ranges: bool = True, cut_at: int | None = None, port: int = 0
+        self,
+        files: dict[str, bytes],
+        *,
+        ranges: bool = True,
+        cut_at: int | None = None,
+        shift: int = 0,
+        port: int = 0,
     ) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
-        self.files, self.ranges, self.cut_at = files, ranges, cut_at
+        self.files, self.ranges, self.cut_at, self.shift = files, ranges, cut_at, shift
         self.asked: list[tuple[str, str | None]] = []
 
     @property
@@ -37,6 +43,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.server.ranges else 0
+        if start >= len(content):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(content)}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
+        start += self.server.shift if start else 0
         self.send_response(206 if start else 200)
         if start:
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
@@ -49,9 +62,11 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(files: dict[str, bytes], *, ranges: bool = True, cut_at: int | None = None, port: int = 0) -> Iterator[Hub]:
-    """`cut_at`: break each answer off at this byte of the file."""
-    with Hub(files, ranges=ranges, cut_at=cut_at, port=port) as hub:
+def serving(
+    files: dict[str, bytes], *, ranges: bool = True, cut_at: int | None = None, shift: int = 0, port: int = 0
+) -> Iterator[Hub]:
+    """`cut_at`: break each answer off at this byte of the file; `shift`: begin parts so many bytes later than asked."""
+    with Hub(files, ranges=ranges, cut_at=cut_at, shift=shift, port=port) as hub:
         thread = Thread(target=hub.serve_forever, args=(0.01,))
         thread.start()
         yield hub

@@ -80,13 +80,54 @@ def test_other_bytes_are_deleted_and_both_checksums_named(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_rotten_part_is_deleted_so_that_the_next_run_starts_anew(tmp_path: Path) -> None:
+def test_a_rotten_part_is_thrown_away_and_the_download_starts_anew_once(tmp_path: Path) -> None:
     (tmp_path / "best.pt.part").write_bytes(b"rotten" * 100)
     with serving({"/best.pt": CONTENT}) as hub:
-        with pytest.raises(WeightsMissing):
-            fetch(f"{hub.url}/best.pt", tmp_path / "best.pt")
         fetch(f"{hub.url}/best.pt", tmp_path / "best.pt")
+        assert hub.asked == [("/best.pt", "bytes=600-"), ("/best.pt", None)]
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [CONTENT]
+
+
+@pytest.mark.parametrize("size", [len(CONTENT), None], ids=["known size", "unknown size"])
+def test_a_part_that_is_whole_is_not_asked_for_again(tmp_path: Path, size: int | None) -> None:
+    (tmp_path / "best.pt.part").write_bytes(CONTENT)
+    with serving({"/best.pt": CONTENT}) as hub:
+        Downloader().fetch_pinned(f"{hub.url}/best.pt", tmp_path / "best.pt", sha256=SHA256, size=size)
+        assert hub.asked == []
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [CONTENT]
+
+
+@pytest.mark.parametrize("kept", [CONTENT[::-1], CONTENT + b"more", CONTENT * 2], ids=["others", "more", "twice"])
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_part_of_which_the_server_has_no_rest_starts_anew_once(tmp_path: Path, kept: bytes, ranges: bool) -> None:
+    (tmp_path / "best.pt.part").write_bytes(kept)
+    with serving({"/best.pt": CONTENT}, ranges=ranges) as hub:
+        Downloader().fetch_pinned(f"{hub.url}/best.pt", tmp_path / "best.pt", sha256=SHA256, size=None)
+        assert hub.asked == [("/best.pt", f"bytes={len(kept)}-"), ("/best.pt", None)][: 2 if ranges else 1]
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [CONTENT]
+
+
+def test_a_server_that_begins_elsewhere_than_asked_is_read_from_the_start(tmp_path: Path) -> None:
+    (tmp_path / "best.pt.part").write_bytes(CONTENT[:1000])
+    with serving({"/best.pt": CONTENT}, shift=7) as hub:
+        fetch(f"{hub.url}/best.pt", tmp_path / "best.pt")
+        assert hub.asked == [("/best.pt", "bytes=1000-"), ("/best.pt", None)]
     assert (tmp_path / "best.pt").read_bytes() == CONTENT
+
+
+def test_a_server_that_has_other_bytes_is_given_up_after_the_second_time(tmp_path: Path) -> None:
+    (tmp_path / "best.pt.part").write_bytes(CONTENT[:1000])
+    with serving({"/best.pt": CONTENT[::-1]}) as hub:
+        with pytest.raises(WeightsMissing, match="is not the file it was"):
+            Downloader().fetch_pinned(f"{hub.url}/best.pt", tmp_path / "best.pt", sha256=SHA256, size=None)
+        assert len(hub.asked) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_file_of_the_server_is_named(tmp_path: Path) -> None:
+    (tmp_path / "best.pt.part").write_bytes(CONTENT)
+    with serving({"/best.pt": b""}) as hub, pytest.raises(WeightsMissing, match="416 Requested Range Not Satisfiable"):
+        Downloader().fetch_pinned(f"{hub.url}/best.pt", tmp_path / "best.pt", sha256="0" * 64, size=None)
 
 
 def test_a_longer_file_is_given_up_at_the_expected_size(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_a_model_imported_with_pictures_has_an_int8_form_and_says_what_that_cost
 
     # A later version of this project converts anew; what was calibrated is then no longer served, and that is said.
     assert "--calibrate anew" not in caplog.text
-    monkeypatch.setattr(weight_files, "CONVERSION", weight_files.CONVERSION + 1)
+    monkeypatch.setattr(weight_files, "CONVERSIONS", {NAME: weight_files.CONVERSIONS[NAME] + 1})
     assert main([NAME, "--source", weights]) == 0
     assert found().card.int8 is None
     assert caplog.text.count("the int8 form was of other weights or an earlier version: --calibrate anew") == 1

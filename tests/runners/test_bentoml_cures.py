@@ -1,4 +1,4 @@
-"""The first two of the four BentoML defects; the others' tests are in tests/api/test_link.py and test_batches.py.
+"""BentoML's defects; tests of the third and fourth are in tests/api/test_link.py and test_batches.py.
 
 Where a test shows the defect itself, it is there to say when a new BentoML has mended it and the cure can go.
 """
@@ -7,31 +7,53 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
+import socket
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec, module_from_spec
+from pathlib import Path
 from statistics import median
 from types import MethodType
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import pytest
 from _bentoml_impl.client import RemoteProxy  # type: ignore[import-untyped]
 from _bentoml_impl.client.proxy2 import SessionManager  # type: ignore[import-untyped]
 from _bentoml_impl.server.app import ServiceAppFactory  # type: ignore[import-untyped]
+from _bentoml_impl.server.mount import PassiveMount  # type: ignore[import-untyped]
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.marshal import dispatcher
+from bentoml._internal.server.http import instruments
+from bentoml._internal.server.metrics.prometheus import PrometheusClient
+from prometheus_client import REGISTRY
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.testclient import TestClient
 
 import runners
 from models.catalogue import CATALOGUE
-from runners.bentoml_cures import RUNNER_CONNECTION, Dispatch, dispatch_promptly
+from runners import bentoml_cures
+from runners.bentoml_cures import (
+    RUNNER_CONNECTION,
+    BoundedMetrics,
+    Dispatch,
+    FreshTraces,
+    dispatch_promptly,
+)
 from settings import DEFAULT_FILE, load
 
 
-def as_shipped() -> Any:
-    """BentoML's dispatcher module once more, without what runners.compose has put into the one in use."""
-    spec = find_spec(dispatcher.__name__)
+def as_shipped(name: str) -> Any:
+    """A module of BentoML's once more, without what runners.compose has put into the one in use."""
+    spec = find_spec(name)
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
@@ -39,7 +61,7 @@ def as_shipped() -> Any:
     return module
 
 
-ORIGINAL: Controller = as_shipped().CorkDispatcher.controller
+ORIGINAL: Controller = as_shipped(dispatcher.__name__).CorkDispatcher.controller
 PLACEMENTS = pytest.mark.parametrize("placement", ["shared", "isolated"])
 Placement = Literal["shared", "isolated"]
 Controller = Callable[[dispatcher.CorkDispatcher[Any, Any]], Coroutine[Any, Any, None]]
@@ -234,3 +256,140 @@ def test_a_batch_may_wait_longer_than_any_request() -> None:
         service.inject_config()
         for found in ServiceAppFactory(service).dispatchers.values():
             assert found.max_latency >= 10 * load(DEFAULT_FILE, {}).limits.request_timeout_s
+
+
+# ── what is counted and named by the path ──
+
+
+@PLACEMENTS
+def test_the_app_of_each_service_counts_and_traces_by_these(placement: Placement) -> None:
+    for service in services(placement):
+        service.inject_config()
+        classes = [middleware.cls for middleware in ServiceAppFactory(service).middlewares]
+        assert BoundedMetrics in classes
+        assert FreshTraces in classes
+
+
+def answer(_: Any) -> PlainTextResponse:
+    return PlainTextResponse("yes")
+
+
+def app_of(*middlewares: Middleware) -> Starlette:
+    inner = Starlette(routes=[Route("/health", answer), Route("/", answer)])
+    routes = [
+        Route("/pose-analyze", answer, methods=["POST"]),
+        Route("/models/status", answer),
+        Route("/models/{name}", answer),
+        PassiveMount("/", inner),
+        Mount("/files", StaticFiles(directory=Path(__file__).parent)),
+    ]
+    return Starlette(routes=routes, middleware=list(middlewares))
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/pose-analyze", "/pose-analyze"),
+        ("/models/status", "/models/status"),
+        ("/models/a", "/models/{name}"),
+        ("/models/" + "b" * 500, "/models/{name}"),
+        ("/models/a/b", "unmatched"),
+        ("/health", "/health"),
+        ("/", "/"),
+        ("/files/a", "/files"),
+        ("/files/a/b/c", "/files"),
+        ("/nope", "unmatched"),
+        ("*", "unmatched"),
+        ("", "unmatched"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "BREW"])
+def test_a_request_is_labelled_by_the_route_that_has_its_path(path: str, expected: str, method: str) -> None:
+    scope = {"type": "http", "path": path, "method": method, "root_path": "", "headers": [], "app": app_of()}
+    before = dict(scope)
+    assert bentoml_cures.endpoint(scope) == expected
+    assert scope == before
+
+
+def test_a_websocket_has_no_route() -> None:
+    scope = {"type": "websocket", "path": "/x" * 50, "root_path": "", "headers": [], "app": app_of()}
+    assert bentoml_cures.endpoint(scope) == "unmatched"
+
+
+def endpoints_after(middleware: Any, namespace: str) -> set[str]:
+    """The labels `endpoint` after requests for two routes and twenty paths that do not exist."""
+    with TestClient(app_of(Middleware(middleware, namespace=namespace))) as client:
+        assert client.get("/health").text == "yes"
+        assert client.get("/models/a?b=c").text == "yes"
+        for number in range(20):
+            assert client.get(f"/nope/{number}").status_code == 404
+    samples = [sample for family in REGISTRY.collect() for sample in family.samples]
+    return {sample.labels["endpoint"] for sample in samples if sample.name == f"{namespace}_request_total"}
+
+
+def test_the_middleware_keeps_no_path_that_does_not_exist() -> None:
+    assert endpoints_after(BoundedMetrics, "bounded") == {"/health", "/models/{name}", "unmatched"}
+
+
+def test_the_defect_is_there_the_middleware_keeps_every_path() -> None:
+    original = as_shipped(instruments.__name__).RunnerTrafficMetricsMiddleware
+    assert len(endpoints_after(original, "unbounded")) == 22
+
+
+# ── processes that ended ──
+
+
+def test_a_scrape_leaves_out_the_gauges_of_processes_that_ended() -> None:  # see test_metric_files.py
+    services("shared")
+    assert PrometheusClient.generate_latest is bentoml_cures.generate_latest
+
+
+# ── the API's HTTP server ──
+
+# BentoML's worker as it is started by the supervisor, up to where the server would run.
+WORKER: Final = """
+import json, sys, uvicorn
+def report(server, sockets):
+    config = server.config
+    config.load()
+    protocol = getattr(config.http_protocol_class, "func", config.http_protocol_class)
+    ours = {"protocol": protocol.__module__, "keep_alive_s": config.timeout_keep_alive, "ws": config.ws_protocol_class,
+            "loop": config.get_loop_factory().__module__, "app": type(config.app).__module__}
+    print("REPORT", json.dumps(ours, default=str))
+uvicorn.Server.run = report
+from _bentoml_impl.worker.service import main
+main()
+"""
+
+
+def worker(*arguments: str) -> dict[str, Any]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        command = [sys.executable, "-c", WORKER, "service:EnrichmentLight", "--fd", str(listening.fileno()), *arguments]
+        done = subprocess.run(
+            command, cwd=DEFAULT_FILE.parent, pass_fds=[listening.fileno()], capture_output=True, text=True, check=False
+        )
+    _, found, report = done.stdout.partition("REPORT ")
+    assert found, done.stderr
+    answer: dict[str, Any] = json.loads(report.splitlines()[0])
+    return answer
+
+
+def test_the_api_is_served_by_our_protocol_however_it_is_started() -> None:
+    assert worker() == {
+        "protocol": "api.protocol",
+        "keep_alive_s": load(DEFAULT_FILE, {}).server.keep_alive_s,
+        "ws": None,
+        "loop": "uvloop",
+        "app": "api.paths",
+    }
+
+
+def test_the_command_line_wins_over_our_keep_alive() -> None:
+    found = worker("--timeout-keep-alive", "5")  # as BentoML's own default
+    assert (found["keep_alive_s"], found["protocol"]) == (5, "api.protocol")
+
+
+def test_a_runner_is_served_as_bentoml_has_it() -> None:
+    found = worker("--service-name", "enrichment-runner")
+    assert found["protocol"].startswith("uvicorn.protocols.http")
+    assert found["app"] == "starlette.applications"

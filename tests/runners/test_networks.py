@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from models.catalogue import ModelName
 from models.store import ModelCard
 from runners import depth_estimator, person_reid, pet_classifier, pose_estimator, threat_detector
 from runners.contract import Item
+from runners.runner import warm_up_shapes
 from settings import DEFAULT_FILE, load
 from tests.serving import fake
 
@@ -94,6 +97,19 @@ def test_a_persons_keypoints_are_17_triples() -> None:
     assert result["keypoints"][0, 1].tolist() == [3, 4, 5]
 
 
+@pytest.mark.parametrize(
+    ("labels", "counted"), [(("person", "dog"), [0.9]), (("a", "b"), [0.9, 0.8]), (("dog", "Person"), [0.8])]
+)
+def test_of_several_classes_those_called_person_are_persons(labels: tuple[str, ...], counted: list[float]) -> None:
+    head = np.zeros((57, 2), np.float32)
+    head[:4] = np.array([[50, 50, 20, 20], [150, 50, 20, 20]]).T
+    head[4:6] = np.diag([0.9, 0.8])
+    of_two = replace(card("pose_estimator"), labels=labels)
+    result = pose_estimator.interpret((head,), ITEM, of_two, MODELS.pose_estimator)
+    assert result["scores"].tolist() == pytest.approx(counted)
+    assert len(result["boxes"]) == len(result["keypoints"]) == len(counted)
+
+
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 3000), (3000, 1), (640, 360)])
 def test_every_input_is_of_a_size_that_the_networks_take(width: int, height: int) -> None:
     image = np.zeros((height, width, 3), np.uint8)
@@ -101,5 +117,16 @@ def test_every_input_is_of_a_size_that_the_networks_take(width: int, height: int
         assert max(fitted.shape[:2]) <= 640
         assert fitted.shape[0] % 32 == fitted.shape[1] % 32 == 0
     assert person_reid.prepare(image).shape == (256, 128, 3)
-    pet = {"shortest_edge": 224, "crop_pct": 0.875, "resample": 3}
-    assert pet_classifier.prepare(image, pet).shape == (224, 224, 3)
+    for pet, shape in (
+        ({"shortest_edge": 224, "crop_pct": 0.875, "resample": 3}, (224, 224, 3)),
+        ({"shortest_edge": 288, "crop_pct": 1.0, "resample": 2}, (288, 288, 3)),
+        ({"height": 384, "width": 384, "resample": 3}, (384, 384, 3)),
+        ({"height": 192, "width": 256, "resample": 2}, (192, 256, 3)),
+    ):
+        assert pet_classifier.prepare(image, pet).shape == shape
+
+
+def test_a_classifier_is_warmed_up_at_the_size_of_its_card() -> None:
+    card_of_another = replace(card("pet_classifier"), input={"height": 384, "width": 256, "resample": 3})
+    shapes = warm_up_shapes(pet_classifier.NETWORK, card_of_another, load(DEFAULT_FILE, {}))
+    assert {shape[1:] for shape in shapes} == {(384, 256, 3)}

@@ -367,6 +367,43 @@ def test_one_that_is_used_does_not_leave_for_being_idle(make: Make, world: World
     assert resident_ones(residency) == [POSE]
 
 
+def test_a_preloaded_one_that_was_unloaded_by_request_stays_out_until_it_is_asked_for(make: Make, world: World) -> None:
+    residency = make(pinned=[REID])
+    residency.refresh()
+    until(lambda: residency.models[REID].loaded is not None)
+    residency.unload(REID, 5)
+    residency.refresh()  # each heartbeat does
+    assert residency.models[REID].status()["state"] is State.UNLOADED
+    assert residency.models[REID].status()["detail"] == "left on request"
+    assert not world.engines
+    residency.unload(REID, 5)  # nothing to do
+    residency.load(REID, 5)
+    assert residency.models[REID].status()["state"] is State.READY
+    assert world.loads == [REID, REID]
+    residency.refresh()
+    assert residency.models[REID].status()["loads"] == 2
+
+
+def test_an_unload_that_takes_too_long_is_told_and_happens_later(make: Make, world: World) -> None:
+    residency = make()
+    with residency.models[REID].lease(5):
+        with pytest.raises(ModelUnavailable, match=r"person_reid has not left after 0.1 s"):
+            residency.unload(REID, 0.1)
+        assert world.engines
+    until(lambda: not world.engines)
+
+
+def test_when_a_model_was_used_last_is_known_while_it_is_loaded(make: Make) -> None:
+    residency = make()
+    assert residency.models[REID].status()["last_used"] is None
+    began = time.time()
+    with residency.models[REID].lease(5):
+        pass
+    used = residency.models[REID].status()["last_used"]
+    assert used is not None
+    assert began - 1 <= used <= time.time() + 1
+
+
 def test_what_was_left_before_and_after_is_in_the_log(make: Make, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO", "bentoml.enrichment.runner")
     residency = make(budget_mb=500, names=[POSE, THREAT])

@@ -93,6 +93,7 @@ def test_a_stored_model_is_unloaded_until_it_is_asked_for(make: Make, world: Wor
         "input": {},
         "memory_mb": None,
         "loads": 0,
+        "last_used": None,
         "engine_build_failed": False,
     }
     assert world.loads == []

@@ -37,6 +37,7 @@ NOT_FINITE: Final[Colour] = (255, 5, 250)  # the image's own outputs are NaN, it
 SECRET: Final = "/secret/weights.onnx"  # stands in what the engine raises, and must never reach a client
 
 THREATS: Final = ("Gun", "explosion", "grenade", "knife")
+PET_INPUT: Final = {"height": 224, "width": 224, "shortest_edge": 224, "crop_pct": 0.875, "resample": 3}
 # Environment of the fake store: folders in which a file of a model's name makes it so.
 ABSENT: Final = "FAKE_ABSENT"
 UNLOADABLE: Final = "FAKE_UNLOADABLE"  # the file's text is the EngineError's
@@ -155,7 +156,11 @@ def find(name: ModelName, *, untrained: bool = False) -> StoredModel | None:
     if _note(ABSENT, name) is not None or (_note(UNTRAINED, name) is not None) is not untrained:
         return None
     spec = CATALOGUE[name]
-    labels = {"threat_detector": THREATS, "pet_classifier": ("cats", "dogs")}.get(name, ())
+    labels = {
+        "pose_estimator": ("person",),
+        "threat_detector": THREATS,
+        "pet_classifier": ("cats", "dogs"),
+    }.get(name, ())
     card = ModelCard(
         name=name,
         weights=spec.weights,
@@ -163,7 +168,7 @@ def find(name: ModelName, *, untrained: bool = False) -> StoredModel | None:
         source="made up",
         licence=spec.licence,
         labels=labels,
-        input={"shortest_edge": 224, "crop_pct": 0.875, "resample": 3} if name == "pet_classifier" else {},
+        input=PET_INPUT if name == "pet_classifier" else {},
         outputs=(),
         tolerance={},
         conversion=1,

@@ -88,7 +88,8 @@ def test_nobody_is_an_empty_answer(client: httpx.Client) -> None:
 def test_threats_have_the_names_of_the_checkpoint(client: httpx.Client, blue: int, name: str, severity: str) -> None:
     body = answer(client, "/threat-detect", plain((200, 10, blue)))
     (threat,) = body["threats_detected"]
-    assert set(threat) == {"class", "confidence", "bbox", "severity"}
+    assert set(threat) == {"class", "class_name", "type", "confidence", "bbox", "bbox_xyxy", "severity"}
+    assert threat["class"] == threat["class_name"] == threat["type"]
     assert (threat["class"], threat["severity"]) == (name, severity)
     assert threat["confidence"] == body["max_confidence"] == pytest.approx(score(200), abs=1e-4)
     assert set(body) == {"threats_detected", "is_threat", "max_confidence", "inference_time_ms"}
@@ -110,7 +111,8 @@ def test_min_confidence_decides_what_is_listed(client: httpx.Client, route: str,
 
 def test_an_embedding_is_of_length_one(client: httpx.Client) -> None:
     body = answer(client, "/person-reid", plain((10, 200, 30)))
-    assert set(body) == {"embedding", "embedding_dim", "embedding_dimension", "inference_time_ms"}
+    assert set(body) == {"embedding", "embedding_dim", "embedding_dimension", "model_id", "inference_time_ms"}
+    assert body["model_id"] == "osnet-x0-25@osnet_x0_25@0123456789ab"
     assert body["embedding_dim"] == body["embedding_dimension"] == len(body["embedding"]) == 512
     assert np.linalg.norm(body["embedding"]) == pytest.approx(1, abs=1e-6)
 
@@ -132,6 +134,8 @@ def test_a_pet_is_no_household_pet_beside_a_person(
         "breed": "unknown",
         "confidence": 1.0,
         "is_household_pet": not person,
+        "cat_score": float(kind == "cat"),
+        "dog_score": float(kind == "dog"),
         "probabilities": {"cat": float(kind == "cat"), "dog": float(kind == "dog")},
         "person_in_view": person,
     }

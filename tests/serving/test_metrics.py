@@ -49,7 +49,7 @@ def test_there_are_the_documented_metrics_and_no_others(client: httpx.Client) ->
         "enrichment_light_runner_memory_used_gb": "gauge",
         "enrichment_light_runner_memory_budget_gb": "gauge",
         "enrichment_light_runner_restarts": "gauge",
-        "enrichment_light_runner_out_of_memory": "gauge",
+        "enrichment_light_out_of_memory": "counter",
         "enrichment_light_engine_build_failed": "gauge",
     }
     assert "\nenrichment_light_inference_requests_total{" in client.get("/metrics").text
@@ -99,7 +99,8 @@ def test_the_other_gauges_say_what_health_says(client: httpx.Client) -> None:
     health = client.get("/health").json()
     (runner,) = health["runners"]
     found = samples(client)
-    for name, model in health["models"].items():
+    for name in CATALOGUE:
+        model = health["models"][name]
         assert value(found, "enrichment_light_model_loads", model=name) == model["loads"] > 0
         assert value(found, "enrichment_light_engine_build_failed", model=name) == 0
         states = {
@@ -114,7 +115,7 @@ def test_the_other_gauges_say_what_health_says(client: httpx.Client) -> None:
         runner["memory"]["used_mb"] / 1000, abs=0.1
     )
     assert value(found, "enrichment_light_runner_memory_budget_gb", **labels) == 0
-    assert value(found, "enrichment_light_runner_out_of_memory", **labels) == 0
+    assert found["enrichment_light_out_of_memory_total"][frozenset(labels.items())] == 0
 
 
 def test_a_model_that_cannot_answer_is_not_loaded(limited_client: httpx.Client) -> None:
@@ -122,3 +123,38 @@ def test_a_model_that_cannot_answer_is_not_loaded(limited_client: httpx.Client) 
     loaded = {name: found[frozenset({("model", name)})] for name in CATALOGUE}
     assert loaded["pose_estimator"] == 1
     assert loaded["pet_classifier"] == loaded["depth_estimator"] == 0
+
+
+def test_what_nobody_has_written_makes_no_series(client: httpx.Client) -> None:
+    def series() -> set[tuple[str, Labels]]:
+        return {(name, labels) for name, values in samples(client, "").items() for labels in values}
+
+    def ask_for_what_is_not_there(number: int) -> None:
+        for path in (
+            f"/nope-{number}",
+            f"/person-reid/{number}",
+            f"/PERSON-reid{number}",
+            f"/%6eope%20{number}/",
+            f"//health{number}",
+            f"/static_content/{number}",
+            f"/assets/{number}.js",
+            f"/nope?{number}",
+            f"/{'x' * number}",
+        ):
+            assert client.get(f"{client.base_url}{path}").status_code == 404  # httpx makes a host of `//`
+        for method in ("BREW", f"M{number}", "TRACE"):
+            assert client.request(method, f"/nope-{number}").status_code == 404
+            assert client.request(method, "/person-reid").status_code == 405
+
+    def ask_by_another_spelling() -> None:
+        for path in ("//health", "/health/", "/he%61lth", "/health//?a=b"):
+            assert client.get(f"{client.base_url}{path}").status_code == 200
+
+    client.get("/health")
+    ask_for_what_is_not_there(1000)
+    before = series()
+    for number in range(25):
+        ask_for_what_is_not_there(1001 + number)
+    ask_by_another_spelling()
+    assert series() == before
+    assert ("endpoint", "unmatched") in {pair for _, labels in before for pair in labels}

@@ -15,6 +15,7 @@ import psutil
 import pytest
 from PIL import Image, ImageOps
 
+from models.catalogue import CATALOGUE
 from tests.serving.server import REAL, Server, serving
 
 pytestmark = [pytest.mark.weights, pytest.mark.serve]
@@ -70,7 +71,7 @@ def test_all_five_are_ready_and_no_process_holds_torch(real: Server) -> None:
     assert health["status"] == "healthy"
     assert all(health["models_loaded"].values())
     assert health["models"]["pose_estimator"]["weights"] == "yolov8n-pose@8d23df921066"
-    assert {model["engine"] for model in health["models"].values()} == {"openvino"}
+    assert {health["models"][name]["engine"] for name in CATALOGUE} == {"openvino"}
     family = psutil.Process(real.process.pid)
     mapped = [area.path for process in [family, *family.children(recursive=True)] for area in process.memory_maps()]
     assert any("libopenvino" in path for path in mapped)

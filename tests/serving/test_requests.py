@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
+import zlib
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -43,8 +46,15 @@ def test_every_route_takes_both_keys(client: httpx.Client, route: str, key: str)
 
 @pytest.mark.parametrize(
     "text",
-    [f"data:image/png;base64,{base64_of(PNG)}", base64.encodebytes(PNG).decode(), base64_of(PNG) + "\n"],
-    ids=["data prefix", "line breaks", "trailing line break"],
+    [
+        f"data:image/png;base64,{base64_of(PNG)}",
+        f"data:;name=a.png;base64,{quote(base64_of(PNG), safe='')}",
+        f"data:image/png,{quote(PNG, safe='')}",
+        base64.encodebytes(PNG).decode(),
+        base64_of(PNG) + "\n",
+        base64.urlsafe_b64encode(PNG).decode().rstrip("="),
+    ],
+    ids=["data prefix", "percent-encoded", "no base64", "line breaks", "trailing line break", "URL-safe"],
 )
 def test_base64_as_clients_send_it(client: httpx.Client, text: str) -> None:
     assert colour_seen(client.post("/person-reid", json={"image": text})) == COLOUR
@@ -100,6 +110,111 @@ def test_the_content_type_of_an_image_need_not_be_its_format(client: httpx.Clien
     assert colour_seen(response) == COLOUR
 
 
+# ── what real callers send ──
+
+
+@pytest.mark.parametrize("content_type", ["application/octet-stream", "binary/octet-stream", "image/*", None])
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
+def test_the_image_itself_without_a_type_that_says_so(
+    client: httpx.Client, content_type: str | None, form: str
+) -> None:
+    headers = {"content-type": content_type} if content_type else {}
+    response = client.post("/person-reid?bbox=34,0,64,48", content=encoded(halves(), form), headers=headers)
+    assert close(colour_seen(response), RIGHT, 12)
+
+
+URLENCODED = {"content-type": "application/x-www-form-urlencoded"}
+
+
+def test_a_urlencoded_form(client: httpx.Client) -> None:
+    text = base64_of(encoded(halves()))
+    assert "+" in text
+    options = {"bbox": "0,0,30,48", "min_confidence": "null", "min_keypoint_confidence": "0.5", "image": "null"}
+    assert colour_seen(client.post("/person-reid", data={"image_base64": text, **options})) == LEFT
+    assert colour_seen(client.post("/person-reid", data={"image": json.dumps(text), "bbox": [34, 0, 64, 48]})) == RIGHT
+    unescaped = f"bbox=0,0,30,48&image={text}"
+    assert colour_seen(client.post("/person-reid", content=unescaped, headers=URLENCODED)) == LEFT
+
+
+def test_what_curl_sends_as_a_form_without_being_told_a_type(client: httpx.Client) -> None:
+    body = json.dumps({"image": base64_of(PNG)})
+    assert colour_seen(client.post("/person-reid", content=body, headers=URLENCODED)) == COLOUR
+    assert colour_seen(client.post("/person-reid", content=PNG, headers=URLENCODED)) == COLOUR
+    stripped = client.post("/person-reid", content=PNG.translate(None, b"\0\r\n"), headers=URLENCODED)
+    assert "--data-binary" in check_error(stripped, 400, "invalid_image")["message"]
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+def test_a_compressed_body(client: httpx.Client, encoding: str) -> None:
+    compress = gzip.compress if encoding == "gzip" else zlib.compress
+    headers = {"content-encoding": encoding, "content-type": "application/json"}
+    body = compress(json.dumps({"image": base64_of(PNG)}).encode())
+    assert colour_seen(client.post("/person-reid", content=body, headers=headers)) == COLOUR
+    check_error(client.post("/person-reid", content=body[:-9], headers=headers), 400, "invalid_encoding")
+
+
+def test_a_compressed_bomb_is_refused_and_other_codings_are_named(client: httpx.Client) -> None:
+    headers = {"content-encoding": "gzip", "content-type": "application/json"}
+    bomb = gzip.compress(bytes(200_000_000), 9)
+    check_error(client.post("/person-reid", content=bomb, headers=headers), 413, "payload_too_large")
+    response = client.post("/person-reid", content=PNG, headers={"content-encoding": "br"})
+    assert "send gzip, deflate or none" in check_error(response, 415, "unsupported_media_type")["message"]
+
+
+FORM = {"content-type": 'multipart/form-data; boundary="a b"'}
+PART = b'--a b\r\nContent-Disposition: form-data; name="image"\r\nContent-Type: image/png\r\n\r\n' + PNG
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        PART + b"\r\n--a b--\r\n",
+        PART,
+        PART.replace(b'name="image"', b'name="upload"; filename="a.png"') + b"\r\n--a b--",
+        b"A preamble.\r\n" + PART + b"\r\n--a b--\r\nAn epilogue.",
+        PART[: -len(PNG)].replace(b"\r\n", b"\n") + PNG + b"\n--a b--\n",
+        PART[: -len(PNG)].removesuffix(b"\r\n")
+        + b"Content-Transfer-Encoding: base64\r\n\r\n"
+        + base64.encodebytes(PNG)
+        + b"--a b--",
+    ],
+    ids=["no file name", "no closing boundary", "another name", "preamble", "LF", "base64"],
+)
+def test_forms_as_real_clients_write_them(client: httpx.Client, body: bytes) -> None:
+    assert colour_seen(client.post("/person-reid", content=body, headers=FORM)) == COLOUR
+
+
+def test_a_form_whose_image_is_cut_off_is_an_invalid_image(client: httpx.Client) -> None:
+    noise = encoded(Image.effect_noise((64, 48), 80))
+    body = PART.removesuffix(PNG) + noise[: len(noise) // 2]
+    check_error(client.post("/person-reid", content=body, headers=FORM), 400, "invalid_image")
+
+
+def test_several_files_are_refused_by_name(client: httpx.Client) -> None:
+    response = client.post("/person-reid", files={"left": ("a.png", PNG), "right": ("b.png", PNG)})
+    assert "(left, right)" in check_error(response, 422, "invalid_request")["message"]
+
+
+def test_options_of_the_query_beside_a_form_and_json(client: httpx.Client) -> None:
+    image = encoded(halves())
+    for box in ("0,0,30,48", "[0, 0, 30, 48]"):
+        route = f"/person-reid?bbox={box}&min_confidence=0.5"
+        assert colour_seen(client.post(route, files={"image": image})) == LEFT
+        assert colour_seen(client.post(route, json={"image": base64_of(image), "bbox": [0, 0, 30, 48]})) == LEFT
+        contradiction = client.post(route, json={"image": base64_of(image), "bbox": [0, 0, 31, 48]})
+        error = check_error(contradiction, 422, "invalid_request")
+        assert "the body says [0, 0, 31, 48], the query string [0, 0, 30, 48]" in error["message"]
+    repeated = {"bbox": [34, 0, 64, 48]}
+    assert colour_seen(client.post("/person-reid", params=repeated, files={"image": image})) == RIGHT
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("headers", [{}, {"content-type": "application/json"}])
+def test_json_in_other_encodings(client: httpx.Client, encoding: str, headers: dict[str, str]) -> None:
+    body = json.dumps({"image": base64_of(PNG)}).encode(encoding)
+    assert colour_seen(client.post("/person-reid", content=body, headers=headers)) == COLOUR
+
+
 # ── boxes ──
 
 LEFT, RIGHT = (250, 20, 20), (20, 20, 250)
@@ -123,6 +238,9 @@ def halves() -> Image.Image:
         ([40, -5, 1e6, 1e6], RIGHT),
         ([63.5, 47.5, 70, 70], RIGHT),
         ("0,0,32,48", LEFT),
+        (["0", "0", "32", "48"], LEFT),
+        ({"left": 40, "top": 4, "width": 10, "height": 10}, RIGHT),
+        ({"x_min": 4, "y_min": 4, "x_max": 10, "y_max": 10}, LEFT),
     ],
 )
 def test_a_box_is_what_is_looked_at(client: httpx.Client, box: object, colour: tuple[int, int, int]) -> None:
@@ -145,7 +263,10 @@ def test_a_box_outside_is_refused_on_every_route(client: httpx.Client, route: st
         "[0, 40, 64, 10]",
         "[5, 5, 5, 5]",
         "[0, 0, 64]",
-        '["0", "0", "64", "48"]',
+        '["x1", "y1", "x2", "y2"]',
+        "[[0, 0, 64, 48]]",
+        "[0.1, 0.1, 0.9, 0.9]",
+        '{"x": 0, "y": 0, "width": 1, "height": 1}',
         "[true, 0, 64, 48]",
         "[NaN, 0, 64, 48]",
         "[0, 0, Infinity, 48]",

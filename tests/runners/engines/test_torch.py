@@ -196,6 +196,6 @@ def test_a_program_runs_on_another_device_at_every_usual_size_and_waits_for_noth
     devices = {node.kwargs["device"] for node in module.graph.nodes if node.kwargs.get("device") is not None}
     assert {torch.device(device).type for device in devices} <= {"meta"}
     assert {tensor.device.type for tensor in [*module.parameters(), *module.buffers()]} == {"meta"}
-    for shape in warm_up_shapes(ROOMS[name].NETWORK, get_settings()):
+    for shape in warm_up_shapes(ROOMS[name].NETWORK, stored.card, get_settings()):
         outputs = module(torch.empty(shape, dtype=torch.uint8, device="meta"))
         assert {len(output) for output in (outputs if isinstance(outputs, tuple) else (outputs,))} == {shape[0]}

@@ -1,0 +1,152 @@
+"""A request body of any accepted kind → the fields in it that mean something here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+from api import form
+from api.errors import ApiError, describe, invalid_field, printable
+from api.media import (
+    FORM_TYPE,
+    IMAGE_TYPES,
+    UNKNOWN_TYPES,
+    URLENCODED_TYPE,
+    is_binary,
+    is_json,
+    looks_like_json,
+    media_type,
+    unsupported_type,
+)
+
+IMAGE_KEYS: Final = ("image_base64", "image")
+OPTIONS: Final = ("bbox", "min_confidence", "min_keypoint_confidence", "method", "near_m", "far_m")
+
+# Base64 makes four bytes out of three; the options, form boundaries and line breaks have room in a tenth.
+_ENCODING_OVERHEAD: Final = 4 / 3 * 1.1
+# How clients write in text that an option is not set.
+_UNSET: Final = frozenset({"", "null", "none", "undefined"})
+_LONGEST_UNSET: Final = 20
+
+_JSON_EXPECTED: Final = 'send {"image_base64": "…"}, or an image with a content type of its own'
+
+Pair = tuple[str, Any]
+
+
+class _Members(tuple[Pair, ...]):
+    """A JSON object as it was sent, with keys that occur twice."""
+
+
+def max_body_bytes(max_image_bytes: int) -> int:
+    """How many bytes a body may have whose image may have so many."""
+    return int(max_image_bytes * _ENCODING_OVERHEAD)
+
+
+def read_fields(content_type: str, body: bytes) -> dict[str, Any]:
+    """The image (bytes, or whatever stands in its place) and the options, by name; what is not set is left out.
+
+    Raises ApiError: invalid_json, invalid_image, invalid_request or unsupported_media_type.
+    """
+    kind = media_type(content_type)
+    if is_json(kind) or (kind in UNKNOWN_TYPES | {URLENCODED_TYPE} and looks_like_json(body)):
+        return gather(_json_members(body))
+    if kind == FORM_TYPE:
+        return _form_fields(form.read(content_type, body))
+    if kind == URLENCODED_TYPE:
+        return gather(_urlencoded_pairs(body))
+    if kind == "" and not is_binary(body):
+        return gather(_json_members(body))  # text without a type: it was meant as JSON
+    if kind in UNKNOWN_TYPES | IMAGE_TYPES:
+        return gather([("image", body)])
+    raise unsupported_type(content_type)
+
+
+def gather(pairs: Iterable[Pair]) -> dict[str, Any]:
+    """The known ones of names and values, without those that are not set.
+
+    A bbox that occurs several times as text is one list: so httpx, requests and query strings send lists.
+    """
+    found: dict[str, list[Any]] = {}
+    for name, value in pairs:
+        known = name.removesuffix("[]")  # as PHP, jQuery and axios name a list
+        if known in IMAGE_KEYS + OPTIONS and not _is_unset(value):
+            found.setdefault(known, []).append(value)
+    fields: dict[str, Any] = {}
+    for name, values in found.items():
+        if len(values) > 1 and not (name == "bbox" and all(isinstance(value, str) for value in values)):
+            raise invalid_field(name, f"received {len(values)} times; send exactly one")
+        fields[name] = values[0] if len(values) == 1 else values
+    return fields
+
+
+def _is_unset(value: Any) -> bool:
+    if isinstance(value, str):
+        return len(value) <= _LONGEST_UNSET and value.strip().lower() in _UNSET
+    return value is None or value == b""
+
+
+def _json_members(body: bytes) -> Iterable[Pair]:
+    if not body:
+        raise ApiError("invalid_json", f"the body is empty; {_JSON_EXPECTED}")
+    try:
+        members = json.loads(body, object_pairs_hook=_Members)
+    except UnicodeDecodeError as error:
+        binary = ", but binary data: send an image with a content type of its own" if is_binary(body) else ""
+        raise ApiError("invalid_json", f"the body is not JSON in UTF-8 (byte {error.start}){binary}") from None
+    except (ValueError, RecursionError) as error:  # what json says never holds more of the body than a position
+        position = f" ({error.msg}, position {error.pos})" if isinstance(error, json.JSONDecodeError) else ""
+        raise ApiError(
+            "invalid_json", f"the body of {len(body)} bytes is not JSON{position}; {_JSON_EXPECTED}"
+        ) from None
+    if not isinstance(members, _Members):
+        raise ApiError(
+            "invalid_request", f"the body must be a JSON object; {describe(members)} was received; {_JSON_EXPECTED}"
+        )
+    return [(name, dict(value) if isinstance(value, _Members) else value) for name, value in members]
+
+
+def _form_fields(pairs: list[Pair]) -> dict[str, Any]:
+    """As `gather`; a lone file is the image, whatever its name."""
+    fields = gather(pairs)
+    if any(key in fields for key in IMAGE_KEYS):
+        return fields
+    files = [
+        (name, value)
+        for name, value in pairs
+        if isinstance(value, bytes) and value and name.removesuffix("[]") not in OPTIONS
+    ]
+    if len(files) > 1:
+        names = ", ".join(printable(name) for name, _ in files[:8])
+        raise invalid_field("image", f"{len(files)} files were received ({names}); send one, under the name image")
+    return fields | ({"image": files[0][1]} if files else {})
+
+
+def _urlencoded_pairs(body: bytes) -> list[Pair]:
+    if is_binary(body):
+        # curl sends files so, too, unless a type is given; with -d it leaves out zeros and line breaks.
+        if b"\0" in body:
+            return [("image", body)]
+        raise ApiError(
+            "invalid_image",
+            f"a damaged file was received as {URLENCODED_TYPE}; `curl -d` damages files:"
+            " send -F image=@FILE, or --data-binary @FILE with the content type application/octet-stream",
+        )
+    if body.count(b"&") >= form.MAX_FIELDS:
+        raise ApiError("invalid_request", f"the form has over {form.MAX_FIELDS} fields; at most these are accepted")
+    pairs = (field.partition(b"=") for field in body.split(b"&"))
+    return [_field(_unescaped(name).decode("utf-8", "replace"), value) for name, _, value in pairs]
+
+
+def _field(name: str, value: bytes) -> Pair:
+    """A name, and its value: a text, or the bytes of a file."""
+    # A client that does not escape base64 sends its `+` as it is, which is how a space is sent; and its `/`, too. Every
+    # encoder of forms escapes `/`, and base64 without any is a few characters long.
+    unescaped = name in IMAGE_KEYS and (b"/" in value or b"%" not in value)
+    data = unquote_to_bytes(value) if unescaped else _unescaped(value)
+    return name, data if is_binary(data) else data.decode("utf-8", "replace")
+
+
+def _unescaped(text: bytes) -> bytes:
+    return unquote_to_bytes(text.replace(b"+", b" "))

@@ -1,0 +1,70 @@
+"""How far away the object in a box is, out of the relative depth of its scene."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+F32 = NDArray[np.float32]
+Method = Literal["center", "mean", "median", "min"]
+Proximity = Literal["near", "middle", "far"]
+
+METHODS: Final[tuple[Method, ...]] = get_args(Method)
+# Upper ends of relative depth: thirds of the scene's own range, as it has no unit.
+_PROXIMITIES: Final[tuple[tuple[float, Proximity], ...]] = ((1 / 3, "near"), (2 / 3, "middle"), (1.0, "far"))
+
+
+def _centre(region: F32) -> float:
+    return float(region[region.shape[0] // 2, region.shape[1] // 2])
+
+
+_MEASURES: Final[Mapping[Method, Callable[[F32], float]]] = MappingProxyType(
+    {
+        "center": _centre,
+        "mean": lambda region: float(region.mean(dtype=np.float64)),
+        "median": lambda region: float(np.median(region)),
+        "min": lambda region: float(region.max()),  # the nearest point: nearness is largest there
+    }
+)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The distances in metres of the nearest and of the farthest point of the caller's scene; near_m < far_m."""
+
+    near_m: float
+    far_m: float
+
+    def metres(self, relative_depth: float) -> float:
+        """The distance at a relative depth: the network's output is linear in one over the distance."""
+        return 1 / ((1 - relative_depth) / self.near_m + relative_depth / self.far_m)
+
+
+@dataclass(frozen=True)
+class DistanceOptions:
+    """What a caller of /object-distance may choose."""
+
+    method: Method
+    calibration: Calibration | None
+
+
+@dataclass(frozen=True)
+class Distance:
+    """relative_depth: 0 is the nearest point of the scene, 1 the farthest. metres: None without a calibration."""
+
+    relative_depth: float
+    proximity: Proximity
+    metres: float | None
+
+
+def measure(nearness: F32, options: DistanceOptions) -> Distance:
+    """The distance of an object that fills a region (h, w) of a normalised map: 1 is near, 0 far (vision.depth_map)."""
+    relative = 1 - _MEASURES[options.method](nearness)
+    proximity = next(label for limit, label in _PROXIMITIES if relative <= limit or limit == 1)
+    calibration = options.calibration
+    return Distance(relative, proximity, None if calibration is None else calibration.metres(relative))

@@ -1,0 +1,109 @@
+"""Text → the bytes it stands for: base64 in each form that callers send, and data URLs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import unquote, unquote_to_bytes
+
+import pybase64
+
+from api.errors import ApiError, invalid_field, printable
+from api.media import UNKNOWN_TYPES, media_type
+
+_ACCEPTED: Final = (
+    "accepted are A–Z a–z 0–9 + / (or - _ in place of + /), `=` at the end, white space, and a data:…;base64, prefix"
+)
+_WHITE: Final = b" \t\r\n\f\v"
+_ALPHABET: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_="
+_FOREIGN: Final = re.compile(r"[^A-Za-z0-9+/=_ \t\r\n\f\v-]")
+# Quoted-printable, as mail programs add it to base64: `=` before a line break joins two lines, `=3D` is `=`.
+_QUOTED: Final = re.compile(rb"=(?:3D|[ \t]*\r?\n(?=[^\s=]))")
+# A data URL's head (RFC 2397): type and parameters, whose quoted values may hold a comma; at most 1,000 characters.
+_DATA_HEAD: Final = re.compile(r'\s*data:((?:[^",]|"[^"]*"){0,1000}+),', re.IGNORECASE)
+_DATA: Final = re.compile(r"\s*data:", re.IGNORECASE)
+_FOREIGN_KINDS: Final[tuple[tuple[str, Callable[[str], bool]], ...]] = (
+    ("a character outside ASCII", lambda char: not char.isascii()),
+    ("a control character", lambda char: not char.isprintable()),
+    ("a percent sign", lambda char: char == "%"),
+    ("a punctuation mark", lambda _: True),
+)
+_URL: Final = re.compile(r"\s*[a-z][a-z0-9+.-]{1,20}://", re.IGNORECASE)
+
+
+def to_bytes(field: str, text: str) -> bytes:
+    """Decode base64 or a data URL.
+
+    Both alphabets, missing padding, white space and quoted-printable line breaks are read; nothing is guessed.
+    Raises ApiError: invalid_base64, unsupported_media_type (a data URL of another type), invalid_request (no bytes).
+    """
+    decoded = _data_url(field, text) if _DATA.match(text) else _base64(field, text)
+    if not decoded:
+        raise invalid_field(field, "holds no bytes; send the base64 of an image")
+    return decoded
+
+
+def _data_url(field: str, url: str) -> bytes:
+    head = _DATA_HEAD.match(url)
+    if head is None:
+        raise _invalid(field, "a data URL has a comma before its data, and none was received")
+    kind, *parameters = (part.strip() for part in head[1].split(";"))
+    if media_type(kind) not in UNKNOWN_TYPES and not kind.lower().startswith("image/"):
+        raise ApiError(
+            "unsupported_media_type",
+            f"{field} is a data URL of the type {printable(kind)}; send one of an image type, application/octet-stream"
+            " or no type",
+        )
+    data = url[head.end() :]
+    if "base64" in (parameter.lower() for parameter in parameters):
+        return _base64(field, unquote(data) if "%" in data else data)
+    if data and "%" not in data and not _FOREIGN.search(data):
+        raise _invalid(field, "a data URL without ;base64 before its comma was received, with base64 after it")
+    return unquote_to_bytes(data)
+
+
+def _base64(field: str, text: str) -> bytes:
+    try:
+        return pybase64.b64decode(text, validate=True)  # what nearly everybody sends
+    except ValueError:  # binascii.Error is one, and so is what non-ASCII text raises
+        pass
+    text = _unquoted(text)
+    foreign = _FOREIGN.search(text)
+    if foreign:
+        raise _invalid(field, _foreign(text, foreign.start()))
+    joined = _QUOTED.sub(lambda found: b"=" if found[0] == b"=3D" else b"", text.encode("ascii"))
+    return _decode(field, joined.translate(None, _WHITE))
+
+
+def _decode(field: str, characters: bytes) -> bytes:
+    """Characters of both alphabets and `=` only, which may still be in the wrong number or place."""
+    data = characters.rstrip(b"=")
+    padding, needed = len(characters) - len(data), -len(data) % 4
+    standard, url_safe = (any(char in data for char in pair) for pair in (b"+/", b"-_"))
+    if b"=" in data:
+        raise _invalid(field, f"`=` was received as character {data.index(b'=') + 1} of {len(characters)}")
+    if standard and url_safe:
+        raise _invalid(field, "two alphabets were received mixed: + or / beside - or _")
+    if needed == 3:
+        raise _invalid(field, f"{len(data)} characters were received, one over a multiple of four: it is cut off")
+    if padding > needed:
+        raise _invalid(field, f"{len(data)} characters and {padding} `=` were received; {needed} `=` belong there")
+    return pybase64.b64decode(data + b"=" * needed, altchars=b"-_" if url_safe else None, validate=True)
+
+
+def _unquoted(text: str) -> str:
+    """Without the quotation marks that BentoML's client puts around a text in a form."""
+    inner = text.strip()
+    return inner[1:-1] if len(inner) > 1 and inner[0] == inner[-1] == '"' else text
+
+
+def _foreign(text: str, position: int) -> str:
+    if _URL.match(text):
+        return "the address of an image was received, and the service fetches nothing"
+    kind = next(kind for kind, holds in _FOREIGN_KINDS if holds(text[position]))
+    return f"{kind} was received as character {position + 1} of {len(text)}"
+
+
+def _invalid(field: str, received: str) -> ApiError:
+    return ApiError("invalid_base64", f"{printable(field)} is not base64: {received}; {_ACCEPTED}")

@@ -1,0 +1,146 @@
+"""Which models are in memory, for callers that manage it: GET /models/status, and loading and unloading by request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from api.errors import ApiError, invalid_field
+from api.health import LOADED, model_statuses, report
+from api.link import RunnerLink
+from models.catalogue import CATALOGUE, ModelName
+from runners.contract import ModelStatus, State
+
+Action = Literal["load", "unload"]
+
+# Callers know a model by its own name or by its folder in the model zoo.
+_NAMES: Final[Mapping[str, ModelName]] = {spec.weights: name for name, spec in CATALOGUE.items()} | {
+    name: name for name in CATALOGUE
+}
+
+
+class Management:
+    """The routes under /models. `enabled` is the setting server.model_management: without it nothing can be changed."""
+
+    def __init__(
+        self, links: Sequence[RunnerLink], preload: Sequence[ModelName], *, enabled: bool, uptime_seconds: float
+    ) -> None:
+        self._links = links
+        self._preload = preload
+        self._enabled = enabled
+        self._uptime_seconds = uptime_seconds
+
+    def status(self) -> dict[str, Any]:
+        """The body of GET /models/status; MB are 10⁶ bytes of GPU memory, all 0 on a CPU."""
+        alive = [link.status for link in self._links if link.status]
+        on_gpu = [status for status in alive if status["device"]["index"] is not None]
+        cards = {status["device"]["index"]: status["device"]["memory_gb"] or 0 for status in on_gpu}
+        total = round(sum(cards.values()) * 1000)
+        used = sum(status["memory"]["used_mb"] for status in on_gpu)
+        statuses = model_statuses(self._links)
+        return {
+            "status": report(self._links, self._uptime_seconds)[1]["status"],
+            "vram_total_mb": total,
+            "vram_used_mb": used,
+            "vram_available_mb": max(0, total - used),
+            "vram_budget_mb": sum(status["memory"]["budget_mb"] or 0 for status in on_gpu),
+            "loaded_models": [
+                self._loaded(name, status, on_gpu=bool(on_gpu))
+                for name, status in statuses.items()
+                if status["state"] in LOADED
+            ],
+            "pending_loads": [
+                CATALOGUE[name].weights for name, status in statuses.items() if status["state"] == State.LOADING
+            ],
+            "uptime_seconds": round(self._uptime_seconds, 1),
+        }
+
+    async def change(self, action: Action, sent_name: str) -> dict[str, Any]:
+        """Load or unload one model, and wait until that is done.
+
+        Raises ApiError: forbidden, not_found, model_not_assigned, runner_unavailable or model_unavailable.
+        """
+        self._check_enabled()
+        name = _resolve(sent_name)
+        status = await self._link(name).manage(action, name)
+        return _changed(name, status)
+
+    async def unload_all(self) -> dict[str, Any]:
+        """Unload every loaded model, one after the other. Raises ApiError as `change` does."""
+        self._check_enabled()
+        loaded = [name for name, status in model_statuses(self._links).items() if status["state"] in LOADED]
+        done = [_changed(name, await self._link(name).manage("unload", name)) for name in loaded]
+        return {"models": done}
+
+    def _loaded(self, name: ModelName, status: ModelStatus, *, on_gpu: bool) -> dict[str, Any]:
+        used = status["last_used"]
+        return {
+            "name": CATALOGUE[name].weights,
+            "loaded": True,
+            "vram_mb": (status["memory_mb"] or 0) if on_gpu else 0,
+            "priority": "preloaded" if name in self._preload else "on_demand",
+            "last_used": datetime.fromtimestamp(used, UTC).isoformat(timespec="seconds") if used else None,
+        }
+
+    def _link(self, name: ModelName) -> RunnerLink:
+        link = next((link for link in self._links if name in link.models), None)
+        if link is None:
+            variable = CATALOGUE[name].assignment_variable
+            raise ApiError("model_not_assigned", f"{name} is served by the heavy service ({variable}=heavy)")
+        return link
+
+    def _check_enabled(self) -> None:
+        if not self._enabled:
+            raise ApiError(
+                "forbidden",
+                "loading and unloading by request is off; an operator can set ENRICHMENT_MODEL_MANAGEMENT=true",
+            )
+
+
+def routes() -> list[Route]:
+    """The routes; `app.state.service.model_management()` makes the Management of a request."""
+    return [
+        Route("/models/status", _status, methods=["GET"]),
+        Route("/models/preload", _preload, methods=["POST"]),
+        Route("/models/unload-all", _unload_all, methods=["POST"]),
+        Route("/models/{name}/unload", _unload, methods=["POST"]),
+    ]
+
+
+async def _status(request: Request) -> Response:
+    return JSONResponse(_management(request).status())
+
+
+async def _preload(request: Request) -> Response:
+    name = request.query_params.get("model_name")
+    if name is None:
+        raise invalid_field("model_name", f"missing: name one of {', '.join(CATALOGUE)} in the query string")
+    return JSONResponse(await _management(request).change("load", name))
+
+
+async def _unload(request: Request) -> Response:
+    return JSONResponse(await _management(request).change("unload", request.path_params["name"]))
+
+
+async def _unload_all(request: Request) -> Response:
+    return JSONResponse(await _management(request).unload_all())
+
+
+def _management(request: Request) -> Management:
+    management: Management = request.app.state.service.model_management()
+    return management
+
+
+def _resolve(sent_name: str) -> ModelName:
+    if sent_name not in _NAMES:
+        raise ApiError("not_found", f"there is no model {sent_name[:64]!r}; there are {', '.join(_NAMES)}")
+    return _NAMES[sent_name]
+
+
+def _changed(name: ModelName, status: ModelStatus) -> dict[str, Any]:
+    return {"name": CATALOGUE[name].weights, "loaded": status["state"] in LOADED, "state": status["state"]}

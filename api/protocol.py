@@ -1,0 +1,189 @@
+"""HTTP/1.1 at the API's socket: uvicorn's h11 protocol, with our answers to what is no HTTP and to what never ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import sys
+from typing import Any, Final, cast
+
+import h11
+from starlette.datastructures import Headers
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
+
+from api.errors import ApiError
+from api.identity import Identity
+
+logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
+
+# Of the request line and all headers together. h11's own limit, 16 KiB, is less than what proxies let through.
+MAX_HEAD_BYTES: Final = 64 * 1024
+_PYTHON: Final = re.compile(r"bytearray\(b(.*)\)")  # around what h11 quotes
+_SHOWN: Final = 200  # characters of h11's reason, which may quote the request
+
+
+class Connection(h11.Connection):
+    """h11's reading of requests, but strict where a proxy in front might have read another length.
+
+    request: the last one of this connection, None before the first.
+    """
+
+    request: h11.Request | None = None
+
+    def next_event(self) -> Any:
+        """See h11.Connection."""
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self.request = event
+            if not event.http_version.startswith(b"1."):
+                raise h11.RemoteProtocolError(f"the version HTTP/{event.http_version.decode()} is not spoken here")
+            if {b"content-length", b"transfer-encoding"} <= {name for name, _ in event.headers}:
+                raise h11.RemoteProtocolError("both Content-Length and Transfer-Encoding are given")
+        return event
+
+
+class LingeringTransport:
+    """A connection's transport whose `close` lets the client read the answer to a request that it is still sending.
+
+    A socket that is closed with bytes unread makes the system reset the connection, and the client loses the answer.
+    So only this side's end is sent. What comes is thrown away by the protocol until the client closes, `linger_s` have
+    passed, or `close` is called again.
+    """
+
+    def __init__(self, transport: asyncio.Transport, protocol: Protocol, linger_s: float) -> None:
+        self._transport = transport
+        self._protocol = protocol
+        self._linger_s = linger_s
+        self._lingers = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        return self._lingers or self._transport.is_closing()
+
+    def close(self) -> None:
+        if self.is_closing() or not self._protocol.is_receiving or not self._transport.can_write_eof():
+            self._transport.close()
+            return
+        self._lingers = True
+        self._transport.write_eof()
+        self._transport.resume_reading()
+        self._protocol.loop.call_later(self._linger_s, self._transport.abort)
+
+
+class Protocol(H11Protocol):
+    """One connection of a client.
+
+    Beyond uvicorn's: upgrades (h2c, WebSocket) are ignored, as HTTP allows, and their request is answered; what is no
+    HTTP gets our error shape; a request's head, and the rest of a body that was refused, may take `patience_s` each.
+    """
+
+    def __init__(self, *args: Any, patience_s: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.conn: Connection = Connection(h11.SERVER, MAX_HEAD_BYTES)
+        self._patience_s = patience_s
+        self._deadline: asyncio.TimerHandle | None = None
+
+    @property
+    def is_receiving(self) -> bool:
+        """Whether the client has sent a part of a request, and may be sending the rest."""
+        return self.conn.their_state in {h11.SEND_BODY, h11.ERROR}
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        lingering = LingeringTransport(transport, self, self._patience_s)
+        super().connection_made(cast(asyncio.Transport, lingering))
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._unwatch()
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self.transport.is_closing():
+            self.transport.close()  # a stop waits for answers, and not for the rest of what was refused
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()  # an answer that nobody has read by now would be kept for ever
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's
+        """uvicorn calls it while it handles the error of h11, which says more than `msg`."""
+        error = sys.exception()
+        assert isinstance(error, h11.RemoteProtocolError)
+        self._refuse(_explain(error))
+
+    def _should_upgrade(self) -> bool:
+        return False
+
+    def _watch(self) -> None:
+        """Start or stop the clock: it runs while the client owes the rest of something that nobody else waits for."""
+        is_answering = self.cycle is not None and not self.cycle.response_complete
+        is_kept = self.cycle is not None and self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]
+        if self.transport.is_closing() or is_answering or is_kept:
+            self._unwatch()
+        elif self._deadline is None:
+            self._deadline = self.loop.call_later(self._patience_s, self._give_up)
+        if is_kept and self.timeout_keep_alive_task is None:  # uvicorn has stopped it for the rest of a refused body
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+
+    def _unwatch(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _give_up(self) -> None:
+        self._deadline = None
+        if self.is_receiving:  # a body that was refused long ago
+            self.transport.abort()
+        elif self.conn.trailing_data[0]:
+            late = f"no complete request line and headers within {self._patience_s:g} s"
+            self._refuse(ApiError("request_timeout", late))
+        else:
+            self.transport.close()
+
+    def _refuse(self, error: ApiError) -> None:
+        """Answer what never reaches the app, unless an answer has begun, and close the connection."""
+        if self.conn.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
+            self.transport.close()
+            return
+        request = self.conn.request if self.conn.our_state is h11.SEND_RESPONSE else None
+        identity = Identity.of(Headers(raw=list(request.headers) if request else []))
+        logger.warning("request %s was refused: %s", identity.request_id, error.message)
+        response = error.response(identity.request_id)
+        identity.sign(response.headers)
+        response.headers["Connection"] = "close"
+        start = h11.Response(
+            status_code=error.status,
+            headers=[*self.server_state.default_headers, *response.raw_headers],
+            reason=STATUS_PHRASES[error.status],
+        )
+        body = b"" if request and request.method == b"HEAD" else bytes(response.body)
+        for event in (start, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        if self.cycle is not None:  # the app may wait for the rest of a body
+            self.cycle.disconnected = self.cycle.response_complete = True
+            self.cycle.message_event.set()
+        self.transport.close()
+
+
+def _explain(error: h11.RemoteProtocolError) -> ApiError:
+    reason = _PYTHON.sub(r"\1", str(error))[:_SHOWN]
+    if error.error_status_hint == 431:
+        reason = f"its request line and headers are longer than {MAX_HEAD_BYTES} bytes"
+    return ApiError("invalid_http", f"the request is not HTTP/1.1: {reason}")

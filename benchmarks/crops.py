@@ -1,0 +1,134 @@
+"""How many people, joints and postures are found again by a person's own box, or in a crop of that person.
+
+usage: python -m benchmarks.crops FOLDER-OF-PICTURES
+
+The people found in whole pictures are the reference. `exactly the box` is what versions before 0.2 looked at. Weights
+come from the model store (BENTOML_HOME).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from api.answers import Look, Options, Picture, persons
+from api.schemas import Person, PoseResponse
+from calibration.loss import iou, oks
+from calibration.pipeline import Pipeline, read, stored
+from runners import pose_estimator
+from runners.contract import PoseResult
+from runners.engines.openvino import OpenVinoEngine
+from settings import get_settings
+from vision.image import RGB, Box
+from vision.posture import KEYPOINT_NAMES
+from vision.views import EVERYWHERE, View
+
+F32 = NDArray[np.float32]
+
+CONFIDENCE: Final = 0.3  # from which a person of a whole picture is looked for again
+SAME_PERSON: Final = 0.5  # IoU
+SAME_JOINTS: Final = 0.8  # OKS
+_PICTURES: Final = (".jpg", ".jpeg", ".png", ".webp")
+_ALL_JOINTS: Final = Options(min_keypoint_confidence=0)
+_FAR: Final = 3000.0  # where a crop's box lies in the frame that it is said to be of
+
+
+@dataclass
+class Tally:
+    """Of so many people, how many were found, how many with the same joints, how many in the same posture."""
+
+    people: int = 0
+    found: int = 0
+    joints: int = 0
+    postures: int = 0
+
+    def add(self, person: Person, again: Sequence[Person], corner: tuple[int, int]) -> None:
+        """Count one person, and what was made of it; corner: of the picture that it was looked for in."""
+        self.people += 1
+        moved = np.array([*corner, *corner], np.float32)
+        boxes = np.stack([_box(one) + moved for one in again]) if again else np.zeros((0, 4), np.float32)
+        overlaps = iou(_box(person), boxes)
+        if not again or overlaps.max() < SAME_PERSON:
+            return
+        best = again[int(overlaps.argmax())]
+        self.found += 1
+        joints = _joints(best) + np.array([*corner, 0], np.float32)
+        area = person.bbox.width * person.bbox.height
+        self.joints += oks(_joints(person), joints, area) >= SAME_JOINTS
+        self.postures += best.posture == person.posture
+
+
+def measure(pipeline: Pipeline, images: Sequence[RGB]) -> Mapping[str, Tally]:
+    """The four ways to ask for a person again: way → what was found."""
+
+    def asked(image: RGB, box: Box | None) -> list[Person]:
+        ((_, answer),) = pipeline.run([image], box, _ALL_JOINTS)
+        return cast(PoseResponse, answer).persons
+
+    def by_box(image: RGB, box: Box) -> tuple[list[Person], tuple[int, int]]:
+        return asked(image, box), (0, 0)
+
+    def by_crop(image: RGB, box: Box) -> tuple[list[Person], tuple[int, int]]:
+        cut = Picture.of(image, box)
+        return asked(cut.part, None), cut.corner
+
+    def by_crop_and_box(image: RGB, box: Box) -> tuple[list[Person], tuple[int, int]]:
+        cut = Picture.of(image, box)
+        height, width = cut.part.shape[:2]
+        return asked(cut.part, (_FAR, _FAR, _FAR + width, _FAR + height)), cut.corner
+
+    def exactly(image: RGB, box: Box) -> tuple[list[Person], tuple[int, int]]:
+        cut = Picture.of(image, box)
+        fitted = pose_estimator.prepare(cut.part)
+        (result,) = pipeline.results([{"image": fitted.image}])
+        look = Look(View(cut.part, (0, 0), EVERYWHERE), fitted, Picture.of(cut.part, None))
+        return persons([cast(PoseResult, result)], [look], iou_threshold=1, visible=0), cut.corner
+
+    ways: Mapping[str, Callable[[RGB, Box], tuple[list[Person], tuple[int, int]]]] = {
+        "exactly the box": exactly,
+        "frame and box": by_box,
+        "crop alone": by_crop,
+        "crop and its box in the frame": by_crop_and_box,
+    }
+    tallies = {way: Tally() for way in ways}
+    for image in images:
+        for person in asked(image, None):
+            if person.confidence < CONFIDENCE:
+                continue
+            left, top, right, bottom = _box(person).tolist()
+            for way, ask in ways.items():
+                tallies[way].add(person, *ask(image, (left, top, right, bottom)))
+    return tallies
+
+
+def _box(person: Person) -> F32:
+    box = person.bbox
+    return np.array([box.x, box.y, box.x + box.width, box.y + box.height], np.float32)
+
+
+def _joints(person: Person) -> F32:
+    by_name = {joint.name: (joint.x, joint.y, joint.confidence) for joint in person.keypoints}
+    return np.array([by_name[name] for name in KEYPOINT_NAMES], np.float32)
+
+
+def main() -> None:
+    """Print a table in Markdown."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    files = sorted(path for path in parser.parse_args().folder.glob("*") if path.suffix in _PICTURES)
+    settings, model = get_settings(), stored("pose_estimator")
+    engine = OpenVinoEngine(model.graph, "f32", model="pose_estimator", threads=settings.cpu_threads)
+    tallies = measure(Pipeline(model, engine, settings), [read(file) for file in files])
+    print(f"| asked by | people | found | OKS ≥ {SAME_JOINTS} | same posture |\n|---|---|---|---|---|")
+    for way, tally in tallies.items():
+        print(f"| {way} | {tally.people} | {tally.found} | {tally.joints} | {tally.postures} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+"""Files that bear the name of weights and are something else: what downloads and checkouts leave in their place."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final
+
+_BEGINNING: Final = 1024  # bytes that are looked at
+_SHOWN: Final = 80  # characters of them that a refusal shows
+_LFS: Final = b"version https://git-lfs.github.com/spec/"
+_WEB_PAGE: Final = re.compile(rb"\s*<(?:!doctype html|html|head|body|\?xml|error)\b", re.IGNORECASE)
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+def impostor(file: Path) -> str | None:
+    """What a file is in place of weights or their settings, and what to do about it; None where it may be the thing."""
+    with file.open("rb") as stream:
+        beginning = stream.read(_BEGINNING).removeprefix(_BOM)
+    if not beginning:
+        return "is empty: get it again"
+    if beginning.startswith(_LFS):
+        return "is a Git LFS pointer, which only stands for the file: fetch the file itself with `git lfs pull`"
+    if _WEB_PAGE.match(beginning):
+        said = " ".join(beginning.decode("utf-8", "replace").split())[:_SHOWN]
+        return f"is a web page, such as a server sends for an error or a login ({said!r} …): download the file itself"
+    return None

@@ -1,0 +1,54 @@
+"""Models that are loaded and unloaded over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from models.catalogue import CATALOGUE
+from tests.serving.pictures import answer, check_error, plain
+from tests.serving.server import Server, serving
+
+pytestmark = pytest.mark.serve
+
+
+@pytest.fixture(scope="module")
+def managed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("managed"), {"ENRICHMENT_MODEL_MANAGEMENT": "true"}) as running:
+        yield running
+
+
+def test_a_preloaded_model_leaves_on_request_and_comes_back(managed: Server) -> None:
+    with httpx.Client(base_url=managed.url, timeout=30) as client:
+        loaded = client.get("/models/status").json()["loaded_models"]
+        assert [model["name"] for model in loaded] == [spec.weights for spec in CATALOGUE.values()]
+        assert {model["priority"] for model in loaded} == {"preloaded"}
+
+        left = client.post("/models/osnet-x0-25/unload")
+        assert left.json() == {"name": "osnet-x0-25", "loaded": False, "state": "unloaded"}
+        assert client.get("/health").json()["models"]["reid"] is False
+        assert client.get("/readyz").status_code == 200
+
+        back = client.post("/models/preload", params={"model_name": "person_reid"})
+        assert back.json() == {"name": "osnet-x0-25", "loaded": True, "state": "ready"}
+        assert client.get("/health").json()["models"]["reid"] is True
+
+
+def test_all_models_leave_on_request_and_each_comes_back_when_it_is_asked(managed: Server) -> None:
+    with httpx.Client(base_url=managed.url, timeout=30) as client:
+        assert len(client.post("/models/unload-all").json()["models"]) == 5
+        assert client.get("/models/status").json()["loaded_models"] == []
+        answer(client, "/person-reid", plain((10, 20, 30)))
+        managed.wait(lambda: managed.model("person_reid")["state"] == "ready", "loaded", 5)  # by the next heartbeat
+        assert [model["name"] for model in client.get("/models/status").json()["loaded_models"]] == ["osnet-x0-25"]
+
+
+def test_mistakes_have_the_shape_of_errors(managed: Server, client: httpx.Client) -> None:
+    with httpx.Client(base_url=managed.url, timeout=30) as own:
+        check_error(own.post("/models/yolo/unload"), 404, "not_found")
+        check_error(own.post("/models/preload"), 422, "invalid_request")
+        check_error(own.get("/models/preload"), 405, "method_not_allowed")
+    for path in ("/models/preload?model_name=person_reid", "/models/person_reid/unload", "/models/unload-all"):
+        check_error(client.post(path), 403, "forbidden")  # of a service as it is delivered

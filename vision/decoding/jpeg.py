@@ -1,0 +1,325 @@
+"""JPEG files: the segments that the pixels need are kept, all others left out; libjpeg-turbo decodes what remains.
+
+So metadata can neither damage a picture nor hide a loss. Of several warnings libjpeg-turbo gives the first one only;
+without metadata nearly all that are left mean lost data.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass, field
+from itertools import islice, zip_longest
+from typing import ClassVar, Final, NamedTuple
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+from vision.decoding import pillow
+from vision.decoding.colour import to_srgb
+from vision.decoding.orientation import orientation_of, turn
+from vision.decoding.picture_file import PictureFile
+from vision.errors import DamagedImage, ImageTooLarge, UnsupportedFormat
+from vision.image import RGB
+
+
+class _Space(NamedTuple):
+    """What simplejpeg and Pillow call the samples of a number of components."""
+
+    simplejpeg: str
+    pillow: str
+
+
+_SOI: Final = b"\xff\xd8"
+_EOI: Final = b"\xff\xd9"
+# The next segment. Zeros after FF, fill bytes and restart markers belong to the coded data; the rest has no length.
+_MARKER: Final = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
+_TABLES: Final = frozenset({0xC4, 0xCC, 0xDB, 0xDD})  # DHT, DAC, DQT, DRI
+_DRI, _SOS, _END, _APP0, _APP1, _APP2, _APP14 = 0xDD, 0xDA, 0xD9, 0xE0, 0xE1, 0xE2, 0xEE
+_SEQUENTIAL: Final = frozenset({0xC0, 0xC1, 0xC9})  # frames, of Huffman and of arithmetic coding
+_PROGRESSIVE: Final = frozenset({0xC2, 0xCA})
+_ARITHMETIC: Final = frozenset({0xC9, 0xCA})
+_LOSSLESS: Final = 0xC3
+_DECODED: Final = _SEQUENTIAL | _PROGRESSIVE | {_LOSSLESS}
+_REFUSED: Final = {
+    0xCB: "lossless with arithmetic coding",
+    **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF, 0xDE), "hierarchical"),
+    0xF7: "JPEG-LS",
+}
+_SPACES: Final = {1: _Space("Gray", "L"), 3: _Space("RGB", "RGB"), 4: _Space("CMYK", "CMYK")}  # by components
+_BLOCK_SIDE: Final = 8
+_COEFFICIENTS: Final = 64  # of a block
+_MISSING: Final = 255
+# Ten megabytes of segments of the greatest size are 160, and an encoder writes a dozen scans. Millions can be sent.
+_MOST_SEGMENTS: Final = 2000
+# What libjpeg-turbo says of bytes behind the last block, which several cameras leave.
+_LAST_BYTES: Final = "extraneous bytes before marker 0xd9"
+# The same within the coded data, where a later loss would not be told. And rare samplings, which only Pillow decodes.
+_UNKNOWN_SAMPLING: Final = "Could not determine subsampling"
+_TOLERATED: Final = ("extraneous bytes before marker", _UNKNOWN_SAMPLING)
+# Bytes that are skipped where all blocks are there, and decoded to something else than grey where some are missing.
+_FILLING: Final = bytes(range(250, 10, -12))
+_FILLING_OF_ARITHMETIC: Final = bytes(4) + _FILLING  # its encoders leave out zeros at the end
+_MOST_FILLED: Final = 65_536
+_FILLED: Final = re.compile(rb"(?<!\xff)\xff{1,9}(?=[^\x00\xff])")  # each marker, restart markers included
+_CODED_MARKER: Final = re.compile(rb"\xff([^\x00\xff])")
+_FIRST_RESTART: Final = 0xD0
+_RESTARTS: Final = 8  # they are counted from 0 to 7, again and again
+
+_JFIF: Final = bytes.fromhex("ffe000104a46494600010100000100010000")
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """Coded data, perhaps with more behind them. restarts: the markers within that divide them."""
+
+    coded: memoryview
+    restarts: int
+
+    def has_all_restarts(self) -> bool:
+        found = islice(_CODED_MARKER.finditer(self.coded), self.restarts)
+        expected = (_FIRST_RESTART + number % _RESTARTS for number in range(self.restarts))
+        return all(marker is not None and marker[1][0] == code for marker, code in zip_longest(found, expected))
+
+    def filled(self, filling: bytes) -> bytes | memoryview:
+        """The data with a filling before each marker and at the end. Raises DamagedImage for too many markers."""
+        if not filling:
+            return self.coded
+        coded, number = _FILLED.subn(lambda marker: filling + marker[0], self.coded, count=_MOST_FILLED)
+        if number == _MOST_FILLED:
+            raise _loss()
+        return coded + filling
+
+
+@dataclass(frozen=True, kw_only=True)
+class JpegFile(PictureFile):
+    """kept: the segments and coded data that the pixels need. adobe: the colour transform of Adobe's marker.
+
+    complete: whether the scans bring all bits of all coefficients. The standard does not ask for that, but encoders do
+    it, and a file cut between two scans shows nothing else of its loss.
+    """
+
+    FORMAT: ClassVar[str] = "JPEG"
+
+    kept: tuple[bytes | _Scan, ...]
+    complete: bool
+    arithmetic: bool
+    components: int
+    jfif: bool
+    adobe: int | None
+    orientation: int
+    profile: bytes | None
+
+    def decode(self) -> RGB:
+        samples = self.samples(self.adobe)
+        if self.components == 4 and self.adobe is not None:
+            samples = 255 - samples  # Adobe's CMYK counts paper, not ink
+        return turn(to_srgb(samples, self.profile), self.orientation)
+
+    def samples(self, adobe: int | None) -> NDArray[np.uint8]:
+        """The decoded samples: (h, w) grey, (h, w, 3) RGB or (h, w, 4) CMYK as stored. adobe: as in Adobe's marker.
+
+        Raises DamagedImage where any part of the coded data is missing.
+        """
+        if not self.complete:
+            raise DamagedImage("the JPEG is truncated: scans that its picture needs are missing")
+        samples, warning = self._decoded(adobe)
+        if warning is not None and not (any(text in warning for text in _TOLERATED) and self._has_all_restarts()):
+            raise _loss()
+        if self.arithmetic or (warning is not None and _LAST_BYTES not in warning):
+            again, _ = self._decoded(adobe, filling=_FILLING_OF_ARITHMETIC if self.arithmetic else _FILLING)
+            if not np.array_equal(samples, again):
+                raise _loss()
+        return samples[..., 0] if self.components == 1 else samples
+
+    def _has_all_restarts(self) -> bool:
+        return all(part.has_all_restarts() for part in self.kept if isinstance(part, _Scan))
+
+    def _decoded(self, adobe: int | None, filling: bytes = b"") -> tuple[NDArray[np.uint8], str | None]:
+        """(h, w, components) samples, and the first warning of libjpeg-turbo. filling: put before each marker."""
+        space = _SPACES[self.components]
+        samples = np.empty((self.height, self.width, self.components), np.uint8)
+        kept = (part if isinstance(part, bytes) else part.filled(filling) for part in self.kept)
+        file = b"".join((_SOI, _JFIF if self.jfif else b"", _adobe_segment(adobe), *kept, _EOI))
+        try:
+            simplejpeg.decode_jpeg(file, space.simplejpeg, buffer=samples)
+        except ValueError as warning:
+            if _UNKNOWN_SAMPLING not in str(warning):
+                return samples, str(warning)
+            samples = pillow.samples(file, "JPEG", space.pillow).reshape(samples.shape)
+            inverted = self.components == 4 and adobe is not None  # Pillow has done that already
+            return 255 - samples if inverted else samples, str(warning)
+        return samples, None
+
+
+def open_jpeg(data: bytes) -> JpegFile:
+    """Read a JPEG up to its coded data, or through all its scans where it has several.
+
+    Raises DamagedImage, UnsupportedFormat or ImageTooLarge.
+    """
+    reader, coded = _Reader(), memoryview(data)
+    position = len(_SOI)
+    for _ in range(_MOST_SEGMENTS):
+        found = _MARKER.search(data, position)
+        if found is None or data[found.end() - 1] == _END:
+            break
+        start = found.end() + 2
+        end = found.end() + int.from_bytes(data[found.end() : start])
+        if not start <= end <= len(data):
+            break
+        marker = data[found.end() - 1]
+        reader.take(marker, data[start:end])
+        position = end
+        if marker == _SOS:
+            if not reader.has_several_scans:
+                reader.kept.append(_Scan(coded[end:], reader.restarts))
+                break
+            following = _MARKER.search(data, end)
+            position = len(data) if following is None else following.start()
+            reader.kept.append(_Scan(coded[end:position], reader.restarts))
+    else:
+        raise ImageTooLarge(f"the JPEG has more than {_MOST_SEGMENTS} segments")
+    return reader.file()
+
+
+@dataclass
+class _Reader:
+    """What was seen of a JPEG so far.
+
+    samplings: across and down, by component. interval: blocks between restart markers; restarts: these in the scan.
+    lost: by component, the bits of each coefficient that no scan has brought yet.
+    """
+
+    kept: list[bytes | _Scan] = field(default_factory=list)
+    frame: int | None = None
+    width: int = 0
+    height: int = 0
+    samplings: dict[int, tuple[int, int]] = field(default_factory=dict)
+    interval: int = 0
+    restarts: int = 0
+    scans: int = 0
+    has_several_scans: bool = False
+    lost: dict[int, bytearray] = field(default_factory=dict)
+    jfif: bool = False
+    adobe: int | None = None
+    exif: bytes | None = None
+    profile: dict[int, bytes] = field(default_factory=dict)
+    profile_parts: int = 0
+
+    def take(self, marker: int, segment: bytes) -> None:
+        """Take a segment, given without its marker and length. Raises DamagedImage or UnsupportedFormat."""
+        if marker in _TABLES:
+            self._keep(marker, segment)
+            if marker == _DRI and len(segment) == 2:
+                self.interval = int.from_bytes(segment)
+        elif marker in _DECODED:
+            self._frame(marker, segment)
+        elif marker == _SOS:
+            self._scan(segment)
+        elif marker in _REFUSED:
+            raise UnsupportedFormat(
+                f"JPEGs of the kind {_REFUSED[marker]} are not accepted; send a baseline or progressive one"
+            )
+        elif self.scans == 0:
+            self._application(marker, segment)
+
+    def file(self) -> JpegFile:
+        if self.frame is None or self.scans == 0:
+            raise DamagedImage("the JPEG is damaged or truncated: it ends before its coded data")
+        whole = self.profile_parts and sorted(self.profile) == list(range(1, self.profile_parts + 1))
+        return JpegFile(
+            width=self.width,
+            height=self.height,
+            passes=self.scans,
+            kept=tuple(self.kept),
+            complete=not (self.has_several_scans and any(any(bits) for bits in self.lost.values())),
+            arithmetic=self.frame in _ARITHMETIC,
+            components=len(self.lost),
+            jfif=self.jfif,
+            adobe=self._known_transform(),
+            orientation=orientation_of(self.exif),
+            profile=b"".join(self.profile[part] for part in sorted(self.profile)) if whole else None,
+        )
+
+    def _keep(self, marker: int, segment: bytes) -> None:
+        self.kept.append(struct.pack(">BBH", 0xFF, marker, len(segment) + 2) + segment)
+
+    def _frame(self, marker: int, segment: bytes) -> None:
+        if self.frame is not None or len(segment) < 6 or len(segment) != 6 + 3 * segment[5]:
+            raise DamagedImage("the JPEG's frame header is damaged")
+        bits, self.height, self.width, components = struct.unpack_from(">BHHB", segment)
+        if bits != 8:
+            raise UnsupportedFormat(f"JPEGs of {bits} bits a sample are not accepted; send one of 8")
+        if self.height == 0:
+            raise UnsupportedFormat("JPEGs that give their height behind the picture are not accepted")
+        self.lost = {segment[place]: bytearray([_MISSING] * _COEFFICIENTS) for place in range(6, len(segment), 3)}
+        self.samplings = {segment[place]: divmod(segment[place + 1], 16) for place in range(6, len(segment), 3)}
+        if not all(all(sampling) for sampling in self.samplings.values()):
+            raise DamagedImage("the JPEG's frame header is damaged")
+        if self.width == 0 or len(self.lost) != components:
+            raise DamagedImage("the JPEG's frame header is damaged")
+        if components not in _SPACES:
+            raise UnsupportedFormat(f"JPEGs of {components} components are not accepted; send one of 1, 3 or 4")
+        self.frame = marker
+        self._keep(marker, segment)
+
+    def _scan(self, segment: bytes) -> None:
+        if self.frame is None or len(segment) < 6 or len(segment) != 4 + 2 * segment[0]:
+            raise DamagedImage("the JPEG's scan header is damaged")
+        components, end = segment[1:-3:2], segment[-3:]
+        if not self.lost.keys() >= set(components):
+            raise DamagedImage("the JPEG's scan header names a component that the frame has not")
+        first, last, shift = 0, _COEFFICIENTS - 1, 0
+        if self.frame in _PROGRESSIVE:
+            first, last, shift = end[0], end[1], end[2] & 15
+        elif self.frame in _SEQUENTIAL:
+            end = bytes([first, last, shift])  # other values mean nothing here, and some encoders write them
+        if not first <= last < _COEFFICIENTS:
+            raise DamagedImage("the JPEG's scan header is damaged")
+        for component in components:
+            self.lost[component][first : last + 1] = bytes([shift]) * (last + 1 - first)
+        if self.scans == 0:
+            self.has_several_scans = self.frame in _PROGRESSIVE or len(components) < len(self.lost)
+        self.scans += 1
+        self.restarts = (self._units(components) - 1) // self.interval if self.interval else 0
+        self._keep(_SOS, segment[:-3] + end)
+
+    def _units(self, components: bytes) -> int:
+        """How many units a scan of these components has: blocks of one, or groups of blocks of several."""
+        most_across, most_down = (max(sampling[axis] for sampling in self.samplings.values()) for axis in (0, 1))
+        side = 1 if self.frame == _LOSSLESS else _BLOCK_SIDE
+        if len(components) > 1:
+            return -(-self.width // (side * most_across)) * -(-self.height // (side * most_down))
+        across, down = self.samplings[components[0]]
+        width, height = -(-self.width * across // most_across), -(-self.height * down // most_down)
+        return -(-width // side) * -(-height // side)
+
+    def _application(self, marker: int, segment: bytes) -> None:
+        """Metadata that colour and orientation need. It stands before the first scan."""
+        if marker == _APP0 and segment.startswith(b"JFIF\0") and len(segment) >= 14:
+            self.jfif = True
+        elif marker == _APP1 and segment.startswith(b"Exif\0") and self.exif is None:
+            self.exif = segment
+        elif marker == _APP2 and segment.startswith(b"ICC_PROFILE\0") and len(segment) > 14:
+            self.profile.setdefault(segment[12], segment[14:])
+            self.profile_parts = segment[13]
+        elif marker == _APP14 and segment.startswith(b"Adobe") and len(segment) >= 12:
+            self.adobe = segment[11]
+
+    def _known_transform(self) -> int | None:
+        """Adobe's transform; of an unknown one what libjpeg assumes: YCbCr, or YCCK of four components."""
+        if self.adobe is None or len(self.lost) not in (3, 4):
+            return self.adobe
+        usual = 1 if len(self.lost) == 3 else 2
+        return self.adobe if self.adobe in (0, usual) else usual
+
+
+def _adobe_segment(transform: int | None) -> bytes:
+    if transform is None:
+        return b""
+    return bytes.fromhex("ffee000e41646f6265006400000000") + bytes([transform])
+
+
+def _loss() -> DamagedImage:
+    return DamagedImage("the JPEG is damaged or truncated: a part of its coded data is missing")

@@ -1,0 +1,49 @@
+"""Which way up a picture is: EXIF says it, XMP and the rest don't."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import cv2
+import numpy as np
+
+from vision.decoding.directory import Directory
+from vision.errors import DamagedImage
+from vision.image import RGB
+
+ORIENTATION: Final = 0x0112  # the tag of EXIF and TIFF
+UPRIGHT: Final = 1
+
+_PREFIX: Final = b"Exif\0\0"  # of JPEG; some writers put it into PNG and WebP, too
+
+
+def orientation_of(exif: bytes | None) -> int:
+    """EXIF's orientation, 1…8; 1 (upright) where there is no EXIF or it is damaged, as viewers do."""
+    if exif is None:
+        return UPRIGHT
+    try:
+        return Directory(exif.removeprefix(_PREFIX)).integer(ORIENTATION, UPRIGHT)
+    except DamagedImage:
+        return UPRIGHT
+
+
+def turn(pixels: RGB, orientation: int) -> RGB:
+    """A picture turned upright. An orientation that EXIF does not have turns nothing."""
+    match orientation:
+        case 2:
+            turned = cv2.flip(pixels, 1)
+        case 3:
+            turned = cv2.rotate(pixels, cv2.ROTATE_180)
+        case 4:
+            turned = cv2.flip(pixels, 0)
+        case 5:
+            turned = cv2.transpose(pixels)
+        case 6:
+            turned = cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE)
+        case 7:
+            turned = cv2.rotate(cv2.transpose(pixels), cv2.ROTATE_180)
+        case 8:
+            turned = cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE)
+        case _:
+            turned = pixels
+    return np.ascontiguousarray(turned, dtype=np.uint8)

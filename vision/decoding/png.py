@@ -1,0 +1,193 @@
+"""PNG files: the chunks that pixels, colour and orientation need; of an animated one the default image."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from vision.decoding import alpha, pillow
+from vision.decoding.colour import to_srgb
+from vision.decoding.orientation import orientation_of, turn
+from vision.decoding.picture_file import PictureFile
+from vision.decoding.png_colour import ColourSpace, colour_space
+from vision.decoding.significant_bits import fill_range
+from vision.errors import DamagedImage, ImageTooLarge
+from vision.image import RGB
+
+Samples = NDArray[Any]  # uint8 or uint16
+
+_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+_GREY, _COLOUR, _PALETTE, _GREY_ALPHA, _COLOUR_ALPHA = 0, 2, 3, 4, 6
+_DEPTHS: Final = {_GREY: (1, 2, 4, 8, 16), _COLOUR: (8, 16), _PALETTE: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+_COLOUR_CHUNKS: Final = frozenset({b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"sBIT"})
+_CRITICAL: Final = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
+_READ: Final = _CRITICAL | _COLOUR_CHUNKS | {b"tRNS", b"eXIf"}
+_ANCILLARY: Final = 0x20  # a bit of the first letter
+_MOST_CHUNKS: Final = 100_000  # rows in a chunk each; without a limit a million empty ones could be sent
+
+
+@dataclass(frozen=True, kw_only=True)
+class PngFile(PictureFile):
+    """depth: bits of a sample. kind: the colour type. header: the IHDR chunk's content."""
+
+    FORMAT: ClassVar[str] = "PNG"
+
+    data: bytes
+    header: bytes
+    depth: int
+    kind: int
+
+    def decode(self) -> RGB:
+        chunks = _read(self.data, self.kind)
+        pixels = self._palette_pixels(chunks) if self.kind == _PALETTE else self._sample_pixels(chunks)
+        return turn(pixels, orientation_of(chunks.found.get(b"eXIf")))
+
+    def _palette_pixels(self, chunks: _Chunks) -> RGB:
+        """Colour and transparency are applied to the palette, so that they cost nothing per pixel."""
+        palette = chunks.found.get(b"PLTE", b"")
+        if not palette or len(palette) % 3 or len(palette) > 3 << self.depth:
+            raise DamagedImage("the PNG's palette is missing or damaged")
+        colours = np.frombuffer(palette, np.uint8).reshape(1, -1, 3)
+        space = colour_space(chunks.found, "RGB")
+        colours = to_srgb(_transferred(colours, space), space.profile)
+        opacity = np.full(colours.shape[:2], 255, np.uint8)
+        transparency = np.frombuffer(chunks.found.get(b"tRNS", b""), np.uint8)[: opacity.shape[1]]
+        opacity[0, : len(transparency)] = transparency
+        table = alpha.on_white(np.ascontiguousarray(colours), opacity)
+        return pillow.samples(self._file(chunks, table.tobytes()), "PNG", "RGB")
+
+    def _sample_pixels(self, chunks: _Chunks) -> RGB:
+        samples = self._samples(chunks)
+        colours, opacity = _split(samples)
+        colours = fill_range(colours, chunks.found.get(b"sBIT", b"")[: _channels(colours)])
+        if opacity is not None:
+            opacity = fill_range(opacity, chunks.found.get(b"sBIT", b"")[_channels(colours) :])
+        space = colour_space(chunks.found, "L" if colours.ndim == 2 else "RGB")
+        pixels = to_srgb(_eight_bits(_transferred(colours, space)), space.profile)
+        if opacity is not None:
+            return alpha.on_white(pixels, _eight_bits(opacity))
+        key = self._transparent_key(chunks)
+        if key is not None:
+            hidden = samples == key
+            pixels = pixels.copy()
+            pixels[hidden if hidden.ndim == 2 else hidden.all(axis=2)] = alpha.WHITE
+        return pixels
+
+    def _samples(self, chunks: _Chunks) -> Samples:
+        """(h, w) grey or (h, w, 2…4) of uint8 or uint16. Grey of fewer than 8 bits is spread to 8."""
+        file = self._file(chunks)
+        if self.depth < 16 or self.kind == _GREY:
+            return pillow.samples(file, "PNG", "L" if self.depth == 1 else None)
+        # Pillow keeps the upper 8 bits only.
+        samples = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED)
+        if samples is None or samples.dtype != np.uint16 or samples.shape[:2] != (self.height, self.width):
+            raise DamagedImage("the PNG image is damaged or truncated")
+        if self.kind == _GREY_ALPHA:
+            return np.asarray(samples[..., 2:])  # OpenCV repeats the grey three times
+        code = cv2.COLOR_BGRA2RGBA if self.kind == _COLOUR_ALPHA else cv2.COLOR_BGR2RGB
+        return np.asarray(cv2.cvtColor(samples, code))
+
+    def _transparent_key(self, chunks: _Chunks) -> Samples | None:
+        """The sample, or the three, that mean transparency; None where none does."""
+        content = chunks.found.get(b"tRNS", b"")
+        if len(content) != {_GREY: 2, _COLOUR: 6}.get(self.kind):
+            return None
+        most = 2**self.depth - 1
+        key = np.frombuffer(content, ">u2").astype(np.int64) & most
+        return np.asarray(key * (255 // most) if self.depth < 8 else key)
+
+    def _file(self, chunks: _Chunks, palette: bytes = b"") -> bytes:
+        """A PNG of the chunks that the pixels need."""
+        parts = [_SIGNATURE, _chunk(b"IHDR", self.header), _chunk(b"PLTE", palette) if palette else b""]
+        return b"".join([*parts, *chunks.coded, _chunk(b"IEND", b"")])
+
+
+@dataclass
+class _Chunks:
+    """found: content by kind, the first of each. coded: the IDAT chunks, whole."""
+
+    found: dict[bytes, bytes] = field(default_factory=dict)
+    coded: list[bytes | memoryview] = field(default_factory=list)
+
+    def take(self, kind: bytes, content: bytes, colour_type: int) -> None:
+        """Keep a chunk where it may stand."""
+        too_late = bool(self.coded) or (kind in _COLOUR_CHUNKS and b"PLTE" in self.found)
+        too_early = kind == b"tRNS" and colour_type == _PALETTE and b"PLTE" not in self.found
+        if kind == b"eXIf" or not (too_late or too_early):
+            self.found.setdefault(kind, content)
+
+
+def open_png(data: bytes) -> PngFile:
+    """Read a PNG's header. Raises DamagedImage."""
+    header = data[16:29]
+    if data[8:16] != b"\0\0\0\x0dIHDR" or len(header) < 13 or data[29:33] != _checksum(b"IHDR", header):
+        raise DamagedImage("the PNG's header is damaged or truncated")
+    width, height, depth, kind, compression, filtering, interlace = struct.unpack(">IIBBBBB", header)
+    if not width or not height or depth not in _DEPTHS.get(kind, ()) or compression or filtering or interlace > 1:
+        raise DamagedImage("the PNG's header is damaged")
+    return PngFile(width=width, height=height, data=data, header=header, depth=depth, kind=kind)
+
+
+def _read(data: bytes, colour_type: int) -> _Chunks:
+    """Read the chunks. Raises DamagedImage for damaged critical ones; damaged others are left out, as viewers do."""
+    chunks, view, position = _Chunks(), memoryview(data), len(_SIGNATURE)
+    for _ in range(_MOST_CHUNKS):
+        if position + 12 > len(data):
+            return chunks  # cut between two chunks, or within the last: what is decoded tells whether it matters
+        length, kind = struct.unpack_from(">I4s", data, position)
+        start, end = position + 8, position + 8 + length
+        if end + 4 > len(data):
+            if kind == b"IDAT":
+                chunks.coded.append(_chunk(kind, data[start:end]))
+            return chunks
+        if kind in _READ:
+            good = zlib.crc32(view[position + 4 : end]) == int.from_bytes(data[end : end + 4])
+            if not good and kind in _CRITICAL:
+                raise DamagedImage(f"the PNG is damaged: the checksum of its chunk {kind.decode()} is wrong")
+            if kind == b"IDAT":
+                chunks.coded.append(view[position : end + 4])
+            elif kind == b"IEND":
+                return chunks
+            elif good:
+                chunks.take(kind, data[start:end], colour_type)
+        elif not kind[0] & _ANCILLARY:
+            raise DamagedImage("the PNG is damaged: it has a critical chunk that the standard does not know")
+        position = end + 4
+    raise ImageTooLarge(f"the PNG has more than {_MOST_CHUNKS} chunks")
+
+
+def _checksum(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + _checksum(kind, content)
+
+
+def _channels(samples: Samples) -> int:
+    return 1 if samples.ndim == 2 else samples.shape[2]
+
+
+def _split(samples: Samples) -> tuple[Samples, Samples | None]:
+    """Colours and alpha; None where all pixels are opaque."""
+    if samples.ndim == 2 or samples.shape[2] == 3:
+        return samples, None
+    if samples.shape[2] == 4 and samples.dtype == np.uint8:
+        return alpha.split(samples)
+    colours = samples[..., 0] if samples.shape[2] == 2 else samples[..., :3]
+    opacity = np.ascontiguousarray(samples[..., -1])
+    return np.ascontiguousarray(colours), None if opacity.min() == np.iinfo(opacity.dtype).max else opacity
+
+
+def _transferred(samples: Samples, space: ColourSpace) -> Samples:
+    return samples if space.transfer is None else space.transfer(samples)
+
+
+def _eight_bits(samples: Samples) -> NDArray[np.uint8]:
+    return samples if samples.dtype == np.uint8 else (samples >> 8).astype(np.uint8)

@@ -1,0 +1,42 @@
+"""Pictures whose samples fill the low bits only: 12 bits of a thermal or night camera in a 16-bit PNG."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def fill_range(samples: NDArray[Any], significant: bytes) -> NDArray[Any]:
+    """Scale samples that stand in the low bits of their type, to its full range; leave all others.
+
+    samples: (h, w) or (h, w, channels), uint8 or uint16. significant: PNG's sBIT, the bits that count, by channel. The
+    standard wants those bits left-aligned, and some encoders write them right-aligned. That is certain where all
+    samples fit into the low bits and one of them is none that a left-aligned sample can be.
+    """
+    channels = samples[..., None] if samples.ndim == 2 else samples
+    most = int(np.iinfo(samples.dtype).max)
+    depth = most.bit_length()
+    if len(significant) != channels.shape[2] or not all(0 < bits <= depth for bits in significant):
+        return samples
+    peaks = np.array([2**bits - 1 for bits in significant])
+    if all(bits == depth for bits in significant) or (channels.max(axis=(0, 1)) > peaks).any():
+        return samples
+    if all(_left_aligned(channels[..., index], bits, depth) for index, bits in enumerate(significant)):
+        return samples
+    scaled = channels.astype(np.uint32) * most // peaks.astype(np.uint32)
+    return scaled.astype(samples.dtype).reshape(samples.shape)
+
+
+def _left_aligned(channel: NDArray[Any], bits: int, depth: int) -> bool:
+    """Whether all samples may be left-aligned: zeros, the upper bits again or a rounded product in the low ones."""
+    values = np.arange(2**bits, dtype=np.int64)
+    shifted = values << (depth - bits)
+    repeated = shifted.copy()
+    for place in range(bits, depth, bits):
+        repeated |= shifted >> place
+    scaled = (values * (2**depth - 1) * 2 + 2**bits - 1) // (2 * (2**bits - 1))
+    possible = np.zeros(2**depth, bool)
+    possible[np.concatenate([shifted, repeated, scaled])] = True
+    return bool(possible[channel].all())

@@ -1,0 +1,146 @@
+"""WebP files: the first frame where it lies on the canvas. Only its own chunks are given to libwebp."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Final
+
+import numpy as np
+
+from vision.decoding import alpha, pillow
+from vision.decoding.colour import to_srgb
+from vision.decoding.orientation import orientation_of, turn
+from vision.decoding.picture_file import PictureFile
+from vision.errors import DamagedImage, ImageTooLarge
+from vision.image import RGB
+
+_CHUNK: Final = struct.Struct("<4sI")
+_FRAME_HEADER: Final = 16  # bytes of an animation's frame before its chunks
+_HAS_ALPHA: Final = 0x10
+_CODED: Final = frozenset({b"VP8 ", b"VP8L", b"ALPH"})
+_MOST_CHUNKS: Final = 20_000  # an animation of ten minutes; without a limit a million empty ones could be sent
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebpFile(PictureFile):
+    """left, top, frame_width, frame_height: of the first frame, in pixels. coded: its chunks, headers included."""
+
+    FORMAT: ClassVar[str] = "WEBP"
+
+    left: int
+    top: int
+    frame_width: int
+    frame_height: int
+    coded: bytes
+    orientation: int
+    profile: bytes | None
+
+    def decode(self) -> RGB:
+        samples = pillow.samples(self._frame_alone(), "WEBP")
+        colours, opacity = alpha.split(samples) if samples.shape[2] == 4 else (samples, None)
+        colours = to_srgb(colours, self.profile)
+        frame = colours if opacity is None else alpha.on_white(colours, opacity)
+        if (self.frame_width, self.frame_height) != (self.width, self.height):
+            canvas = np.full((self.height, self.width, 3), alpha.WHITE, np.uint8)
+            canvas[self.top : self.top + self.frame_height, self.left : self.left + self.frame_width] = frame
+            frame = canvas
+        return turn(frame, self.orientation)
+
+    def _frame_alone(self) -> bytes:
+        """A WebP of the first frame alone, without metadata."""
+        size = (self.frame_width - 1).to_bytes(3, "little") + (self.frame_height - 1).to_bytes(3, "little")
+        extended = (
+            _CHUNK.pack(b"VP8X", 10) + bytes([_HAS_ALPHA, 0, 0, 0]) + size if self.coded.startswith(b"ALPH") else b""
+        )
+        body = b"WEBP" + extended + self.coded
+        return _CHUNK.pack(b"RIFF", len(body)) + body
+
+
+def open_webp(data: bytes) -> WebpFile:
+    """Read the chunks of a WebP. Raises DamagedImage or ImageTooLarge."""
+    if data[8:12] != b"WEBP":
+        raise DamagedImage("the bytes are a RIFF file, but no WebP")
+    canvas: tuple[int, int] | None = None
+    frame: tuple[int, int, int, int] | None = None
+    coded = (12, len(data))
+    metadata: dict[bytes, bytes] = {}
+    for kind, start, end in _chunks(data, *coded):
+        if kind == b"VP8X" and end - start >= 10:
+            canvas = _size(data, start + 4)
+        elif kind == b"ANMF" and frame is None and end - start >= _FRAME_HEADER:
+            left, top = (2 * _number(data, start + 3 * axis) for axis in (0, 1))
+            frame = (left, top, *_size(data, start + 6))
+            coded = (start + _FRAME_HEADER, end)
+        elif kind in (b"EXIF", b"ICCP"):
+            metadata.setdefault(kind, data[start:end])
+    picture = _picture(data, *coded)
+    stored = _coded_size(picture)
+    left, top, width, height = frame or (0, 0, *stored)
+    canvas = canvas or stored
+    if (width, height) != stored or left + width > canvas[0] or top + height > canvas[1]:
+        raise DamagedImage("the WebP is damaged: its picture has another size than its header says")
+    return WebpFile(
+        width=canvas[0],
+        height=canvas[1],
+        left=left,
+        top=top,
+        frame_width=width,
+        frame_height=height,
+        coded=picture,
+        orientation=orientation_of(metadata.get(b"EXIF")),
+        profile=metadata.get(b"ICCP"),
+    )
+
+
+def _chunks(data: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, start and end of each chunk. Raises DamagedImage where the file ends within one of the picture."""
+    for _ in range(_MOST_CHUNKS):
+        if position + _CHUNK.size > end:
+            return
+        kind, size = _CHUNK.unpack_from(data, position)
+        start = position + _CHUNK.size
+        if kind in _CODED and start + size > end:
+            raise DamagedImage("the WebP is truncated: it ends within its picture")
+        yield kind, start, min(start + size, end)
+        position = start + size + size % 2
+    raise ImageTooLarge(f"the WebP has more than {_MOST_CHUNKS} chunks")
+
+
+def _picture(data: bytes, position: int, end: int) -> bytes:
+    """The chunks of the first coded picture, and of its alpha where that stands in a chunk of its own."""
+    opacity = b""
+    for kind, start, stop in _chunks(data, position, end):
+        if kind == b"ALPH" and not opacity:
+            opacity = _chunk(kind, data[start:stop])
+        elif kind == b"VP8 ":
+            return opacity + _chunk(kind, data[start:stop])
+        elif kind == b"VP8L":
+            return _chunk(kind, data[start:stop])
+    raise DamagedImage("the WebP is damaged or truncated: it has no picture")
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return _CHUNK.pack(kind, len(content)) + content + b"\0" * (len(content) % 2)
+
+
+def _number(data: bytes, place: int) -> int:
+    return int.from_bytes(data[place : place + 3], "little")
+
+
+def _size(data: bytes, place: int) -> tuple[int, int]:
+    return _number(data, place) + 1, _number(data, place + 3) + 1
+
+
+def _coded_size(picture: bytes) -> tuple[int, int]:
+    """Width and height by the header of the coded picture itself."""
+    for kind, start, end in _chunks(picture, 0, len(picture)):
+        if kind == b"VP8L" and end - start >= 5 and picture[start] == 0x2F:
+            bits = int.from_bytes(picture[start + 1 : start + 5], "little")
+            return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        if kind == b"VP8 " and end - start >= 10 and picture[start + 3 : start + 6] == b"\x9d\x01\x2a":
+            width, height = struct.unpack_from("<HH", picture, start + 6)
+            if width & 0x3FFF and height & 0x3FFF:
+                return width & 0x3FFF, height & 0x3FFF
+    raise DamagedImage("the WebP's picture has a damaged header")
