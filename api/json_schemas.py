@@ -11,7 +11,7 @@ from pydantic_core import core_schema
 
 Schema = dict[str, Any]
 
-_NULL: Final[Schema] = {"type": "null"}
+NULL: Final[Schema] = {"type": "null"}
 _REFERENCE: Final = "#/components/schemas/{model}"
 
 
@@ -34,7 +34,7 @@ def reference(name: str) -> Schema:
 
 def without_null(schema: Schema) -> Schema:
     """The same schema, which null does not fit any more."""
-    forms = [form for form in schema.get("anyOf", []) if form != _NULL]
+    forms = [form for form in schema.get("anyOf", []) if form != NULL]
     if not forms:
         return schema
     rest = {key: value for key, value in schema.items() if key != "anyOf"}

@@ -32,7 +32,6 @@ async function form() {
 
 const ways = {
   json: () => post(JSON.stringify({ image_base64, bbox }), { "Content-Type": "application/json" }),
-  "json as text": () => post(JSON.stringify({ image_base64, bbox })),
   form,
   urlencoded: () => post(new URLSearchParams({ image_base64, bbox })),
   blob: async () => post(await openAsBlob(file, { type: "image/png" }), {}, `?bbox=${bbox}`),

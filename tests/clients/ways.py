@@ -354,7 +354,7 @@ WAYS: Final = (
     Way("wget", "--post-data", _wget("--header=Content-Type: application/json", "--post-data={json}"), "wget"),
     *(
         Way("Node", way, _node(way), "node")
-        for way in ("json", "json as text", "form", "urlencoded", "blob", "bytes", "stream", "http.request, piped")
+        for way in ("json", "form", "urlencoded", "blob", "bytes", "stream", "http.request, piped")
     ),
     *(Way("Java", way, _java(way), "javac") for way in ("json", "json over HTTP/1.1", "file", "stream", "form")),
     Way(".NET", "MultipartFormDataContent", _socket(_DOTNET, _DOTNET_FORM)),
