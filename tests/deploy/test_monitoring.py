@@ -78,7 +78,7 @@ def test_the_familys_labels_come_out_of_ours(tmp_path: Path) -> None:
         f'{latency}_sum{{endpoint="/pose-analyze"}}': 0.5,
         f'{latency}_count{{endpoint="/pose-analyze"}}': 6,
     }
-    family = {
+    family: dict[str, dict[str, float]] = {
         "inference_requests:total": {
             '{job="j",instance="i",endpoint="pose-analyze",status="success"}': 7,
             '{job="j",instance="i",endpoint="pose-analyze",status="error"}': 5,
