@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from vision.decoding.bands import in_bands
 from vision.image import RGB
 
 Mode: TypeAlias = Literal["L", "RGB", "CMYK"]  # Pillow's names
@@ -44,14 +45,20 @@ def to_srgb(samples: NDArray[np.uint8], profile: bytes | None) -> RGB:
     """
     mode: Mode = "L" if samples.ndim == 2 else "RGB" if samples.shape[2] == 3 else "CMYK"
     conversion = _conversion(profile, mode) or _Conversion()
-    if conversion.transform is not None:
-        return np.asarray(conversion.transform.apply(_image(samples, mode)))
+    if mode == "CMYK" or conversion.transform is not None:
+        return _converted(samples, mode, conversion.transform)
     if mode == "RGB":
         return samples
-    if mode == "CMYK":
-        return np.asarray(_image(samples, mode).convert("RGB"))
     colours = cv2.cvtColor(samples, cv2.COLOR_GRAY2RGB)
     return np.asarray(colours if conversion.greys is None else cv2.LUT(colours, conversion.greys), dtype=np.uint8)
+
+
+def _converted(samples: NDArray[np.uint8], mode: Mode, transform: ImageCms.ImageCmsTransform | None) -> RGB:
+    def convert(rows: slice) -> RGB:
+        image = _image(samples[rows], mode)
+        return np.asarray(image.convert("RGB") if transform is None else transform.apply(image))
+
+    return in_bands(convert, *samples.shape[:2])
 
 
 def is_usable(profile: bytes, mode: Mode) -> bool:

@@ -52,7 +52,7 @@ _BLOCK_SIDE: Final = 8
 _COEFFICIENTS: Final = 64  # of a block
 _MISSING: Final = 255
 # Ten megabytes of segments of the greatest size are 160, and an encoder writes a dozen scans. Millions can be sent.
-_MOST_SEGMENTS: Final = 2000
+_MOST_SEGMENTS: Final = 1000
 # What libjpeg-turbo says of bytes behind the last block, which several cameras leave.
 _LAST_BYTES: Final = "extraneous bytes before marker 0xd9"
 # The same within the coded data, where a later loss would not be told. And rare samplings, which only Pillow decodes.

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision.decoding import alpha, pillow
+from vision.decoding.bands import in_bands
 from vision.decoding.colour import to_srgb
 from vision.decoding.orientation import orientation_of, turn
 from vision.decoding.picture_file import PictureFile
 from vision.decoding.png_colour import ColourSpace, colour_space
-from vision.decoding.significant_bits import fill_range
+from vision.decoding.significant_bits import right_aligned_peaks, spread
 from vision.errors import DamagedImage, ImageTooLarge
 from vision.image import RGB
 
@@ -63,35 +64,47 @@ class PngFile(PictureFile):
         return pillow.samples(self._file(chunks, table.tobytes()), "PNG", "RGB")
 
     def _sample_pixels(self, chunks: _Chunks) -> RGB:
-        samples = self._samples(chunks)
-        colours, opacity = _split(samples)
-        colours = fill_range(colours, chunks.found.get(b"sBIT", b"")[: _channels(colours)])
-        if opacity is not None:
-            opacity = fill_range(opacity, chunks.found.get(b"sBIT", b"")[_channels(colours) :])
-        space = colour_space(chunks.found, "L" if colours.ndim == 2 else "RGB")
-        pixels = to_srgb(_eight_bits(_transferred(colours, space)), space.profile)
-        if opacity is not None:
-            return alpha.on_white(pixels, _eight_bits(opacity))
-        key = self._transparent_key(chunks)
-        if key is not None:
-            hidden = samples == key
-            pixels = pixels.copy()
-            pixels[hidden if hidden.ndim == 2 else hidden.all(axis=2)] = alpha.WHITE
-        return pixels
+        colours, opacity = self._samples(chunks)
+        if opacity is not None and alpha.is_opaque(opacity):
+            opacity = None
+        channels = 1 if colours.ndim == 2 else 3
+        bits = chunks.found.get(b"sBIT", b"")
+        peaks = right_aligned_peaks(colours, bits[:channels])
+        opacity_peaks = None if opacity is None else right_aligned_peaks(opacity, bits[channels:])
+        space, key = colour_space(chunks.found, "L" if channels == 1 else "RGB"), self._transparent_key(chunks)
 
-    def _samples(self, chunks: _Chunks) -> Samples:
-        """(h, w) grey or (h, w, 2…4) of uint8 or uint16. Grey of fewer than 8 bits is spread to 8."""
+        def convert(rows: slice) -> RGB:
+            part = np.ascontiguousarray(colours[rows])
+            pixels = to_srgb(_eight_bits(_transferred(spread(part, peaks), space)), space.profile)
+            if opacity is not None:
+                return alpha.on_white(pixels, _eight_bits(spread(opacity[rows], opacity_peaks)))
+            if key is not None:
+                hidden = part == key
+                pixels = pixels.copy()
+                pixels[hidden if channels == 1 else hidden.all(axis=2)] = alpha.WHITE
+            return pixels
+
+        untouched = peaks is None and key is None and space == ColourSpace()
+        if self.kind == _COLOUR and self.depth == 8 and untouched:
+            return colours
+        return in_bands(convert, self.height, self.width)
+
+    def _samples(self, chunks: _Chunks) -> tuple[Samples, Samples | None]:
+        """(h, w) grey or (h, w, 3) RGB, and (h, w) alpha, of uint8 or uint16. Grey of few bits is spread to 8."""
         file = self._file(chunks)
         if self.depth < 16 or self.kind == _GREY:
-            return pillow.samples(file, "PNG", "L" if self.depth == 1 else None)
+            samples = pillow.samples(file, "PNG", "L" if self.depth == 1 else None)
+            if self.kind in (_GREY, _COLOUR):
+                return samples, None
+            return samples[..., 0] if self.kind == _GREY_ALPHA else samples[..., :3], samples[..., -1]
         # Pillow keeps the upper 8 bits only.
-        samples = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED)
-        if samples is None or samples.dtype != np.uint16 or samples.shape[:2] != (self.height, self.width):
+        found = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED)
+        if found is None or found.dtype != np.uint16 or found.shape[:2] != (self.height, self.width):
             raise DamagedImage("the PNG image is damaged or truncated")
-        if self.kind == _GREY_ALPHA:
-            return np.asarray(samples[..., 2:])  # OpenCV repeats the grey three times
-        code = cv2.COLOR_BGRA2RGBA if self.kind == _COLOUR_ALPHA else cv2.COLOR_BGR2RGB
-        return np.asarray(cv2.cvtColor(samples, code))
+        if self.kind == _COLOUR:
+            return found[..., ::-1], None
+        # OpenCV repeats the grey three times.
+        return found[..., 0] if self.kind == _GREY_ALPHA else found[..., 2::-1], found[..., 3]
 
     def _transparent_key(self, chunks: _Chunks) -> Samples | None:
         """The sample, or the three, that mean transparency; None where none does."""
@@ -168,21 +181,6 @@ def _checksum(kind: bytes, content: bytes) -> bytes:
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + _checksum(kind, content)
-
-
-def _channels(samples: Samples) -> int:
-    return 1 if samples.ndim == 2 else samples.shape[2]
-
-
-def _split(samples: Samples) -> tuple[Samples, Samples | None]:
-    """Colours and alpha; None where all pixels are opaque."""
-    if samples.ndim == 2 or samples.shape[2] == 3:
-        return samples, None
-    if samples.shape[2] == 4 and samples.dtype == np.uint8:
-        return alpha.split(samples)
-    colours = samples[..., 0] if samples.shape[2] == 2 else samples[..., :3]
-    opacity = np.ascontiguousarray(samples[..., -1])
-    return np.ascontiguousarray(colours), None if opacity.min() == np.iinfo(opacity.dtype).max else opacity
 
 
 def _transferred(samples: Samples, space: ColourSpace) -> Samples:

@@ -7,13 +7,14 @@ strips and tiles, in one plane and in several, in either byte order and under an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from vision.decoding import alpha
+from vision.decoding.bands import in_bands
 from vision.decoding.colour import to_srgb
 from vision.decoding.directory import Directory
 from vision.decoding.orientation import ORIENTATION, UPRIGHT, turn
@@ -129,21 +130,39 @@ class TiffFile(PictureFile):
         return turn(self._pixels(samples[: self.height, : self.width]), self._orientation())
 
     def _pixels(self, samples: Samples) -> RGB:
-        photometric, extra = self.layout.photometric, self.layout.extra
-        colours = samples if extra is None else samples[..., :-1]
-        if photometric == _PALETTE:
-            colours = self._palette()[samples[..., 0]]
-        else:
-            colours = _own_range(colours) if self.coding.format == _FLOAT else _eight_bits(colours, self.coding.bits)
-        if photometric == _YCBCR and self.coding.compression != _JPEG:
-            colours = cv2.cvtColor(np.ascontiguousarray(colours[..., [0, 2, 1]]), cv2.COLOR_YCrCb2RGB)
-        if photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO):
-            colours = 255 - colours[..., 0] if photometric == _WHITE_IS_ZERO else colours[..., 0]
-        pixels = to_srgb(np.ascontiguousarray(colours), self.tags.raw(_PROFILE))
-        if extra not in (_ASSOCIATED, _UNASSOCIATED):
-            return pixels
-        opacity = np.ascontiguousarray(_eight_bits(samples[..., -1], self.coding.bits))
-        return alpha.on_white(pixels, opacity, premultiplied=extra == _ASSOCIATED)
+        lowest, highest = _range(samples) if self.coding.format == _FLOAT else (0.0, 0.0)
+        palette = self._palette() if self.layout.photometric == _PALETTE else None
+        profile, extra = self.tags.raw(_PROFILE), self.layout.extra
+
+        def convert(rows: slice) -> RGB:
+            part = samples[rows]
+            if palette is not None:
+                colours = palette[part[..., 0]]
+            elif self.coding.format == _FLOAT:
+                colours = _of_range(part, lowest, highest)
+            else:
+                colours = _eight_bits(part if extra is None else part[..., :-1], self.coding.bits)
+            pixels = to_srgb(np.ascontiguousarray(self._meant(colours)), profile)
+            if extra not in (_ASSOCIATED, _UNASSOCIATED):
+                return pixels
+            opacity = _eight_bits(part[..., -1], self.coding.bits)
+            return alpha.on_white(pixels, opacity, premultiplied=extra == _ASSOCIATED)
+
+        if self.layout.photometric == _RGB and self.coding.bits == 8 and extra is None and profile is None:
+            return samples
+        return in_bands(convert, self.height, self.width)
+
+    def _meant(self, colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """What 8-bit samples mean: (h, w) grey, (h, w, 3) RGB or (h, w, 4) CMYK."""
+        match self.layout.photometric:
+            case 0:
+                return 255 - colours[..., 0]
+            case 1:
+                return colours[..., 0]
+            case 6 if self.coding.compression != _JPEG:
+                whole = np.ascontiguousarray(colours[..., [0, 2, 1]])
+                return np.asarray(cv2.cvtColor(whole, cv2.COLOR_YCrCb2RGB), dtype=np.uint8)
+        return colours
 
     def _palette(self) -> RGB:
         """(2 ** bits, 3) colours. Some writers give values of 8 bits instead of 16, as libtiff knows, too."""
@@ -265,9 +284,16 @@ def _eight_bits(samples: Samples, bits: int) -> NDArray[np.uint8]:
     return highest
 
 
-def _own_range(values: Samples) -> NDArray[np.uint8]:
-    """Floats have no fixed range, so their own becomes 0…255."""
-    known: NDArray[np.float64] = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
-    lowest, span = float(known.min()), max(float(np.ptp(known)), 1e-12)
-    scaled: NDArray[np.uint8] = ((known - lowest) / span * 255).astype(np.uint8)
-    return scaled
+def _range(values: Samples) -> tuple[float, float]:
+    """The least and the greatest of floats, which have no fixed range. What is no number counts as 0."""
+    known = _known(values)
+    return float(known.min()), float(known.max())
+
+
+def _of_range(values: Samples, lowest: float, highest: float) -> NDArray[np.uint8]:
+    span = max(highest - lowest, 1e-12)
+    return np.asarray((_known(values).astype(np.float64) - lowest) / span * 255, dtype=np.uint8)
+
+
+def _known(values: Samples) -> NDArray[Any]:
+    return np.nan_to_num(values, posinf=0.0, neginf=0.0)

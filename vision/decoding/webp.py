@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
+import cv2
 import numpy as np
 
 from vision.decoding import alpha, pillow
@@ -39,9 +40,11 @@ class WebpFile(PictureFile):
 
     def decode(self) -> RGB:
         samples = pillow.samples(self._frame_alone(), "WEBP")
-        colours, opacity = alpha.split(samples) if samples.shape[2] == 4 else (samples, None)
-        colours = to_srgb(colours, self.profile)
-        frame = colours if opacity is None else alpha.on_white(colours, opacity)
+        has_alpha = samples.shape[2] == 4
+        colours = cv2.cvtColor(samples, cv2.COLOR_RGBA2RGB) if has_alpha else samples
+        frame = to_srgb(np.asarray(colours, dtype=np.uint8), self.profile)
+        if has_alpha and not alpha.is_opaque(samples[..., 3]):
+            frame = alpha.on_white(frame, samples[..., 3])
         if (self.frame_width, self.frame_height) != (self.width, self.height):
             canvas = np.full((self.height, self.width, 3), alpha.WHITE, np.uint8)
             canvas[self.top : self.top + self.frame_height, self.left : self.left + self.frame_width] = frame

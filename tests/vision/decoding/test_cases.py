@@ -51,8 +51,8 @@ def test_a_jpeg_of_3000_empty_scans_is_refused_at_once(cases: Path) -> None:
     data = (cases / "jpeg-3000-empty-scans.jpg").read_bytes()
     took = []
     for _ in range(5):
-        began = time.perf_counter()
+        began = time.thread_time()
         with pytest.raises(ImageTooLarge):
             open_image(data, LIMITS)
-        took.append(time.perf_counter() - began)
+        took.append(time.thread_time() - began)
     assert min(took) < 0.05

@@ -256,6 +256,6 @@ def test_the_light_of_a_picture_is_the_inverse_of_its_code() -> None:
 def test_new_profiles_cost_bounded_time() -> None:
     for mode, profile in (("RGB", P3), ("CMYK", cmyk_profile())):
         data = encoded(Image.new(mode, (8, 8)), "TIFF", icc_profile=profile)
-        began = time.perf_counter()
+        began = time.thread_time()
         decode(data)
-        assert time.perf_counter() - began < 0.5
+        assert time.thread_time() - began < 0.5

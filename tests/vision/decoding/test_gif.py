@@ -72,20 +72,20 @@ def test_the_frame_s_own_colours_go_before_the_screen_s() -> None:
 @pytest.mark.parametrize("size", [0, 1, 3_000_000])
 def test_comments_and_the_like_do_not_cost_the_picture(label: int, size: int) -> None:
     data = with_extension(encoded(image(), "GIF"), label, content=b"a" * size)
-    began = time.perf_counter()
+    began = time.thread_time()
     assert difference(data, PICTURE) == 0
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 1
 
 
 def test_millions_of_blocks_are_refused_quickly() -> None:
     data = encoded(image(), "GIF")
     end = 13 + (3 << ((data[10] & 7) + 1))
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(ImageTooLarge, match="blocks"):
         decode(data[:end] + b"\x21\xfe" + b"\x01a" * 4_000_000 + b"\0" + data[end:])
     with pytest.raises(ImageTooLarge, match="blocks"):
         decode(data[:end] + b"\x21\xfe\0" * 3_000_000 + data[end:])
-    assert time.perf_counter() - began < 1
+    assert time.thread_time() - began < 1
 
 
 def test_of_many_frames_only_the_first_is_decoded() -> None:

@@ -239,13 +239,13 @@ def of_empty_scans(width: int, height: int, scans: int) -> bytes:
     return b"\xff\xd8" + quantisation + frame + table + first + empty + EOI
 
 
-@pytest.mark.parametrize("scans", [100, 1900, 5000])
+@pytest.mark.parametrize("scans", [100, 900, 5000])
 def test_a_jpeg_of_many_empty_scans_is_refused_before_decoding(scans: int) -> None:
     data = of_empty_scans(7000, 7000, scans)
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(ImageTooLarge, match=r"scans|segments"):
         open_image(data, Limits(50 * MEGAPIXEL, 1000 * MEGAPIXEL))
-    assert time.perf_counter() - began < 0.2  # the limit is 0.05 on a machine that has nothing else to do
+    assert time.thread_time() - began < 0.05
 
 
 def test_scans_are_counted_times_the_pixels() -> None:
@@ -262,6 +262,6 @@ def test_ten_megabytes_are_looked_through_quickly() -> None:
     coded = np.random.default_rng(0).bytes(10 * 2**20).replace(b"\xff", b"\xff\0")
     data = jpeg(progressive=True)
     start = data.index(b"\xff\xda") + 14
-    began = time.perf_counter()
+    began = time.thread_time()
     open_image(data[:start] + coded + data[start:], LIMITS)
-    assert time.perf_counter() - began < 0.3
+    assert time.thread_time() - began < 0.3

@@ -185,10 +185,10 @@ def test_another_format_is_not_accepted_and_those_that_are_get_named(form: str) 
 def test_too_many_pixels_are_refused_by_the_header(size: tuple[int, int]) -> None:
     data = png_of_size(*size)
     assert len(data) < 100
-    began = time.perf_counter()
+    began = time.thread_time()
     with pytest.raises(ImageTooLarge):
         open_image(data, Limits(50 * MEGAPIXEL, 50 * MEGAPIXEL))
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5
 
 
 def test_the_limit_of_pixels_is_the_last_that_is_allowed() -> None:

@@ -268,10 +268,10 @@ def test_orientation_may_stand_before_and_behind_the_picture() -> None:
 def test_a_million_empty_chunks_are_refused_quickly() -> None:
     for kind in (b"IDAT", b"prVt"):
         data = png(PICTURE, 8, COLOUR, chunk(kind, b"") * 800_000)
-        began = time.perf_counter()
+        began = time.thread_time()
         with pytest.raises(ImageTooLarge, match="chunks"):
             decode(data)
-        assert time.perf_counter() - began < 1
+        assert time.thread_time() - began < 1
 
 
 def test_a_bomb_of_coded_data_is_not_unpacked_further_than_the_picture_needs() -> None:
@@ -279,6 +279,6 @@ def test_a_bomb_of_coded_data_is_not_unpacked_further_than_the_picture_needs() -
     data = png(PICTURE, 8, COLOUR)
     start = data.index(b"IDAT") - 4
     bomb = chunk(b"IDAT", zlib.compress(raw + bytes(60 * MEGAPIXEL), 1))
-    began = time.perf_counter()
+    began = time.thread_time()
     assert difference(data[:start] + bomb + chunk(b"IEND", b""), PICTURE) == 0
-    assert time.perf_counter() - began < 0.5
+    assert time.thread_time() - began < 0.5

@@ -266,9 +266,9 @@ def test_tens_of_thousands_of_strips_and_tiles_cost_bounded_time() -> None:
     for options in ({"rowsperstrip": 1}, {"tile": (16, 16)}):
         for compression in (None, "zlib"):
             data = tiff(samples, "minisblack", compression=compression, **options)
-            began = time.perf_counter()
+            began = time.thread_time()
             assert difference(data, repeated(samples)) == 0
-            assert time.perf_counter() - began < 2
+            assert time.thread_time() - began < 2
     many = struct.pack("<HHII", 278, 4, 1, 1)
     tall = with_entry(encoded(Image.new("L", (1, 100_000)), "TIFF"), many)
     with pytest.raises(ImageTooLarge, match="100000 strips or tiles"):

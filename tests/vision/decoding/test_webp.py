@@ -122,7 +122,7 @@ def test_a_riff_file_without_a_picture_is_damaged(data: bytes) -> None:
 def test_millions_of_chunks_are_refused_quickly() -> None:
     data = webp(Image.fromarray(PICTURE))
     for kind in (b"ALPH", b"none"):
-        began = time.perf_counter()
+        began = time.thread_time()
         with pytest.raises(ImageTooLarge, match="chunks"):
             open_image(data[:12] + (kind + bytes(4)) * 1_000_000 + data[12:], Limits(10_000, 10_000))
-        assert time.perf_counter() - began < 1
+        assert time.thread_time() - began < 1
