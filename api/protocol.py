@@ -85,6 +85,7 @@ class Protocol(H11Protocol):
         self.conn: Connection = Connection(h11.SERVER, MAX_HEAD_BYTES)
         self._patience_s = patience_s
         self._deadline: asyncio.TimerHandle | None = None
+        self._unread = 0  # bytes of an answer that the client had not read when it was looked last
 
     @property
     def is_receiving(self) -> bool:
@@ -116,9 +117,14 @@ class Protocol(H11Protocol):
             self.transport.close()  # a stop waits for answers, and not for the rest of what was refused
 
     def timeout_keep_alive_handler(self) -> None:
+        unread = self.transport.get_write_buffer_size()
+        if unread and unread != self._unread:  # the client still reads the answer
+            self._unread = unread
+            self._keep_alive()
+            return
         super().timeout_keep_alive_handler()
-        if self.transport.get_write_buffer_size():
-            self.transport.abort()  # an answer that nobody has read by now would be kept for ever
+        if unread:
+            self.transport.abort()  # to close is to wait for a client that reads no more
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's
         """uvicorn calls it while it handles the error of h11, which says more than `msg`."""
@@ -138,9 +144,10 @@ class Protocol(H11Protocol):
         elif self._deadline is None:
             self._deadline = self.loop.call_later(self._patience_s, self._give_up)
         if is_kept and self.timeout_keep_alive_task is None:  # uvicorn has stopped it for the rest of a refused body
-            self.timeout_keep_alive_task = self.loop.call_later(
-                self.timeout_keep_alive, self.timeout_keep_alive_handler
-            )
+            self._keep_alive()
+
+    def _keep_alive(self) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def _unwatch(self) -> None:
         if self._deadline is not None:

@@ -364,7 +364,18 @@ async def test_an_answer_that_nobody_reads_is_not_kept_for_ever(running: Running
     running.app.large = bytes(20_000_000)  # more than the sockets' buffers take
     async with running.client() as client:
         await client.send(POST + b"Content-Length: 1\r\n\r\n1")
-        await running.until(0, KEEP_ALIVE_S + 2)
+        await running.until(0, 2 * KEEP_ALIVE_S + 1)
+
+
+async def test_an_answer_that_is_read_slowly_comes_whole(running: Running) -> None:
+    running.app.large = bytes(20_000_000)
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=1000)
+    writer.write(POST + b"Content-Length: 1\r\n\r\n1")
+    await reader.readuntil(b"\r\n\r\n")
+    for _ in range(10):  # longer than an idle connection is kept
+        await reader.readexactly(2_000_000)
+        await asyncio.sleep(KEEP_ALIVE_S / 4)
+    writer.close()
 
 
 async def test_a_client_that_goes_away_leaves_nothing_behind(running: Running) -> None:

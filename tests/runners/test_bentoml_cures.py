@@ -336,6 +336,14 @@ def test_the_defect_is_there_the_middleware_keeps_every_path() -> None:
     assert len(endpoints_after(original, "unbounded")) == 22
 
 
+@pytest.mark.parametrize(
+    ("path", "name"), [("/models/a", "GET /models/{name}"), ("/nope/1", "GET unmatched"), ("/health", "GET /health")]
+)
+def test_a_span_is_named_by_the_route(path: str, name: str) -> None:
+    scope = {"type": "http", "path": path, "method": "GET", "root_path": "", "headers": [], "app": app_of()}
+    assert FreshTraces(app_of(), default_span_details=None).default_span_details(scope) == (name, {})
+
+
 # ── processes that ended ──
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import time
@@ -94,6 +95,14 @@ def test_a_broken_message_gets_the_contracts_error(server: Server, sent: bytes) 
         status, headers, body = connection.answer()
     check_error(httpx.Response(status, headers=headers, json=body), 400, "invalid_http")
     assert body["error"]["request_id"] in server.log
+
+
+def test_who_sends_all_before_reading_gets_the_refusal(server: Server) -> None:
+    # As a proxy does that closes each connection: a server that closed first would reset it, and the answer be lost.
+    connection = http.client.HTTPConnection(*server.address, timeout=30)
+    connection.request("POST", "/person-reid", bytes(50_000_000), {"Content-Type": "image/png", "Connection": "close"})
+    response = connection.getresponse()
+    assert (response.status, json.load(response)["error"]["code"]) == (413, "payload_too_large")
 
 
 def test_a_client_that_goes_away_leaves_its_place(limited: Server, limited_client: httpx.Client) -> None:
