@@ -68,7 +68,6 @@ def _base64(field: str, text: str) -> bytes:
         return pybase64.b64decode(text, validate=True)  # what nearly everybody sends
     except ValueError:  # binascii.Error is one, and so is what non-ASCII text raises
         pass
-    text = _unquoted(text)
     foreign = _FOREIGN.search(text)
     if foreign:
         raise _invalid(field, _foreign(text, foreign.start()))
@@ -90,12 +89,6 @@ def _decode(field: str, characters: bytes) -> bytes:
     if padding > needed:
         raise _invalid(field, f"{len(data)} characters and {padding} `=` were received; {needed} `=` belong there")
     return pybase64.b64decode(data + b"=" * needed, altchars=b"-_" if url_safe else None, validate=True)
-
-
-def _unquoted(text: str) -> str:
-    """Without the quotation marks that BentoML's client puts around a text in a form."""
-    inner = text.strip()
-    return inner[1:-1] if len(inner) > 1 and inner[0] == inner[-1] == '"' else text
 
 
 def _foreign(text: str, position: int) -> str:
