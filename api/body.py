@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from typing import Any, Final
-from urllib.parse import unquote_to_bytes
 
 from api import form
+from api.encoded import percent_decoded
 from api.errors import ApiError, describe, invalid_field, printable
 from api.media import (
     FORM_TYPE,
@@ -26,6 +26,7 @@ OPTIONS: Final = ("bbox", "min_confidence", "min_keypoint_confidence", "method",
 
 # Base64 makes four bytes out of three; the options, form boundaries and line breaks have room in a tenth.
 _ENCODING_OVERHEAD: Final = 4 / 3 * 1.1
+_MAX_FIELDS: Final = 1000  # of a urlencoded form
 # How clients write in text that an option is not set.
 _UNSET: Final = frozenset({"", "null", "none", "undefined"})
 _LONGEST_UNSET: Final = 20
@@ -33,10 +34,6 @@ _LONGEST_UNSET: Final = 20
 _JSON_EXPECTED: Final = 'send {"image_base64": "…"}, or an image with a content type of its own'
 
 Pair = tuple[str, Any]
-
-
-class _Members(tuple[Pair, ...]):
-    """A JSON object as it was sent, with keys that occur twice."""
 
 
 def max_body_bytes(max_image_bytes: int) -> int:
@@ -91,7 +88,8 @@ def _json_members(body: bytes) -> Iterable[Pair]:
     if not body:
         raise ApiError("invalid_json", f"the body is empty; {_JSON_EXPECTED}")
     try:
-        members = json.loads(body, object_pairs_hook=_Members)
+        # An object becomes a tuple of its members, so that keys that occur twice are seen; an array is a list.
+        members = json.loads(body, object_pairs_hook=tuple)
     except UnicodeDecodeError as error:
         binary = ", but binary data: send an image with a content type of its own" if is_binary(body) else ""
         raise ApiError("invalid_json", f"the body is not JSON in UTF-8 (byte {error.start}){binary}") from None
@@ -100,11 +98,11 @@ def _json_members(body: bytes) -> Iterable[Pair]:
         raise ApiError(
             "invalid_json", f"the body of {len(body)} bytes is not JSON{position}; {_JSON_EXPECTED}"
         ) from None
-    if not isinstance(members, _Members):
+    if not isinstance(members, tuple):
         raise ApiError(
             "invalid_request", f"the body must be a JSON object; {describe(members)} was received; {_JSON_EXPECTED}"
         )
-    return [(name, dict(value) if isinstance(value, _Members) else value) for name, value in members]
+    return [(name, dict(value) if isinstance(value, tuple) else value) for name, value in members]
 
 
 def _form_fields(pairs: list[Pair]) -> dict[str, Any]:
@@ -147,8 +145,8 @@ def _urlencoded_pairs(body: bytes) -> list[Pair]:
             f"a damaged file was received as {URLENCODED_TYPE}; `curl -d` damages files:"
             " send -F image=@FILE, or --data-binary @FILE with the content type application/octet-stream",
         )
-    if body.count(b"&") >= form.MAX_FIELDS:
-        raise ApiError("invalid_request", f"the form has over {form.MAX_FIELDS} fields; at most these are accepted")
+    if body.count(b"&") >= _MAX_FIELDS:
+        raise ApiError("invalid_request", f"the form has over {_MAX_FIELDS} fields; at most these are accepted")
     pairs = (field.partition(b"=") for field in body.split(b"&"))
     return [_field(_unescaped(name).decode("utf-8", "replace"), value) for name, _, value in pairs]
 
@@ -158,9 +156,9 @@ def _field(name: str, value: bytes) -> Pair:
     # A client that does not escape base64 sends its `+` as it is, which is how a space is sent; and its `/`, too. Every
     # encoder of forms escapes `/`, and base64 without any is a few characters long.
     unescaped = name in IMAGE_KEYS and (b"/" in value or b"%" not in value)
-    data = unquote_to_bytes(value) if unescaped else _unescaped(value)
+    data = percent_decoded(value) if unescaped else _unescaped(value)
     return name, data if is_binary(data) else data.decode("utf-8", "replace")
 
 
 def _unescaped(text: bytes) -> bytes:
-    return unquote_to_bytes(text.replace(b"+", b" "))
+    return percent_decoded(text.replace(b"+", b" "))

@@ -23,6 +23,7 @@ _NAMES: Final = (
 _FROM_ZERO: Final = ((("x0",), ("x1",), ()), (("y0",), ("y1",), ()))
 _KNOWN: Final = frozenset(name for axis in (*_NAMES, *_FROM_ZERO) for names in axis for name in names)
 _LONGEST_TEXT: Final = 1000  # characters of a box as text
+_MOST_VALUES: Final = 50  # of a list or an object
 _SAME: Final = 1e-3  # pixels by which two ways to say one side may differ: they were rounded
 
 
@@ -35,6 +36,8 @@ def parse(field: str, value: Any) -> Box | None:
         value = _from_text(value)
     if value is None:
         return None
+    if isinstance(value, Mapping | list) and len(value) > _MOST_VALUES:
+        raise invalid_field(field, f"{describe(value)} was received; {ACCEPTED}")
     if isinstance(value, Mapping):
         sent, corners = _from_object(field, value)
     else:

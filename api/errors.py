@@ -102,7 +102,7 @@ def invalid_field(field: str, message: str) -> ApiError:
 
 def printable(text: str, length: int = 60) -> str:
     """A header's value or a field's name as a message may hold it: cut, and without control characters."""
-    shown = "".join(char if char.isprintable() else "�" for char in text[:length])
+    shown = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[:length])
     return shown if len(text) <= length else f"{shown}…"
 
 
@@ -112,16 +112,17 @@ def describe(value: object) -> str:
         case None | True | False:
             return json.dumps(value)
         case int() | float():
+            # An integer may be too large for a float; NaN is no number's equal, not even its own.
             return f"{value:.10g}" if abs(value) < 1e9 or value != value else "a number of over 9 digits"
         case str():
-            return f"a text of {len(value)} characters"
+            return f"a text of length {len(value)}"
         case bytes():
             return f"a file of {len(value)} bytes"
         case Mapping():
-            return f"an object of {len(value)} keys"
+            return f"an object of size {len(value)}"
         case Sequence() if 0 < len(value) <= 8 and all(isinstance(item, int | float) for item in value):
             return f"[{', '.join(map(describe, value))}]"
         case Sequence():
-            return f"a list of {len(value)} values"
+            return f"a list of length {len(value)}"
         case _:
             raise TypeError(f"no JSON value: {type(value)}")

@@ -65,11 +65,13 @@ def load_processor(kinds: Mapping[str, Any], default: str, folder: Path) -> Any:
 
 def normalise_of(processor: Any) -> Normalise:
     """What a processor does to the pixels' values. Raises WeightsRefused where mean or std are not three numbers."""
-    scale = 255 * (processor.rescale_factor if processor.do_rescale else 1)
+    factor = processor.rescale_factor if processor.do_rescale else 1
+    if not isinstance(factor, int | float) or factor <= 0:
+        raise WeightsRefused(f"{PROCESSOR} has the rescale_factor {factor}; a number above 0 is needed, such as 1/255")
     mean, std = _each(processor, "image_mean", 0.0), _each(processor, "image_std", 1.0)
     if min(std) <= 0:
         raise WeightsRefused(f"{PROCESSOR} has the image_std {std}; numbers above 0 are needed")
-    return Normalise(tuple(value / scale for value in mean), tuple(value / scale for value in std))
+    return Normalise(tuple(value / (factor * 255) for value in mean), tuple(value / (factor * 255) for value in std))
 
 
 def _each(processor: Any, setting: str, unused: float) -> tuple[float, ...]:

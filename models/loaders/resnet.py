@@ -79,11 +79,12 @@ def _input(processor: Any) -> tuple[tuple[int, int], dict[str, Any]]:
         raise WeightsRefused(f"{PROCESSOR} has the resample {resample}; {allowed} is needed")
     size = processor.size
     cropping = isinstance(processor, ConvNextImageProcessor)
-    sides = (size.shortest_edge, size.shortest_edge) if cropping else (size.height, size.width)
+    named = ("shortest_edge", "shortest_edge") if cropping else ("height", "width")
+    sides: Any = tuple(getattr(size, name, None) for name in named)
     if not all(isinstance(side, int) and side in SIDES for side in sides):
-        wanted = "shortest_edge" if cropping else "height and width"
         raise WeightsRefused(
-            f"{PROCESSOR} has the size {dict(size)}; {wanted} from {SIDES[0]} to {SIDES[-1]} pixels is needed"
+            f"{PROCESSOR} has the size {dict(size or {})}; {' and '.join(dict.fromkeys(named))} from {SIDES[0]} to "
+            f"{SIDES[-1]} pixels is needed"
         )
     if not cropping or sides[0] >= STRETCHED_FROM:
         return sides, {"resample": resample}

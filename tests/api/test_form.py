@@ -148,8 +148,8 @@ def test_boundaries(content_type: str, boundary: bytes) -> None:
         (form(SECRET.encode(), end=b""), "its boundary does not occur in the body of 29 bytes"),
         (form(end=b""), "does not occur in the body of 0 bytes"),
         (form(b"--edge\r\nno header\r\n", end=b""), "the headers of a part do not end"),
-        (form(b"--edge\r\nA: " + b"b" * 50_000 + b"\r\n\r\nx\r\n"), "the headers of a part do not end within 16384"),
-        (form(*[part('form-data; name="x"', b"y")] * 1001), "over 1000 parts"),
+        (form(b"--edge\r\nA: " + b"b" * 50_000 + b"\r\n\r\nx\r\n"), "the headers of a part do not end within 4096"),
+        (form(*[part('form-data; name="x"', b"y")] * 101), "over 100 parts"),
     ],
 )
 def test_a_form_that_cannot_be_read(received: Received, said: str) -> None:
@@ -196,11 +196,24 @@ def test_an_option_that_is_a_file_is_refused_as_such() -> None:
 def test_a_hostile_form_is_refused_quickly(body: bytes) -> None:
     began = time.monotonic()
     refusal(Received(TYPE, body, {}))
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10
 
 
-def test_headers_full_of_parameters_take_no_long_time() -> None:
+@pytest.mark.parametrize(
+    "value", ['form-data; a="' + ';"' * 1980, "form-data" + "; a=b" * 790, 'x; a="\\' + '\\"' * 1980]
+)
+def test_headers_full_of_parameters_take_no_long_time(value: str) -> None:
     began = time.monotonic()
-    for value in ("form-data" + ';"' * 8000, "form-data; " + 'a="\\' * 4000, "form-data" + "; a=b" * 3000):
-        assert read(form(part(value, b"x"), part(FILE, IMAGE))).image == IMAGE
-    assert time.monotonic() - began < 2
+    assert read(form(*[part(value, b"x")] * 99, part(FILE, IMAGE))).image == IMAGE
+    assert time.monotonic() - began < 10  # about 1 s of an idle machine
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["name*=a%00b''x", "name*=idna''%C3%BC", f"name*{'9' * 4000}*=x", "name*=nonsense''x", "filename*=undefined''x"],
+)
+def test_names_in_encodings_that_nobody_knows(value: str) -> None:
+    received = form(part(f"form-data; {value}", b"x"), part('form-data; name="bbox"', b"1,2"))
+    assert refusal(received).code == "invalid_request"
+    boundary = value.replace("filename", "boundary").replace("name", "boundary")
+    refusal(form(part(FILE, IMAGE), content_type=f"multipart/form-data; {boundary}"))

@@ -307,8 +307,8 @@ def test_a_box_is_in_pixels_of_the_upright_image(client: httpx.Client) -> None:
         (plain(COLOUR), "TIFF", COLOUR, 0),
         (Image.new("L", (64, 48), 90), "PNG", (90, 90, 90), 0),
         (Image.new("L", (64, 48), 90), "JPEG", (90, 90, 90), 1),
-        (Image.new("LA", (64, 48), (90, 10)), "PNG", (90, 90, 90), 0),
-        (Image.new("RGBA", (64, 48), (*COLOUR, 0)), "PNG", COLOUR, 0),
+        (Image.new("LA", (64, 48), (90, 51)), "PNG", (222, 222, 222), 0),  # a fifth of 90 on white
+        (Image.new("RGBA", (64, 48), (*COLOUR, 0)), "PNG", (255, 255, 255), 0),
         (plain(COLOUR).convert("P", palette=Image.Palette.ADAPTIVE), "PNG", COLOUR, 0),
         (Image.new("1", (64, 48), 1), "PNG", (255, 255, 255), 0),
         (Image.new("CMYK", (64, 48), (255, 0, 0, 0)), "JPEG", (0, 255, 255), 2),

@@ -23,12 +23,17 @@ _SPACES: Final = {"L": b"GRAY", "RGB": b"RGB ", "CMYK": b"CMYK"}  # what a profi
 _SAME: Final = 3
 _KEPT: Final = 16  # transforms; a fleet of cameras and phones has a handful of profiles
 
+_STEPS: Final = np.arange(0, 256, 17, dtype=np.uint8)
+_SOME_COLOURS: Final = np.stack(np.meshgrid(_STEPS, _STEPS, _STEPS), axis=-1).reshape(64, 64, 3)
+_ALL_GREYS: Final = np.arange(256, dtype=np.uint8)[None]
+
 
 @dataclass(frozen=True)
 class _Conversion:
-    """From a profile's colours to sRGB; None where the profile is sRGB in effect."""
+    """To sRGB: a transform, or a table of all 256 greys. Neither where a profile is sRGB in effect."""
 
-    transform: ImageCms.ImageCmsTransform | None
+    transform: ImageCms.ImageCmsTransform | None = None
+    greys: NDArray[np.uint8] | None = None
 
 
 def to_srgb(samples: NDArray[np.uint8], profile: bytes | None) -> RGB:
@@ -38,14 +43,15 @@ def to_srgb(samples: NDArray[np.uint8], profile: bytes | None) -> RGB:
     effect. CMYK of no profile is converted as 255 − ink.
     """
     mode: Mode = "L" if samples.ndim == 2 else "RGB" if samples.shape[2] == 3 else "CMYK"
-    conversion = _conversion(profile, mode)
-    if conversion is not None and conversion.transform is not None:
+    conversion = _conversion(profile, mode) or _Conversion()
+    if conversion.transform is not None:
         return np.asarray(conversion.transform.apply(_image(samples, mode)))
     if mode == "RGB":
         return samples
-    if mode == "L":
-        return np.asarray(cv2.cvtColor(samples, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
-    return np.asarray(_image(samples, mode).convert("RGB"))
+    if mode == "CMYK":
+        return np.asarray(_image(samples, mode).convert("RGB"))
+    colours = cv2.cvtColor(samples, cv2.COLOR_GRAY2RGB)
+    return np.asarray(colours if conversion.greys is None else cv2.LUT(colours, conversion.greys), dtype=np.uint8)
 
 
 def is_usable(profile: bytes, mode: Mode) -> bool:
@@ -62,6 +68,8 @@ def _conversion(profile: bytes | None, mode: Mode) -> _Conversion | None:
 # Threads may share a transform: lcms2's cmsDoTransform only reads it, and keeps its cache of one pixel on the stack.
 @lru_cache(maxsize=_KEPT)
 def _cached_conversion(profile: bytes, mode: Mode) -> _Conversion | None:
+    # Of grey lcms2 would compute 33 steps only and interpolate: 9 of 255 off where a profile is linear.
+    flags = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.NONE
     try:
         transform = ImageCms.ImageCmsTransform(
             ImageCms.ImageCmsProfile(io.BytesIO(profile)),
@@ -69,20 +77,18 @@ def _cached_conversion(profile: bytes, mode: Mode) -> _Conversion | None:
             mode,
             "RGB",
             ImageCms.Intent.PERCEPTUAL,
+            flags=flags,
         )
     except (ImageCms.PyCMSError, OSError, ValueError):
         return None
-    return _Conversion(None if mode != "CMYK" and _is_srgb(transform, mode) else transform)
-
-
-def _is_srgb(transform: ImageCms.ImageCmsTransform, mode: Mode) -> bool:
-    """Whether a transform leaves a grid of 16³ colours, or all greys, as they are."""
-    steps = np.arange(0, 256, 17, dtype=np.uint8)
-    grid = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(64, 64, 3)
-    probe = grid if mode == "RGB" else np.arange(256, dtype=np.uint8).reshape(16, 16)
-    found = np.asarray(transform.apply(_image(probe, mode))).astype(int)
-    expected = probe if mode == "RGB" else probe[..., None]
-    return int(np.abs(found - expected).max()) <= _SAME
+    if mode == "CMYK":
+        return _Conversion(transform)
+    probe = _ALL_GREYS if mode == "L" else _SOME_COLOURS
+    found = np.asarray(transform.apply(_image(probe, mode)))
+    expected = probe[..., None] if mode == "L" else probe
+    if int(np.abs(found.astype(int) - expected).max()) <= _SAME:
+        return _Conversion()
+    return _Conversion(greys=found) if mode == "L" else _Conversion(transform)
 
 
 def _image(samples: NDArray[np.uint8], mode: Mode) -> Image.Image:

@@ -62,13 +62,13 @@ def open_gif(data: bytes) -> GifFile:
     try:
         _, width, height, flags, _, _ = _HEADER.unpack_from(data)
         palette, position = _table(data, _HEADER.size, flags)
-        transparent = None
+        transparent, blocks = None, _MOST_BLOCKS
         while data[position] != _IMAGE:
             if data[position] != _EXTENSION:
                 raise DamagedImage("the GIF is damaged before its first frame")
             if data[position + 1] == _CONTROL and data[position + 3] & _HAS_TRANSPARENCY:
                 transparent = data[position + 6]
-            position = _behind_blocks(data, position + 2)
+            position, blocks = _behind_blocks(data, position + 2, blocks)
         left, top, frame_width, frame_height, frame_flags = _FRAME.unpack_from(data, position + 1)
         local, position = _table(data, position + 1 + _FRAME.size, frame_flags)
     except (IndexError, struct.error):
@@ -98,10 +98,11 @@ def _no_table() -> bytes:
     return bytes(value for grey in range(256) for value in (grey, grey, grey))
 
 
-def _behind_blocks(data: bytes, position: int) -> int:
-    for _ in range(_MOST_BLOCKS):
+def _behind_blocks(data: bytes, position: int, left: int) -> tuple[int, int]:
+    """Where the blocks of an extension end, and how many more may follow. Raises ImageTooLarge."""
+    for number in range(left):
         size = data[position]
         position += size + 1
         if size == 0:
-            return position
+            return position, left - number - 1
     raise ImageTooLarge(f"the GIF has more than {_MOST_BLOCKS} blocks before its first frame")

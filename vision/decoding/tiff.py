@@ -212,7 +212,7 @@ def _described(tags: Directory) -> tuple[_Layout, Coding]:
         order=tags.order,
         fill_order=order,
         predictor=predictor == _HORIZONTAL,
-        options=(tags.integer(_T4_OPTIONS, 0), tags.integer(_T6_OPTIONS, 0)) if compression in _FAX else (0, 0),
+        options=(tags.integer(_T4_OPTIONS, 0) & 7, tags.integer(_T6_OPTIONS, 0) & 2) if compression in _FAX else (0, 0),
         jpeg_tables=tags.raw(_JPEG_TABLES) or b"",
     )
     return _Layout(photometric, extra), coding
@@ -250,8 +250,8 @@ def _segments(tags: Directory, coding: Coding, size: tuple[int, int], file_size:
     offsets = tags.integers(_TILE_OFFSETS if tiled else _STRIP_OFFSETS)
     counts = tags.integers(_TILE_COUNTS if tiled else _STRIP_COUNTS)
     if not counts and number == 1 == len(offsets):
-        counts = (file_size - offsets[0],)  # early writers left it out: up to the end
-    if min(len(offsets), len(counts)) < number:
+        counts = (max(file_size - offsets[0], 0),)  # early writers left it out: up to the end
+    if min(len(offsets), len(counts)) < number or 0 in offsets[:number]:
         raise DamagedImage("the TIFF is damaged: strips or tiles of its picture are missing")
     if any(offset + count > file_size for offset, count in zip(offsets[:number], counts, strict=False)):
         raise DamagedImage("the TIFF is truncated: a part of its pixels lies behind the end of the file")

@@ -20,7 +20,7 @@ _CHUNK: Final = struct.Struct("<4sI")
 _FRAME_HEADER: Final = 16  # bytes of an animation's frame before its chunks
 _HAS_ALPHA: Final = 0x10
 _CODED: Final = frozenset({b"VP8 ", b"VP8L", b"ALPH"})
-_MOST_CHUNKS: Final = 20_000  # an animation of ten minutes; without a limit a million empty ones could be sent
+_MOST_CHUNKS: Final = 10_000  # an animation of five minutes. A million empty ones can be sent
 
 
 @dataclass(frozen=True, kw_only=True)

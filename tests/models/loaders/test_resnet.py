@@ -126,6 +126,7 @@ def test_other_sizes_and_processors_are_in_the_card_as_they_resize(
             "is of a CLIPImageProcessor; ConvNextImageProcessor or ViTImageProcessor is needed",
         ),
         ({"image_std": [0.5, 0, 0.5]}, "has the image_std .*; numbers above 0"),
+        ({"rescale_factor": 0}, "has the rescale_factor 0; a number above 0"),
         ({"image_mean": [0.5]}, r"has the image_mean \(0\.5,\); 3 numbers are needed"),
     ],
 )
