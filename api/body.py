@@ -50,9 +50,9 @@ def read_fields(content_type: str, body: bytes) -> dict[str, Any]:
     if is_json(kind) or (kind in UNKNOWN_TYPES | {URLENCODED_TYPE} and looks_like_json(body)):
         return gather(_json_members(body))
     if kind == FORM_TYPE:
-        return _form_fields(form.read(content_type, body))
+        return _form_fields(_unquoted(form.read(content_type, body)))
     if kind == URLENCODED_TYPE:
-        return gather(_urlencoded_pairs(body))
+        return gather(_unquoted(_urlencoded_pairs(body)))
     if kind == "" and not is_binary(body):
         return gather(_json_members(body))  # text without a type: it was meant as JSON
     if kind in UNKNOWN_TYPES | IMAGE_TYPES:
@@ -119,6 +119,20 @@ def _form_fields(pairs: list[Pair]) -> dict[str, Any]:
         names = ", ".join(printable(name) for name, _ in files[:8])
         raise invalid_field("image", f"{len(files)} files were received ({names}); send one, under the name image")
     return fields | ({"image": files[0][1]} if files else {})
+
+
+def _unquoted(pairs: Iterable[Pair]) -> list[Pair]:
+    """The fields of a form with texts for JSON strings: BentoML's client writes each field but files as JSON."""
+    return [(name, _text_of(value)) for name, value in pairs]
+
+
+def _text_of(value: Any) -> Any:
+    if not isinstance(value, str) or not (value.startswith('"') and value.endswith('"')):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value  # whatever it is, its reader refuses it
 
 
 def _urlencoded_pairs(body: bytes) -> list[Pair]:

@@ -78,7 +78,6 @@ def _base64(field: str, text: str) -> bytes:
         return pybase64.b64decode(text, validate=True)  # what nearly everybody sends
     except ValueError:  # binascii.Error is one, and so is what non-ASCII text raises
         pass
-    text = _unquoted(text)
     if _holds_foreign(text):
         raise _invalid(field, _foreign(text))
     joined = _QUOTED.sub(lambda found: b"=" if found[0] == b"=3D" else b"", text.encode("ascii"))
@@ -99,12 +98,6 @@ def _decode(field: str, characters: bytes) -> bytes:
     if padding > needed:
         raise _invalid(field, f"{len(data)} characters and {padding} `=` were received; {needed} `=` belong there")
     return pybase64.b64decode(data + b"=" * needed, altchars=b"-_" if url_safe else None, validate=True)
-
-
-def _unquoted(text: str) -> str:
-    """Without the quotation marks that BentoML's client puts around a text in a form."""
-    inner = text.strip()
-    return inner[1:-1] if len(inner) > 1 and inner[0] == inner[-1] == '"' else text
 
 
 def _holds_foreign(text: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -34,11 +34,15 @@ def reference(name: str) -> Schema:
 
 def without_null(schema: Schema) -> Schema:
     """The same schema, which null does not fit any more."""
-    forms = [form for form in schema.get("anyOf", []) if form != NULL]
+    return either(schema, [form for form in schema.get("anyOf", []) if form != NULL])
+
+
+def either(schema: Schema, forms: Sequence[Schema]) -> Schema:
+    """The same schema with these forms in place of its `anyOf`; as it is where there are none."""
     if not forms:
         return schema
     rest = {key: value for key, value in schema.items() if key != "anyOf"}
-    return rest | (forms[0] if len(forms) == 1 else {"anyOf": forms})
+    return rest | (forms[0] if len(forms) == 1 else {"anyOf": list(forms)})
 
 
 class _Generator(GenerateJsonSchema):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from api.json_schemas import NULL, Schema, reference, without_null
+from api.json_schemas import NULL, Schema, either, reference, without_null
 from vision.decoding import FORMATS
 
 _JSON_TYPE: Final = "application/json"
@@ -70,15 +70,15 @@ def _options(model: Schema) -> dict[str, Schema]:
 def _as_text(schema: Schema) -> Schema:
     """An option in a form or a query: a list of numbers, its first form, is a text with commas between them.
 
-    The text `null` says there, too, that it is not set.
+    An empty text and `null` say that it is not set.
     """
     first, *others = schema.get("anyOf", [schema])
     if first.get("type") != "array":
         return schema
     further = first["minItems"] - 1
-    text = {"type": "string", "pattern": f"^{_NUMBER}(,{_NUMBER}){{{further}}}$"}
+    text = {"type": "string", "pattern": f"^({_NUMBER}(,{_NUMBER}){{{further}}})?$"}
     examples = [",".join(map(str, example)) for example in schema["examples"]]
-    return schema | {"anyOf": [text, *(form for form in others if form == NULL)], "examples": examples}
+    return either(schema, [text, *(form for form in others if form == NULL)]) | {"examples": examples}
 
 
 def _camel_case(key: str) -> str:

@@ -62,11 +62,6 @@ def test_quoted_printable_around_it(text: str, data: bytes) -> None:
     assert to_bytes("image", quopri.encodestring(text.encode()).decode().replace("\n", "\r\n")) == data
 
 
-@pytest.mark.parametrize(("text", "data"), TEXTS)
-def test_quotation_marks_as_bentomls_client_sends_them(text: str, data: bytes) -> None:
-    assert to_bytes("image", f'"{text}"') == data
-
-
 @pytest.mark.parametrize("data", [bytes(range(256)), b"a  \r\n b\t\n=\n==41=3D_", b"", "Tür".encode()])
 def test_percent_encoding(data: bytes) -> None:
     assert percent_decoded(quote(data, safe="").encode()) == data
@@ -149,9 +144,7 @@ def test_nothing_is_guessed_and_the_refusal_says_what_is_wrong(text: str, said: 
     assert SECRET not in error.message
 
 
-@pytest.mark.parametrize(
-    "text", ["", " \r\n", '""', "=", "data:;base64,", "data:image/png,", "data:image/png;base64, "]
-)
+@pytest.mark.parametrize("text", ["", " \r\n", "=", "data:;base64,", "data:image/png,", "data:image/png;base64, "])
 def test_no_bytes_at_all(text: str) -> None:
     code: ErrorCode = "invalid_base64" if text == "=" else "invalid_request"
     assert refusal(text).code == code

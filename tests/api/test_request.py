@@ -117,9 +117,11 @@ def test_the_image_of_a_urlencoded_form(key: str, value: str) -> None:
     assert asked == ImageRequest(LARGER, (1, 2, 30, 40), 0.5, None)
 
 
-def test_a_form_of_bentomls_client() -> None:
+@pytest.mark.parametrize("image", [BASE64, f"data:image/png;base64,{BASE64}", f" {BASE64}\n"])
+@pytest.mark.parametrize("box", [[1, 2, 30, 40], {"x": 1, "y": 2, "width": 29, "height": 38}, "1,2,30,40"])
+def test_a_form_of_bentomls_client(image: str, box: object) -> None:
     # It writes each value as JSON where the schema has a file.
-    fields = {"image_base64": BASE64, "image": None, "bbox": [1, 2, 30, 40], "min_confidence": None}
+    fields = {"image_base64": image, "image": None, "bbox": box, "min_confidence": None}
     texts = {name: json.dumps(value) for name, value in fields.items()}
     asked = ImageRequest(IMAGE, (1, 2, 30, 40), None, None)
     assert read(as_urlencoded(urlencode(texts))) == asked

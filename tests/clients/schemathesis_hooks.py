@@ -23,13 +23,13 @@ for media_type in ("image/*", "application/octet-stream"):
 def valid_data_is_accepted(_: Any, response: Any, case: Any) -> None:
     """In place of `positive_data_acceptance`, which takes each refusal of what fits its schema for a fault.
 
-    No schema says that bytes are an image, that a box has its corners in order and lies in the image, or that an
-    option must not have two values, one in the body and one in the query string.
+    No schema says that bytes are an image, that a setting allows a route, that a box has its corners in order and lies
+    in the image, or that near_m is less than far_m. An option must not have two values, in the body and in the query.
     """
     if case.meta is None or case.meta.generation.mode is not GenerationMode.POSITIVE or response.status_code < 400:
         return
     error = response.json()["error"]
+    may_come = {"invalid_image", "unsupported_media_type", "forbidden", "not_found"}
     twice = set(case.query or ())  # in the query, and perhaps in the body, too
     fields = {detail["field"] for detail in error.get("details", [])}
-    no_image = error["code"] in {"invalid_image", "unsupported_media_type"}
-    assert no_image or (fields and fields <= {"bbox", *twice}), response.text
+    assert error["code"] in may_come or (fields and fields <= {"bbox", "near_m", "far_m", *twice}), response.text
