@@ -14,6 +14,7 @@ import openvino
 from numpy.typing import NDArray
 
 from api.answers import Options, Picture, prepare
+from calibration.exempt import exempt
 from calibration.loss import Seen, measure
 from calibration.pipeline import Pipeline, read
 from models.catalogue import ModelName
@@ -30,20 +31,14 @@ logger = logging.getLogger(__name__)
 MAX_PICTURES: Final = 300
 MIN_PICTURES: Final = 10
 
-# What is left in f32: the arithmetic on YOLOv8's boxes, whose values are pixels, and the last convolution of each of
-# its branches (the pose model's mean OKS is 0.991 instead of 0.989, and of 70 people two are lost instead of three).
-_YOLO_HEAD: Final = (r".*/cv\d\.\d/cv\d\.\d\.2/.*", r".*/model\.22/dfl.*", r".*/model\.22/[A-Z].*")
-# Of ResNet-18 the first and the last layer: 250 pictures a second instead of 300 (78 in f32), and of 65 none gets
-# another label instead of three.
-_RESNET_ENDS: Final = (r".*/embedder/.*", r".*/classifier/.*")
 # Biases are corrected layer by layer, each after the layers before it: some seconds, and a mean OKS of 0.991 instead of
 # 0.981 (two postures flipped). It changed nothing for depth's transformer.
 _OPTIONS: Final[Mapping[ModelName, Mapping[str, Any]]] = MappingProxyType(
     {
-        "pose_estimator": {"ignored_scope": nncf.IgnoredScope(patterns=[*_YOLO_HEAD]), "fast_bias_correction": False},
-        "threat_detector": {"ignored_scope": nncf.IgnoredScope(patterns=[*_YOLO_HEAD]), "fast_bias_correction": False},
+        "pose_estimator": {"fast_bias_correction": False},
+        "threat_detector": {"fast_bias_correction": False},
         "person_reid": {"fast_bias_correction": False},
-        "pet_classifier": {"ignored_scope": nncf.IgnoredScope(patterns=[*_RESNET_ENDS]), "fast_bias_correction": False},
+        "pet_classifier": {"fast_bias_correction": False},
         "depth_estimator": {"model_type": nncf.ModelType.TRANSFORMER},
     }
 )
@@ -74,7 +69,10 @@ def calibrate(stored: StoredModel, pictures: Sequence[Path], folder: Path) -> Lo
 
 
 def quantize(name: ModelName, graph: Path, inputs: Sequence[NDArray[np.uint8]]) -> openvino.Model:
-    """An ONNX graph with weights and activations in int8, their ranges taken from inputs (1, h, w, 3) uint8 RGB."""
+    """An ONNX graph with weights and activations in int8, their ranges taken from inputs (1, h, w, 3) uint8 RGB.
+
+    Raises ImportFailure for a detector in which no head is found: in int8 its boxes would be useless.
+    """
     nncf.set_log_level(logging.ERROR)
     # Converted and not just read: that makes one operation of x·sigmoid(x), which else is quantized in two, and slow.
     model = openvino.convert_model(graph)
@@ -83,6 +81,7 @@ def quantize(name: ModelName, graph: Path, inputs: Sequence[NDArray[np.uint8]]) 
         nncf.Dataset(inputs),
         preset=nncf.QuantizationPreset.MIXED,  # activations that have a sign keep it
         subset_size=len(inputs),
+        ignored_scope=nncf.IgnoredScope(patterns=exempt(name, model)),
         **_OPTIONS[name],
     )
 
@@ -107,7 +106,7 @@ def _input(stored: StoredModel, image: RGB, settings: Settings) -> NDArray[np.ui
     """A picture as the network gets it (1, h, w, 3), with a white and a black pixel.
 
     NNCF takes the mean of the pictures' largest values for the end of a range: without these two pixels everything
-    brighter than 226 was clipped, and each value rounded to another. So YOLOv8's 0 to 255 are int8's 256 steps.
+    brighter than 226 was clipped, and each value rounded to another. So a detector's 0 to 255 are int8's 256 steps.
     """
     picture = Picture.of(image, None)
     prepared = prepare(stored.card.name, picture, Options(), settings.models, stored.card.input)

@@ -14,8 +14,8 @@ from openvino import opset13 as operations
 
 from runners.engines.errors import EngineError
 
-# The outputs of a head's branches. In a graph that ultralytics exported nodes are named as its modules are.
-_BRANCH: Final = re.compile(r"(?P<head>.*)/cv(?P<number>\d)\.(?P<scale>\d)/cv(?P=number)\.(?P=scale)\.2/Conv")
+#: The outputs of a head's branches. In a graph that ultralytics exported nodes are named as its modules are.
+BRANCH: Final = re.compile(r"(?P<head>.*)/cv(?P<number>\d)\.(?P<scale>\d)/cv(?P=number)\.(?P=scale)\.2/Conv")
 _SCORES: Final = "3"
 
 Nodes = Mapping[str, Any]
@@ -48,7 +48,7 @@ class Detector:
 
 
 def detector(graph: Path) -> Detector | None:
-    """An ONNX graph with the head of ultralytics' YOLOv8 in parts; None where it has another, or none.
+    """An ONNX graph with the head of ultralytics' YOLOv8, 11 or 12 in parts; None where it has another, or none.
 
     On each scale the head's branch `cv3` gives scores, `cv2` boxes and, of poses, `cv4` keypoints, for every place
     alike. All meet where they are decoded, which needs nothing else but each scale's height and width.
@@ -102,7 +102,7 @@ def _scales(nodes: Nodes) -> list[_Scale]:
     """The scales of a head, the finest first; none where they are not all made alike, of one input each."""
     found: dict[tuple[str, str], dict[str, str]] = {}
     for name in nodes:
-        if branch := _BRANCH.fullmatch(name):
+        if branch := BRANCH.fullmatch(name):
             found.setdefault((branch["head"], branch["scale"]), {})[branch["number"]] = name
     scales = []
     for _, branches in sorted(found.items()):
