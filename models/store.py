@@ -61,8 +61,8 @@ class ModelCard:
     - `labels`: by class index; empty where the model has no classes
     - `input`: `name`, `dtype` ("uint8"), `layout` ("NHWC"), `channels` ("RGB"), `height` and `width` (pixels, or None
       where any multiple of `multiple_of` from `minimum` to `maximum` is taken) and how the official processor resizes:
-      `shortest_edge`, `crop_pct` and `resample` of the pet classifier, `size` and `resample` of the depth estimator
-      (`resample` is PIL's number)
+      `resample` of the pet classifier, with `shortest_edge` and `crop_pct` where the centre is cut out instead of the
+      whole image stretched; `size` and `resample` of the depth estimator (`resample` is PIL's number)
     - `outputs`: the graph's outputs in order
     - `tolerance`: metric → the largest difference between graph and original seen on the probe images
     - `conversion`: the version of the recipe in models/convert.py that made the graphs

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from api.schemas import PetResponse
+from runners import pet_classifier
 from runners.engines.errors import EngineError
 from runners.engines.parts import cut
 from settings import EngineChoice
@@ -48,6 +52,53 @@ def test_the_same_probabilities(
         differences[name] = abs(expected["cats"] - answer.probabilities["cat"])
         assert answer.probabilities["dog"] == pytest.approx(1 - answer.probabilities["cat"], abs=1e-3)
     assert max(differences.values()) <= 0.001, max(differences, key=lambda name: differences[name])
+
+
+SOME = [
+    "cat_chelsea.png",
+    "dog_kaggle_1.jpg",
+    "fmt_tiny_32px.jpg",
+    "street_crowd.jpg",
+    "person015_a.jpg",
+    "room_interior.jpg",
+]
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        pytest.param({"size": {"shortest_edge": 160}, "crop_pct": 1.0}, id="160, uncropped"),
+        pytest.param({"size": {"shortest_edge": 256}, "resample": 2}, id="256, bilinear"),
+        pytest.param({"size": {"shortest_edge": 288}}, id="288"),
+        pytest.param({"size": {"shortest_edge": 384}}, id="384, stretched"),
+        pytest.param(
+            {"image_processor_type": "ViTImageProcessor", "size": {"height": 192, "width": 256}, "resample": 2},
+            id="ViT",
+        ),
+    ],
+)
+def test_the_same_probabilities_at_other_sizes_and_with_another_processor(
+    shared: Path, images: dict[str, RGB], tmp_path: Path, entries: dict[str, Any]
+) -> None:
+    import torch
+    from transformers import AutoImageProcessor, ResNetForImageClassification
+
+    from models.loaders.resnet import load
+
+    folder = Path(shutil.copytree(shared / "model-zoo/pet-classifier", tmp_path / "pets"))
+    file = folder / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | entries))
+    processor = AutoImageProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]
+    model = ResNetForImageClassification.from_pretrained(folder).eval()  # type: ignore[no-untyped-call]
+    network = load(folder)
+    card_input = network.image.to_card()
+    for name in SOME:
+        with torch.inference_mode():
+            expected = model(**processor(Image.fromarray(images[name]), return_tensors="pt")).logits.softmax(1)
+            tensor = torch.from_numpy(pet_classifier.prepare(images[name], card_input).copy())
+            assert tensor.shape == (card_input["height"], card_input["width"], 3)
+            found = network.graph(tensor[None])[0].softmax(1)
+        assert float((expected - found).abs().max()) <= 0.002, name
 
 
 def test_auto_precision_stays_within_its_bounds(make: Make, images: dict[str, RGB]) -> None:
