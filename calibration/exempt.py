@@ -29,7 +29,8 @@ def exempt(name: ModelName, model: openvino.Model) -> list[str]:
         return [*_RESNET_ENDS]
     if name not in _DETECTORS:
         return []
-    named = (operation.get_friendly_name() for operation in model.get_ordered_ops())
+    # Where biases are all zero, OpenVINO leaves their addition out, which has the convolution's own name.
+    named = (operation.get_friendly_name().removesuffix("/WithoutBiases") for operation in model.get_ordered_ops())
     heads = {branch["head"] for operation in named if (branch := BRANCH.fullmatch(operation))}
     if len(heads) != 1:
         raise ImportFailure(
