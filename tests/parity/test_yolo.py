@@ -1,11 +1,11 @@
-"""Pose and threat answers against ultralytics' own predictor, run on the same files as its documentation says."""
+"""Pose and threat answers against ultralytics' own predictor, run on the same views as its documentation says."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from settings import EngineChoice
 from tests.parity.conftest import Make
 from vision.image import RGB
 from vision.posture import KEYPOINT_NAMES
+from vision.views import views
+
+F32 = NDArray[np.float32]
 
 pytestmark = pytest.mark.weights
 
@@ -24,21 +27,43 @@ MAX_SCORE = 0.01
 ENGINES = pytest.mark.parametrize("engine", ["openvino", "torch"])
 
 
-def predict(weights: Path, files: list[Path]) -> tuple[dict[int, str], dict[str, Any]]:
+@dataclass(frozen=True)
+class Official:
+    """What ultralytics found in an image, in its pixels: boxes (n, 4), scores (n,), classes (n,), joints (n, k, 3)."""
+
+    boxes: F32
+    scores: F32
+    classes: F32
+    joints: F32
+
+
+def predict(weights: Path, images: dict[str, RGB]) -> tuple[dict[int, str], dict[str, Official]]:
+    """The names of the classes, and each image's detections: ultralytics is shown what the service's network is."""
     from ultralytics import YOLO  # type: ignore[attr-defined]
 
     model: Any = YOLO(weights)
-    return model.names, {path.name: model.predict(cv2.imread(str(path)), verbose=False)[0] for path in files}
+    return model.names, {name: _shown(model, image) for name, image in images.items()}
+
+
+def _shown(model: Any, image: RGB) -> Official:
+    (view,) = views(image, None, is_crop=False, input_size=640)
+    found = model.predict(view.pixels[..., ::-1], verbose=False)[0]  # BGR, as OpenCV reads files
+    height, width = image.shape[:2]
+    corner, size = np.array(view.corner, np.float32), np.array([width, height], np.float32)
+    boxes = (found.boxes.xyxy.numpy().reshape(-1, 2, 2) + corner).clip(0, size).reshape(-1, 4)
+    joints = np.zeros((0, 0, 3), np.float32) if found.keypoints is None else found.keypoints.data.numpy().copy()
+    joints[..., :2] = (joints[..., :2] + corner).clip(0, size)
+    return Official(boxes, found.boxes.conf.numpy(), found.boxes.cls.numpy(), joints)
 
 
 @pytest.fixture(scope="module")
-def official_pose(shared: Path, image_files: list[Path]) -> dict[str, Any]:
-    return predict(shared / "model-zoo/yolov8n-pose/yolov8n-pose.pt", image_files)[1]
+def official_pose(shared: Path, images: dict[str, RGB]) -> dict[str, Official]:
+    return predict(shared / "model-zoo/yolov8n-pose/yolov8n-pose.pt", images)[1]
 
 
 @pytest.fixture(scope="module")
-def official_threats(shared: Path, image_files: list[Path]) -> tuple[dict[int, str], dict[str, Any]]:
-    return predict(shared / "model-zoo/threat-detection-yolov8n/weights/best.pt", image_files)
+def official_threats(shared: Path, images: dict[str, RGB]) -> tuple[dict[int, str], dict[str, Official]]:
+    return predict(shared / "model-zoo/threat-detection-yolov8n/weights/best.pt", images)
 
 
 def corners(box: BoundingBox) -> NDArray[np.float64]:
@@ -51,20 +76,20 @@ def answers(pipeline: Pipeline, images: dict[str, RGB]) -> dict[str, Any]:
 
 @ENGINES
 def test_the_same_people_with_the_same_joints(
-    engine: EngineChoice, make: Make, images: dict[str, RGB], official_pose: dict[str, Any]
+    engine: EngineChoice, make: Make, images: dict[str, RGB], official_pose: dict[str, Official]
 ) -> None:
     people = 0
     for name, answer in answers(make("pose_estimator", engine, "f32"), images).items():
         assert isinstance(answer, PoseResponse)
         expected = official_pose[name]
-        boxes, scores = expected.boxes.xyxy.numpy(), expected.boxes.conf.numpy()
+        boxes, scores = expected.boxes, expected.scores
         assert answer.num_people == len(answer.persons) == len(boxes), name
         for person in answer.persons:
             people += 1
             match = int(np.abs(boxes - corners(person.bbox)).max(axis=1).argmin())
             assert np.abs(boxes[match] - corners(person.bbox)).max() <= MAX_PX, name
             assert abs(scores[match] - person.confidence) <= MAX_SCORE, name
-            joints = expected.keypoints.data.numpy()[match]
+            joints = expected.joints[match]
             assert {joint.name for joint in person.keypoints} == {
                 joint for joint, (_, _, confidence) in zip(KEYPOINT_NAMES, joints, strict=True) if confidence >= 0.5
             }
@@ -80,16 +105,16 @@ def test_the_same_threats_under_the_checkpoints_names(
     engine: EngineChoice,
     make: Make,
     images: dict[str, RGB],
-    official_threats: tuple[dict[int, str], dict[str, Any]],
+    official_threats: tuple[dict[int, str], dict[str, Official]],
 ) -> None:
     names, official = official_threats
     threats = 0
     for name, answer in answers(make("threat_detector", engine, "f32"), images).items():
         assert isinstance(answer, ThreatResponse)
-        boxes = official[name].boxes
-        assert len(answer.threats_detected) == len(boxes), name
+        expected = official[name]
+        assert len(answer.threats_detected) == len(expected.boxes), name
         for threat, box, score, index in zip(
-            answer.threats_detected, boxes.xyxy.numpy(), boxes.conf.numpy(), boxes.cls.numpy(), strict=True
+            answer.threats_detected, expected.boxes, expected.scores, expected.classes, strict=True
         ):
             threats += 1
             assert threat.label == names[int(index)]
