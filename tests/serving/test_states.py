@@ -136,7 +136,7 @@ def environment_of(folder: Path) -> dict[str, str]:
 def lives(folder: Path) -> Iterator[tuple[Watch, str]]:
     """The states of all models through their lives, and the server's log."""
     # The engines of the two YOLO models have to be built before these are idle for too long: the others load meanwhile.
-    ttl = {f"models.{name}.idle_ttl_s": LASTS_S * (5 if name in YOLO else 1) for name in NAMES}
+    ttl = {f"models.{name}.idle_ttl_s": LASTS_S * (10 if name in YOLO else 1) for name in NAMES}
     changes = {"preload": [], **ttl}
     environment = environment_of(folder) | {"BENTOML_CONFIG": str(configuration(folder, changes))}
     server = Server(folder, environment, "tests.serving.fake_service:EnrichmentLight", Path.cwd())
