@@ -25,7 +25,7 @@ from starlette.routing import Route
 import runners
 from api import answers, health, management, metrics, openapi
 from api.budget import PixelBudget
-from api.errors import ApiError, ErrorCode, internal_error, invalid_field
+from api.errors import ApiError, ErrorCode, internal_error, invalid_field, not_assigned
 from api.gate import Gate, request_id
 from api.heap import keep_freed
 from api.link import RunnerLink
@@ -365,10 +365,7 @@ class EnrichmentLight:
 
     def _check_assigned(self, name: ModelName) -> None:
         if name not in self._links:
-            spec = CATALOGUE[name]
-            raise ApiError(
-                "model_not_assigned", f"{name} is served by the heavy service ({spec.assignment_variable}=heavy)"
-            )
+            raise not_assigned(name)
 
     def _publish(self) -> None:
         _, report = health.report(self._runners, 0)

@@ -9,6 +9,8 @@ from typing import Final, Literal
 
 from starlette.responses import Response
 
+from models.catalogue import CATALOGUE, ModelName
+
 ErrorCode = Literal[
     "invalid_http",
     "invalid_json",
@@ -93,6 +95,12 @@ class ApiError(Exception):
 def internal_error() -> ApiError:
     """A 500. The bug's own text is for the log alone."""
     return ApiError("internal", "an unexpected error; the service's log has it under this request_id")
+
+
+def not_assigned(name: ModelName) -> ApiError:
+    """A 421 about a model that another service has."""
+    variable = CATALOGUE[name].assignment_variable
+    return ApiError("model_not_assigned", f"{name} is served by the heavy service ({variable}=heavy)")
 
 
 def invalid_field(field: str, message: str) -> ApiError:

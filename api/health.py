@@ -44,7 +44,7 @@ def model_statuses(links: Sequence[RunnerLink]) -> dict[ModelName, ModelStatus]:
 def is_ready(links: Sequence[RunnerLink]) -> bool:
     """Whether the service may take traffic: preloaded models warm or given up, one able to serve."""
     settled = all(link.was_up and (link.settled or link.status is None) for link in links)
-    return settled and _summary(model_statuses(links)) != "unhealthy"
+    return settled and summary(model_statuses(links)) != "unhealthy"
 
 
 def readiness(links: Sequence[RunnerLink]) -> tuple[int, dict[str, Any]]:
@@ -59,10 +59,10 @@ def readiness(links: Sequence[RunnerLink]) -> tuple[int, dict[str, Any]]:
 def report(links: Sequence[RunnerLink], uptime_seconds: float) -> tuple[int, dict[str, Any]]:
     """HTTP status and body of /health (CONTRACT: `/health`)."""
     statuses = model_statuses(links)
-    summary = _summary(statuses)
+    found = summary(statuses)
     alive = [link.status for link in links if link.status]
     body = {
-        "status": summary,
+        "status": found,
         "models_loaded": {name: status["state"] in LOADED for name, status in statuses.items()},
         "gpu_available": any(status["device"]["index"] is not None for status in alive),
         "gpu_memory_used_gb": gpu_memory_used_gb(links),
@@ -70,7 +70,7 @@ def report(links: Sequence[RunnerLink], uptime_seconds: float) -> tuple[int, dic
         "models": _models(statuses),
         "runners": [_runner(link) for link in links],
     }
-    return (503 if summary == "unhealthy" else 200), body
+    return (503 if found == "unhealthy" else 200), body
 
 
 def gpu_memory_used_gb(links: Sequence[RunnerLink]) -> float:
@@ -97,7 +97,8 @@ def _runner(link: RunnerLink) -> dict[str, Any]:
     }
 
 
-def _summary(statuses: Mapping[ModelName, ModelStatus]) -> str:
+def summary(statuses: Mapping[ModelName, ModelStatus]) -> str:
+    """`healthy`, `degraded` or `unhealthy` (CONTRACT: `/health` → `status`)."""
     assigned = [status for status in statuses.values() if status["state"] != State.DISABLED]
     able = [status for status in assigned if status["state"] in _CAN_SERVE]
     if not able:

@@ -103,16 +103,13 @@ class RunnerLink:
                 result = await self._result(name, item)
         if result.get("error") == "runner_unavailable" and self.status is not None:
             await self._beat()  # it is about to end: hear why, and let nobody else wait for it
-        return _unwrap(result)
+        return cast(Result, _unwrap(result))
 
     async def manage(self, action: Literal["load", "unload"], name: ModelName) -> ModelStatus:
         """Have a model loaded or unloaded, and wait. Raises ApiError: runner_unavailable or model_unavailable."""
         if self.status is None:
             raise self._gone()
-        done = cast(Managed | Failure, await self._until_lost(action, name))
-        if "error" in done:
-            failure = cast(Failure, done)
-            raise ApiError(failure["error"], failure["message"])
+        done: Managed = _unwrap(await self._until_lost(action, name))
         await self._beat()  # /health knows it at once
         return done["model"]
 
@@ -211,7 +208,8 @@ class RunnerLink:
         return ApiError("runner_unavailable", f"the runner {self.name} is not there; it is being restarted")
 
 
-def _unwrap(result: Result | Failure) -> Result:
+def _unwrap(result: Any) -> Any:
+    """What a runner gave back. Raises ApiError where that is a Failure."""
     if "error" in result:
         failure = cast(Failure, result)
         raise ApiError(failure["error"], failure["message"])

@@ -10,8 +10,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from api.errors import ApiError, invalid_field
-from api.health import LOADED, model_statuses, report
+from api.errors import ApiError, invalid_field, not_assigned
+from api.health import LOADED, model_statuses, summary
 from api.link import RunnerLink
 from models.catalogue import CATALOGUE, ModelName
 from runners.contract import ModelStatus, State
@@ -44,7 +44,7 @@ class Management:
         used = sum(status["memory"]["used_mb"] for status in on_gpu)
         statuses = model_statuses(self._links)
         return {
-            "status": report(self._links, self._uptime_seconds)[1]["status"],
+            "status": summary(statuses),
             "vram_total_mb": total,
             "vram_used_mb": used,
             "vram_available_mb": max(0, total - used),
@@ -90,8 +90,7 @@ class Management:
     def _link(self, name: ModelName) -> RunnerLink:
         link = next((link for link in self._links if name in link.models), None)
         if link is None:
-            variable = CATALOGUE[name].assignment_variable
-            raise ApiError("model_not_assigned", f"{name} is served by the heavy service ({variable}=heavy)")
+            raise not_assigned(name)
         return link
 
     def _check_enabled(self) -> None:
