@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from models.catalogue import ModelName
     from models.store import StoredModel
+    from runners.deadline import Deadline
     from runners.device import Gpu
     from settings import Settings
 
@@ -29,7 +30,9 @@ sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
-MOST_CALLS: Final = 2  # of any engine at a time
+MOST_CALLS: Final = 2  # of any engine at a time, in a runner process
+
+MOST_SIDE_BY_SIDE: Final = 4  # images, on whatever processor: each takes memory of its own
 
 Shape = tuple[int, ...]  # of a batch: n, height, width, 3
 Images: TypeAlias = "Sequence[NDArray[np.uint8]] | NDArray[np.uint8]"  # n of (h, w, 3) RGB, apart or in one array
@@ -53,11 +56,14 @@ class Engine(Protocol):
         """Run what of these shapes would be slow the first time, and do what pays for those that will come most."""
         ...
 
-    def run(self, images: Images, min_score: float = 0) -> tuple[Rows, ...]:
+    def run(
+        self, images: Images, min_score: float = 0, *, alone: bool = True, deadline: Deadline | None = None
+    ) -> tuple[Rows, ...]:
         """Run images of one shape and return the graph's outputs, each with a row for every image, in their order.
 
         min_score: what a detector's candidates must reach to be of interest; what is said of the others beside their
-        scores an engine may leave out: it then means nothing.
+        scores an engine may leave out: it then means nothing. alone: nobody else waits for this model now. deadline: of
+        all images; an engine that can stop ends with Abandoned when it is abandoned.
         Raises OutOfMemory where the device has too little left for this batch, DeviceLost after a sticky error.
         """
         ...
@@ -79,6 +85,17 @@ def calls_at_a_time(settings: Settings, gpu: Gpu | None) -> int:
     before the last image of the one before has ended.
     """
     return MOST_CALLS if choose(settings, gpu) == "openvino" else 1
+
+
+def cores(threads: int) -> int:
+    """How many threads compute at a time. threads: a setting, 0 = as many as the process may use cores."""
+    available = len(os.sched_getaffinity(0))
+    return min(threads or available, available)
+
+
+def side_by_side(threads: int) -> int:
+    """How many images OpenVINO computes at a time on so many threads."""
+    return min(MOST_SIDE_BY_SIDE, cores(threads))
 
 
 def take_gpu(settings: Settings) -> Gpu | None:

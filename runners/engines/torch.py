@@ -94,7 +94,7 @@ class CpuEngine(_TorchEngine):
             self.run(np.zeros(shape, dtype=np.uint8))
 
     @torch.inference_mode()
-    def run(self, images: Images, min_score: float = 0) -> tuple[NDArray[np.float32], ...]:  # noqa: ARG002
+    def run(self, images: Images, min_score: float = 0, **_: object) -> tuple[NDArray[np.float32], ...]:  # noqa: ARG002
         """See Engine.run."""
         return tuple(output.float().numpy() for output in self._forward(torch.from_numpy(np.asarray(images))))
 
@@ -125,7 +125,7 @@ class CudaEngine(_TorchEngine):
                 with cuda.on(self._stream):
                     self._capture(shape)
 
-    def run(self, images: Images, min_score: float = 0) -> tuple[NDArray[np.float32], ...]:  # noqa: ARG002
+    def run(self, images: Images, min_score: float = 0, **_: object) -> tuple[NDArray[np.float32], ...]:  # noqa: ARG002
         """See Engine.run."""
         batch = np.asarray(images)
         with cuda.on(self._stream):

@@ -40,7 +40,7 @@ class FakeEngine:
 
     def warm_up(self, shapes: Sequence[Shape]) -> None: ...
 
-    def run(self, images: Images, min_score: float = 0) -> tuple[Rows, ...]:
+    def run(self, images: Images, min_score: float = 0, **_: object) -> tuple[Rows, ...]:
         raise AssertionError("not asked for")
 
     def close(self) -> None:

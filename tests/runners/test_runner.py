@@ -155,7 +155,7 @@ def test_every_batch_size_is_warm_before_the_model_is_ready(monkeypatch: pytest.
     seen: list[tuple[int, ...]] = []
 
     class Counting(fake.FakeEngine):
-        def run(self, images: runners.engines.Images, min_score: float = 0) -> tuple[fake.F32, ...]:
+        def run(self, images: runners.engines.Images, min_score: float = 0, **_: object) -> tuple[fake.F32, ...]:
             seen.append(np.shape(images))
             return super().run(images)
 
@@ -176,7 +176,7 @@ def test_a_detector_is_asked_for_what_the_least_demanding_item_of_a_batch_wants(
     asked: list[float] = []
 
     class Asked(fake.FakeEngine):
-        def run(self, images: runners.engines.Images, min_score: float = 0) -> tuple[fake.F32, ...]:
+        def run(self, images: runners.engines.Images, min_score: float = 0, **_: object) -> tuple[fake.F32, ...]:
             asked.append(min_score)
             return super().run(images)
 
@@ -199,7 +199,7 @@ def test_a_detector_is_asked_for_what_the_least_demanding_item_of_a_batch_wants(
 
 def test_a_model_that_fails_its_warm_up_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(fake.FakeEngine):
-        def run(self, images: runners.engines.Images, min_score: float = 0) -> tuple[fake.F32, ...]:
+        def run(self, images: runners.engines.Images, min_score: float = 0, **_: object) -> tuple[fake.F32, ...]:
             if len(images) == 4:
                 raise MemoryError("not for four")
             return super().run(images)

@@ -23,6 +23,10 @@ class PictureFile(ABC):
     def pixels(self) -> int:
         return self.width * self.height
 
+    @property
+    def peak_bytes(self) -> int:
+        return self.pixels * 3
+
     @abstractmethod
     def decode(self) -> RGB:
         """The picture (first frame) as upright (height, width, 3) uint8 sRGB, C-contiguous.
