@@ -44,7 +44,6 @@ from api.schemas import (
     ThreatResponse,
 )
 from api.tracing import Spans, bentoml_settings
-from api.workers import work_queues
 from models.at_start import import_at_start
 from models.catalogue import CATALOGUE, ModelName
 from profiling import Profiler
@@ -153,7 +152,7 @@ class EnrichmentLight:
         self._links = tuple(dict.fromkeys(links.values()))
         if PLACEMENT != "embedded":  # else the runner has it
             self._profiler = Profiler(SETTINGS.pyroscope, "api")
-        self.answering = Answering(SETTINGS, links, work_queues(SETTINGS, PLACEMENT), Spans.of(SETTINGS.tracing))
+        self.answering = Answering(SETTINGS, links, Spans.of(SETTINGS.tracing))
         self._watches = [asyncio.create_task(link.watch(self._publish)) for link in self._links]
 
     def _embedded(self) -> dict[ModelName, Link]:

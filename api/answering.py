@@ -1,29 +1,35 @@
 """A request's way: read → decode → prepare → ask the model → interpret → encode.
 
-Where the engines are in this process, one thread goes all the way. Else it goes up to the items, the event loop waits
-for the runner process, and a thread goes on from its results.
+Where the engines are in this process, one thread goes all the way, for all requests of a group. Else it goes up to the
+items, the event loop waits for the runner process, and a thread goes on from its results.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import Context, copy_context
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from api import answers, metrics
 from api.budget import MemoryBudget
-from api.embedded import EmbeddedLink, Link
+from api.embedded import EmbeddedLink, Link, unwrap
 from api.errors import ApiError, ErrorCode, invalid_field, not_assigned
-from api.queue import ModelQueue, Place
-from api.request import ImageRequest, Received, parse
+from api.queue import ModelQueue, Outcomes
+from api.request import Received, parse
 from api.schemas import Answer, PetResponse, PoseResponse
 from api.tracing import Spans
+from api.workers import Workers
 from models.catalogue import CATALOGUE, ModelName
-from runners.deadline import Deadline
+from runners import engines
+from runners.deadline import Abandoned, Deadline
 from settings import Settings
 from vision import decoding as images
 
@@ -41,17 +47,25 @@ _IMAGE_ERRORS: Final[Mapping[type[images.ImageError], ErrorCode]] = {
 }
 
 
+# Batches on their way to a runner process: one is computed, one waits, one is being made.
+_BATCHES: Final = 3
+# While the engine computes on all its lanes, the next request is read, or the one before is answered.
+_AHEAD: Final = 1
+_SHARE_OF_VETO: Final = 0.5  # of the time that is left to a pet's request
+
+T = TypeVar("T")
+
+
 @dataclass(frozen=True)
-class Asked:
-    """A request that was read, its image up to the header."""
+class Work:
+    """One request: where it was asked, what came, and until when. context: its id, and its span where it is traced."""
 
-    request: ImageRequest
-    file: images.PictureFile
-
-    @property
-    def memory(self) -> int:
-        """Bytes that it takes until the model's input is there."""
-        return self.file.peak_bytes
+    route: str
+    name: ModelName
+    link: Link
+    received: Received
+    deadline: Deadline
+    context: Context
 
 
 @dataclass(frozen=True)
@@ -62,37 +76,25 @@ class Ready:
     untrained: whether the model that is to answer is a stand-in; kept, as its runner may be gone when it has answered.
     """
 
+    work: Work
     prepared: answers.Prepared
     veto: answers.Prepared | None
     decoded: float
     untrained: bool
 
 
-@dataclass(frozen=True)
-class _Work:
-    """One request: where it was asked, what came, and until when."""
-
-    route: str
-    name: ModelName
-    link: Link
-    received: Received
-    deadline: Deadline
-
-
 class Answering:
     """Answers the requests of all routes."""
 
-    def __init__(
-        self, settings: Settings, links: Mapping[ModelName, Link], queues: Mapping[ModelName, ModelQueue], spans: Spans
-    ) -> None:
-        """links, queues: of the assigned models."""
-        self._models = settings.models
-        self._max_image_bytes = settings.limits.max_image_bytes
+    def __init__(self, settings: Settings, links: Mapping[ModelName, Link], spans: Spans) -> None:
+        """links: of the assigned models."""
+        self._settings = settings
         self._limits = images.Limits(settings.limits.max_pixels, settings.limits.max_jpeg_scan_pixels)
         self._links = links
-        self._queues = queues
         self._spans = spans
         self._budget = MemoryBudget(settings.limits.max_picture_bytes)
+        self._pictures = ThreadPoolExecutor(settings.limits.decode_threads, thread_name_prefix="picture")
+        self._queues = {name: self._queue(name, link) for name, link in links.items()}
 
     def check(self, route: str, left_s: float) -> None:
         """Raises ApiError: model_not_assigned, or overloaded where an answer would take over `left_s` seconds."""
@@ -102,152 +104,199 @@ class Answering:
         self._queues[name].check(left_s)
 
     async def answer(self, route: str, received: Received, deadline: Deadline) -> bytes:
-        """The answer's JSON. Raises ApiError."""
-        name = MODEL_OF[route]
+        """The answer's JSON. Raises ApiError, or Abandoned where the deadline is over."""
         self.check(route, deadline.left_s)
-        work = _Work(route, name, self._links[name], received, deadline)
-        async with self._queues[name].place() as place:
-            body = await self._answer(work, place)
-            place.answered = True
-            return body
+        name = MODEL_OF[route]
+        return await self._queues[name].run(Work(route, name, self._links[name], received, deadline, copy_context()))
 
-    async def _answer(self, work: _Work, place: Place) -> bytes:
-        done = await place.in_thread(self._begin, work, place.alone)
-        if isinstance(done, Asked):  # there is too little memory now
-            await self._budget.wait(done.memory)
-            done = await place.in_thread(self._open, work, done, place.alone)
-        if isinstance(done, bytes):
-            return done
-        results = await self._ask(work, work.link, work.name, done.prepared)
-        answer = await place.in_thread(self._interpreted, done, results)
-        if _needs_look(answer, done):
-            answer = await self._look(work, done, answer)
-        return await place.in_thread(self._encode, work, done, answer)
+    def _queue(self, name: ModelName, link: Link) -> ModelQueue[Work, bytes]:
+        if isinstance(link, EmbeddedLink):
+            most = engines.batch_size(name)
+            width = engines.side_by_side(self._settings.cpu_threads) + _AHEAD
+            workers = Workers(name, width)
+            return ModelQueue(name, width, partial(workers.start, partial(self._here, link)), most)
+        width = self._settings.models[name].max_batch_size * _BATCHES
+        return ModelQueue(name, width, lambda group, _: asyncio.ensure_future(self._there(link, *group)))
 
-    async def _ask(self, work: _Work, link: Link, name: ModelName, prepared: answers.Prepared) -> Sequence[Any]:
-        sent = time.time_ns()
-        results: Sequence[Any] = ()
+    # Where the engines are in this process: on one of its threads.
+
+    def _here(self, link: EmbeddedLink, group: Sequence[Work], alone: bool) -> Outcomes[bytes]:
+        outcomes = [self._attempt(work, self._ready, work) for work in group]
+        ready = [each for each in outcomes if isinstance(each, Ready)]
+        computed = iter(self._computed(link, ready, alone))
+        return [
+            self._attempt(each.work, self._finish_here, each, next(computed)) if isinstance(each, Ready) else each
+            for each in outcomes
+        ]
+
+    def _attempt(self, work: Work, function: Callable[..., T], *arguments: Any) -> T | Exception:
         try:
-            results = await link.infer(name, prepared.items, work.deadline)
-            return results
-        finally:  # a request that waited until its timeout is what one wants to see
-            self._spans.of_runner(sent, results[0]["timing"] if results else None)
+            return work.context.run(function, *arguments)
+        except Exception as error:  # noqa: BLE001 - whatever it was, it is this request's, not the group's
+            return error
 
-    # What follows runs on threads.
-
-    def _begin(self, work: _Work, alone: bool) -> bytes | Ready | Asked:
-        """The answer, or the items for a runner process; or where memory is short what was asked.
-
-        Raises ApiError for whatever is wrong with the request: before the model's state, as a client's mistake must
-        never be a 5xx.
-        """
-        with self._spans.step("read"):
-            wants_distance = work.route == DISTANCE_ROUTE
-            request = parse(work.received, self._max_image_bytes, wants_distance=wants_distance)
-            with _image_errors():
-                asked = Asked(request, images.open_image(request.image, self._limits))
-        work.link.model(work.name)  # before the work of decoding: can it be answered at all?
-        work.deadline.check()
-        return self._open(work, asked, alone) if self._budget.take(asked.memory) else asked
-
-    def _open(self, work: _Work, asked: Asked, alone: bool) -> bytes | Ready:
-        """The answer, or the items for a runner process. The memory was taken, and is given back."""
-        try:
-            ready = self._ready(work, asked)
-        finally:
-            self._budget.give_back(asked.memory)
-        if not isinstance(work.link, EmbeddedLink):
-            return ready
-        answer = self._interpreted(ready, self._compute(work, work.link, work.name, ready.prepared, alone))
-        if _needs_look(answer, ready):
-            answer = self._look_here(work, ready, answer)
-        return self._encode(work, ready, answer)
-
-    def _ready(self, work: _Work, asked: Asked) -> Ready:
-        request = asked.request
-        with self._spans.step("decode"), _image_errors():
-            picture = answers.Picture.of(asked.file.decode(), request.box)
-        decoded = time.perf_counter()
-        with self._spans.step("prepare"):
-            status = work.link.model(work.name)
-            options = answers.Options(request.min_confidence, request.min_keypoint_confidence, request.distance)
-            prepared = answers.prepare(work.name, picture, options, self._models, status["input"])
-            return Ready(prepared, self._prepared_veto(work, picture), decoded, status["untrained"])
-
-    def _prepared_veto(self, work: _Work, picture: answers.Picture) -> answers.Prepared | None:
-        threshold = self._models.pet_classifier.person_veto
-        if work.name != "pet_classifier" or not threshold:
-            return None
-        return answers.prepare("pose_estimator", picture, answers.Options(threshold), self._models, None)
+    def _computed(self, link: EmbeddedLink, ready: Sequence[Ready], alone: bool) -> Iterator[Sequence[Any] | Exception]:
+        """The results of each request, computed together."""
+        if not ready:
+            return
+        items = [item for each in ready for item in each.prepared.items]
+        deadline = ready[0].work.deadline if len(ready) == 1 else None
+        first = ready[0].work
+        results = self._attempt(first, self._compute, link, first.name, items, deadline, alone)
+        at = 0
+        for each in ready:
+            count = len(each.prepared.items)
+            yield results if isinstance(results, Exception) else results[at : at + count]
+            at += count
 
     def _compute(
-        self, work: _Work, link: EmbeddedLink, name: ModelName, prepared: answers.Prepared, alone: bool
+        self, link: EmbeddedLink, name: ModelName, items: Sequence[Any], deadline: Deadline | None, alone: bool
     ) -> Sequence[Any]:
+        """Results and failures."""
         sent = time.time_ns()
         results: Sequence[Any] = ()
         try:
-            results = link.compute(name, prepared.items, work.deadline, alone=alone)
+            results = link.compute(name, items, deadline, alone=alone)
             return results
         finally:
-            self._spans.of_runner(sent, results[0]["timing"] if results else None)
+            self._spans.of_runner(sent, results[0].get("timing") if results else None)
 
-    def _interpreted(self, ready: Ready, results: Sequence[Any]) -> Answer:
+    def _finish_here(self, ready: Ready, results: Sequence[Any] | Exception) -> bytes:
+        answer = self._interpreted(ready, results)
+        if (veto := _veto_of(ready, answer)) is not None:
+            deadline = _deadline_of_veto(ready)
+            seen = self._attempt(ready.work, self._seen_here, veto, deadline)
+            answer = _looked(answer, seen)
+        return self._encode(ready, answer)
+
+    def _seen_here(self, veto: answers.Prepared, deadline: Deadline) -> Answer:
+        link = self._links.get("pose_estimator")
+        if not isinstance(link, EmbeddedLink):
+            raise not_assigned("pose_estimator")
+        results = self._compute(link, "pose_estimator", veto.items, deadline, False)
+        return veto.answer([unwrap(result) for result in results])
+
+    # Where they are in another process: on threads up to the items, and from the results.
+
+    async def _there(self, link: Link, work: Work) -> Outcomes[bytes]:
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
+        try:
+            with work.deadline.stopping(partial(_call, loop, task.cancel)):
+                return [await self._answer_there(link, work)]
+        except Exception as error:  # noqa: BLE001 - as above
+            return [error]
+
+    async def _answer_there(self, link: Link, work: Work) -> bytes:
+        ready = await self._in_thread(work, self._ready, work)
+        answer = await self._in_thread(work, self._interpreted, ready, await self._ask(link, ready, ready.prepared))
+        if (veto := _veto_of(ready, answer)) is not None:
+            answer = _looked(answer, await self._seen_there(ready, veto))
+        return await self._in_thread(work, self._encode, ready, answer)
+
+    async def _ask(self, link: Link, ready: Ready, prepared: answers.Prepared) -> Sequence[Any]:
+        sent = time.time_ns()
+        results: Sequence[Any] = ()
+        try:
+            results = await link.infer(ready.work.name, prepared.items, ready.work.deadline)
+            return results
+        finally:  # a request that waited until its timeout is what one wants to see
+            self._spans.of_runner(sent, results[0].get("timing") if results else None)
+
+    async def _seen_there(self, ready: Ready, veto: answers.Prepared) -> Answer | Exception:
+        link = self._links.get("pose_estimator")
+        deadline = _deadline_of_veto(ready)
+        try:
+            if link is None:
+                raise not_assigned("pose_estimator")
+            async with asyncio.timeout(deadline.left_s):
+                return veto.answer(await link.infer("pose_estimator", veto.items, deadline))
+        except Exception as error:  # noqa: BLE001 - it is told below
+            return error
+
+    async def _in_thread(self, work: Work, function: Callable[..., T], *arguments: Any) -> T:
+        call = partial(work.context.copy().run, function, *arguments)
+        return await asyncio.get_running_loop().run_in_executor(self._pictures, call)
+
+    # What both do. On threads.
+
+    def _ready(self, work: Work) -> Ready:
+        """A request's items. Raises ApiError for whatever is wrong with it, before the model's state.
+
+        A client's mistake must never be a 5xx.
+        """
+        with self._spans.step("read"):
+            request = parse(
+                work.received,
+                self._settings.limits.max_image_bytes,
+                wants_distance=work.route == DISTANCE_ROUTE,
+            )
+            with _image_errors():
+                file = images.open_image(request.image, self._limits)
+        work.link.model(work.name)  # before the work of decoding: can it be answered at all?
+        options = answers.Options(request.min_confidence, request.min_keypoint_confidence, request.distance)
+        with self._budget.hold(file.peak_bytes, work.deadline):
+            with self._spans.step("decode"), _image_errors():
+                picture = answers.Picture.of(file.decode(), request.box)
+            decoded = time.perf_counter()
+            with self._spans.step("prepare"):
+                status = work.link.model(work.name)
+                prepared = answers.prepare(work.name, picture, options, self._settings.models, status["input"])
+                return Ready(work, prepared, self._prepared_veto(work, picture), decoded, status["untrained"])
+
+    def _prepared_veto(self, work: Work, picture: answers.Picture) -> answers.Prepared | None:
+        threshold = self._settings.models.pet_classifier.person_veto
+        if work.name != "pet_classifier" or not threshold:
+            return None
+        return answers.prepare("pose_estimator", picture, answers.Options(threshold), self._settings.models, None)
+
+    def _interpreted(self, ready: Ready, results: Sequence[Any] | Exception) -> Answer:
+        if isinstance(results, Exception):
+            raise results
         with self._spans.step("post"):
-            return ready.prepared.answer(results)
+            return ready.prepared.answer([unwrap(result) for result in results])
 
-    def _encode(self, work: _Work, ready: Ready, answer: Answer) -> bytes:
+    def _encode(self, ready: Ready, answer: Answer) -> bytes:
         with self._spans.step("encode"):
             elapsed = time.perf_counter() - ready.decoded
-            metrics.LATENCY.labels(endpoint=work.route).observe(elapsed)
+            metrics.LATENCY.labels(endpoint=ready.work.route).observe(elapsed)
             answer.inference_time_ms = round(elapsed * 1000, 2)
             if ready.untrained:
                 answer.untrained = True
             return answer.model_dump_json(exclude_unset=True).encode()  # a null that was found is part of the answer
 
-    # The veto: no household pet where a person is in the picture, as a classifier of cats and dogs calls people dogs.
 
-    async def _look(self, work: _Work, ready: Ready, answer: Answer) -> Answer:
-        assert ready.veto is not None
-        link = self._links.get("pose_estimator")
-        try:
-            if link is None:
-                raise not_assigned("pose_estimator")
-            seen = ready.veto.answer(await self._ask(work, link, "pose_estimator", ready.veto))
-        except ApiError as error:
-            return _unseen(answer, error)
-        return _seen(answer, seen)
-
-    def _look_here(self, work: _Work, ready: Ready, answer: Answer) -> Answer:
-        assert ready.veto is not None
-        link = self._links.get("pose_estimator")
-        try:
-            if not isinstance(link, EmbeddedLink):
-                raise not_assigned("pose_estimator")
-            seen = ready.veto.answer(self._compute(work, link, "pose_estimator", ready.veto, alone=False))
-        except ApiError as error:
-            return _unseen(answer, error)
-        return _seen(answer, seen)
+# The veto: no household pet where a person is in the picture, as a classifier of cats and dogs calls people dogs, too.
 
 
-def _needs_look(answer: Answer, ready: Ready) -> bool:
-    return ready.veto is not None and isinstance(answer, PetResponse) and answer.is_household_pet
+def _veto_of(ready: Ready, answer: Answer) -> answers.Prepared | None:
+    """What the pose estimator is to look at; None where that changes nothing."""
+    return ready.veto if isinstance(answer, PetResponse) and answer.is_household_pet else None
 
 
-def _seen(answer: Answer, seen: Answer) -> Answer:
+def _deadline_of_veto(ready: Ready) -> Deadline:
+    """Before the pet's own: it gets its answer even where nobody could look."""
+    return Deadline.after(ready.work.deadline.left_s * _SHARE_OF_VETO)
+
+
+def _looked(answer: Answer, seen: Answer | Exception) -> Answer:
+    """The pet's answer when somebody has looked for people, or could not: then a person is not ruled out."""
     assert isinstance(answer, PetResponse)
-    assert isinstance(seen, PoseResponse)
-    answer.person_in_view = seen.num_people > 0
-    answer.is_household_pet = not answer.person_in_view
-    return answer
-
-
-def _unseen(answer: Answer, error: ApiError) -> Answer:
-    """Nobody could look: then it is not beyond doubt that there is no person."""
-    assert isinstance(answer, PetResponse)
-    logger.warning("nobody looked for people beside a pet: %s", error.message)
+    if isinstance(seen, PoseResponse):
+        answer.person_in_view = seen.num_people > 0
+        answer.is_household_pet = not answer.person_in_view
+        return answer
+    assert isinstance(seen, Exception)
+    expected = isinstance(seen, ApiError | Abandoned | TimeoutError)
+    logger.warning("nobody could look for people beside a pet: %r", seen, exc_info=None if expected else seen)
     answer.person_in_view = None
     answer.is_household_pet = False
     return answer
+
+
+def _call(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> None:
+    loop.call_soon_threadsafe(function)
 
 
 @contextmanager

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-
-@dataclass(frozen=True)
-class _Waiting:
-    amount: int
-    turn: asyncio.Future[None]
-    loop: asyncio.AbstractEventLoop
+from runners.deadline import Deadline
 
 
 class MemoryBudget:
-    """Bytes that pictures take while they are decoded, prepared and answered. First come, first served.
+    """Bytes that pictures take while they are decoded, prepared and answered. First come, first served; for threads.
 
     A picture of 49 megapixels is 147 MB of RGB out of a file of 160 KB: counting requests would not bound memory.
     """
@@ -24,51 +19,39 @@ class MemoryBudget:
     def __init__(self, total: int) -> None:
         self._total = total
         self._free = total
-        self._lock = threading.Lock()
-        self._waiting: deque[_Waiting] = deque()
+        self._change = threading.Condition()
+        self._line: deque[object] = deque()
 
-    def take(self, amount: int) -> bool:
-        """Take so many bytes, on any thread; False where they are not free, or where others wait for theirs.
+    @contextmanager
+    def hold(self, amount: int, deadline: Deadline) -> Iterator[None]:
+        """Take so many bytes for as long as the block runs, as soon as it is this one's turn.
 
-        Nobody takes more than there are in all: the largest picture is alone then.
+        Nobody takes more than there are in all: the largest picture is alone then. Raises Abandoned where nobody waits
+        for the picture any more.
         """
-        with self._lock:
-            if self._waiting or self._free < min(amount, self._total):
-                return False
-            self._free -= min(amount, self._total)
-            return True
-
-    async def wait(self, amount: int) -> None:
-        """Take so many bytes when it is this one's turn."""
-        loop = asyncio.get_running_loop()
-        own = _Waiting(min(amount, self._total), loop.create_future(), loop)
-        with self._lock:
-            self._waiting.append(own)
-            self._serve()
+        amount = min(amount, self._total)
+        self._take(amount, deadline)
         try:
-            await own.turn
-        except asyncio.CancelledError:
-            with self._lock:
-                if own in self._waiting:
-                    self._waiting.remove(own)
-                else:  # its turn had come, and the task was ended before it heard of that
-                    self._free += own.amount
-                self._serve()
-            raise
+            yield
+        finally:
+            with self._change:
+                self._free += amount
+                self._change.notify_all()
 
-    def give_back(self, amount: int) -> None:
-        """Give back what was taken, on any thread."""
-        with self._lock:
-            self._free += min(amount, self._total)
-            self._serve()
+    def _take(self, amount: int, deadline: Deadline) -> None:
+        own = object()
+        with self._change:
+            self._line.append(own)
+            try:
+                with deadline.stopping(self._look_again):
+                    while self._line[0] is not own or self._free < amount:
+                        self._change.wait(deadline.left_s)
+                        deadline.check()
+            finally:
+                self._line.remove(own)
+                self._change.notify_all()
+            self._free -= amount
 
-    def _serve(self) -> None:
-        while self._waiting and self._waiting[0].amount <= self._free:
-            first = self._waiting.popleft()
-            self._free -= first.amount
-            first.loop.call_soon_threadsafe(_wake, first.turn)
-
-
-def _wake(turn: asyncio.Future[None]) -> None:
-    if not turn.done():
-        turn.set_result(None)
+    def _look_again(self) -> None:
+        with self._change:
+            self._change.notify_all()

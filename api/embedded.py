@@ -101,13 +101,16 @@ class EmbeddedLink:
         assert self.status is not None
         return usable(name, self.status["models"][name])
 
-    def compute(self, name: ModelName, items: Sequence[Item], deadline: Deadline, *, alone: bool) -> list[Result]:
-        """`infer` on the calling thread. Raises runners.deadline.Abandoned, too. alone: see Engine.run."""
-        return [unwrap(result) for result in self._runner.infer(name, items, alone=alone, deadline=deadline)]
+    def compute(
+        self, name: ModelName, items: Sequence[Item], deadline: Deadline | None, *, alone: bool
+    ) -> Sequence[Result | Failure]:
+        """A result or failure for each item, on the calling thread. For deadline, alone, Abandoned see Engine.run."""
+        return self._runner.infer(name, items, alone=alone, deadline=deadline)
 
     async def infer(self, name: ModelName, items: Sequence[Item], deadline: Deadline) -> list[Result]:
         """See Link.infer."""
-        return await asyncio.to_thread(self.compute, name, items, deadline, alone=True)
+        results = await asyncio.to_thread(self.compute, name, items, deadline, alone=True)
+        return [unwrap(result) for result in results]
 
     async def manage(self, action: Literal["load", "unload"], name: ModelName) -> ModelStatus:
         """See Link.manage."""

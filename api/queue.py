@@ -6,38 +6,54 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Executor, Future
-from contextlib import asynccontextmanager
-from contextvars import copy_context
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Final, Generic, TypeVar
 
 from api.errors import ApiError
 from models.catalogue import ModelName
 
-T = TypeVar("T")
+W = TypeVar("W")
+R = TypeVar("R")
+Outcomes = Sequence[R | Exception]  # one for each request, in their order
+Start = Callable[[Sequence[W], bool], "asyncio.Future[Outcomes[R]]"]
 
 _WEIGHT: Final = 0.2  # of the last measurement in a mean
 # Of the time that a request has: what it is expected to take may be as much. The rest is for what nobody foresees.
 _SHARE: Final = 0.8
 
 
-class ModelQueue:
-    """First come, first served: `width` requests are worked on at a time, the others wait. For one event loop.
+@dataclass(eq=False)
+class _Waiting(Generic[W, R]):
+    work: W
+    outcome: asyncio.Future[R]
 
-    A request is admitted where it is expected to be answered in time. That is measured: how long one takes, and how
-    much time passes from one answer to the next while others wait.
+
+@dataclass(eq=False)
+class _Group(Generic[W, R]):
+    """Requests that are worked on together."""
+
+    members: Sequence[_Waiting[W, R]]
+    began: float = field(default_factory=time.monotonic)
+
+
+class ModelQueue(Generic[W, R]):
+    """First come, first served: `width` groups of requests are worked on at a time, the others wait.
+
+    A group is what waits when a place becomes free, `most` requests at most: nobody waits for company. A request is
+    admitted where it is expected to be answered in time. That is measured: how long a group takes, and how much time
+    passes from one answer to the next while others wait. For one event loop.
     """
 
-    def __init__(self, name: ModelName, width: int, threads: Executor, prompt: Executor | None = None) -> None:
-        """threads: where requests are worked on. prompt: where one is that finds nobody else here; None: there, too."""
+    def __init__(self, name: ModelName, width: int, start: Start[W, R], most: int = 1) -> None:
+        """start: begins to work on a group, told whether it found nobody else here. most: requests of a group."""
         self._name = name
         self._free = width
-        self._threads = threads
-        self._prompt = prompt or threads
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._working: dict[Place, float] = {}  # since when
+        self._start = start
+        self._most = most
+        self._waiting: deque[_Waiting[W, R]] = deque()
+        self._working: dict[_Group[W, R], asyncio.Future[Outcomes[R]]] = {}  # the one that began first, first
         self._takes_s = 0.0
         self._between_s: float | None = None
         self._last_end: float | None = None  # while others waited ever since
@@ -45,8 +61,9 @@ class ModelQueue:
     @property
     def expected_s(self) -> float:
         """Seconds until a request that comes now is expected to be answered."""
-        oldest = min(self._working.values(), default=math.inf)
-        takes = max(self._takes_s, time.monotonic() - oldest) if self._working else self._takes_s
+        takes = self._takes_s
+        if self._working:
+            takes = max(takes, time.monotonic() - next(iter(self._working)).began)
         if self._free:
             return takes
         between = takes if self._between_s is None else self._between_s
@@ -62,77 +79,50 @@ class ModelQueue:
                 retry_after_s=math.ceil(late_s),
             )
 
-    @asynccontextmanager
-    async def place(self) -> AsyncIterator[Place]:
-        """A place where a request is worked on, for as long as the block and the work that it began run."""
-        alone = not self._working and not self._waiting
-        if self._free:
-            self._free -= 1
-        else:
-            await self._wait()
-        place = Place(self, self._prompt if alone else self._threads, alone=alone)
-        self._working[place] = time.monotonic()
+    async def run(self, work: W) -> R:
+        """Wait for one's turn and the outcome. A task that is cancelled leaves at once."""
+        own: _Waiting[W, R] = _Waiting(work, asyncio.get_running_loop().create_future())
+        self._waiting.append(own)
+        self._begin(alone=len(self._waiting) == 1 and not self._working)
         try:
-            yield place
+            return await own.outcome
         finally:
-            place.leave()
+            if own in self._waiting:  # the task was cancelled
+                self._waiting.remove(own)
 
-    async def _wait(self) -> None:
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
-            elif turn.done() and not turn.cancelled():  # its turn had come
-                self._next()
-            raise
+    def _begin(self, *, alone: bool = False) -> None:
+        while self._free and self._waiting:
+            group = _Group([self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))])
+            self._free -= 1
+            future = self._start([member.work for member in group.members], alone)
+            self._working[group] = future
+            future.add_done_callback(partial(self._end, group))
 
-    def end(self, place: Place, *, answered: bool) -> None:
-        """A place is free. answered: it was used for a whole answer, which says how long one takes."""
-        now = time.monotonic()
-        took = now - self._working.pop(place)
-        if answered:
-            self._takes_s = took if not self._takes_s else (1 - _WEIGHT) * self._takes_s + _WEIGHT * took
-            if self._last_end is not None:
-                between = now - self._last_end
-                mean = between if self._between_s is None else self._between_s
-                self._between_s = (1 - _WEIGHT) * mean + _WEIGHT * between
-        self._last_end = now if self._waiting else None
-        self._next()
-
-    def _next(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
+    def _end(self, group: _Group[W, R], future: asyncio.Future[Outcomes[R]]) -> None:
+        del self._working[group]
         self._free += 1
+        failure = asyncio.CancelledError() if future.cancelled() else future.exception()
+        if failure is None:
+            self._measure(group)
+        outcomes = future.result() if failure is None else [failure] * len(group.members)
+        for member, outcome in zip(group.members, outcomes, strict=True):
+            if member.outcome.done():  # its task was cancelled
+                continue
+            if isinstance(outcome, BaseException):
+                member.outcome.set_exception(outcome)
+            else:
+                member.outcome.set_result(outcome)
+        self._begin()
+
+    def _measure(self, group: _Group[W, R]) -> None:
+        now = time.monotonic()
+        takes = now - group.began
+        self._takes_s = _mean(self._takes_s or takes, takes)
+        if self._last_end is not None:
+            between = (now - self._last_end) / len(group.members)
+            self._between_s = _mean(between if self._between_s is None else self._between_s, between)
+        self._last_end = now if self._waiting else None
 
 
-class Place:
-    """Where one request is worked on. alone: nobody else was in the queue when it came."""
-
-    def __init__(self, queue: ModelQueue, threads: Executor, *, alone: bool) -> None:
-        self.alone = alone
-        self.answered = False
-        self._queue = queue
-        self._threads = threads
-        self._work: Future[Any] | None = None
-
-    async def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Call a function on a thread. Where the task is cancelled, the place stays taken until the thread returns."""
-        call = partial(copy_context().run, function, *arguments)  # the request's id and span are current there, too
-        self._work = self._threads.submit(call)
-        return await asyncio.wrap_future(self._work)
-
-    def leave(self) -> None:
-        """Free the place, now or when the thread has ended."""
-        if self._work is None or self._work.done():
-            self._queue.end(self, answered=self.answered)
-            return
-        loop = asyncio.get_running_loop()
-        self._work.add_done_callback(
-            lambda _: loop.call_soon_threadsafe(partial(self._queue.end, self, answered=False))
-        )
+def _mean(former: float, last: float) -> float:
+    return (1 - _WEIGHT) * former + _WEIGHT * last

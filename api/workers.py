@@ -1,41 +1,48 @@
-"""The threads on which requests are worked on, and how many requests to a model at a time."""
+"""The threads on which requests are worked on, and how many at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
-from api.queue import ModelQueue
-from models.catalogue import ModelName
-from runners import Placement, engines
+from api.queue import Outcomes
 from runners.engines.shaped import step_back
-from settings import Settings
 
-# While the engine computes as many images as it can, the next is read, and the one before is answered.
-_AHEAD: Final = 1
-# Batches on their way to a runner process: one is computed, one waits, one is being made.
-_BATCHES: Final = 3
+W = TypeVar("W")
+R = TypeVar("R")
 
 
-def work_queues(settings: Settings, placement: Placement) -> Mapping[ModelName, ModelQueue]:
-    """A queue for each assigned model.
+class Workers:
+    """A model's own threads, each of which goes all the way of a group of requests.
 
-    Where the engines are in this process, each model has threads of its own. What queues is worked on by threads that
-    leave the processor to others: so a request that finds nobody else at its model is hardly slowed down by what is
-    saturated.
+    What queues is worked on by threads that leave the processor to others: so a request that finds nobody else at its
+    model is hardly slowed down by models that are saturated.
     """
-    names = settings.assigned()
-    if placement == "embedded":
-        width = engines.side_by_side(settings.cpu_threads) + _AHEAD
-        return {
-            name: ModelQueue(
-                name,
-                width,
-                ThreadPoolExecutor(width, thread_name_prefix=f"{name}-queued", initializer=step_back),
-                ThreadPoolExecutor(1, thread_name_prefix=name),
-            )
-            for name in names
-        }
-    pictures = ThreadPoolExecutor(settings.limits.decode_threads, thread_name_prefix="picture")
-    return {name: ModelQueue(name, settings.models[name].max_batch_size * _BATCHES, pictures) for name in names}
+
+    def __init__(self, name: str, width: int) -> None:
+        self._queued = ThreadPoolExecutor(width, thread_name_prefix=f"{name}-queued", initializer=step_back)
+        self._prompt = ThreadPoolExecutor(1, thread_name_prefix=name)
+
+    def start(
+        self, work: Callable[[Sequence[W], bool], Outcomes[R]], group: Sequence[W], alone: bool
+    ) -> asyncio.Future[Outcomes[R]]:
+        """Work on a group. The future is done when the thread has returned, and not before."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Outcomes[R]] = loop.create_future()
+
+        def hand_over(worked: Future[Outcomes[R]]) -> None:
+            loop.call_soon_threadsafe(_copy, worked, done)
+
+        threads = self._prompt if alone else self._queued
+        threads.submit(work, group, alone).add_done_callback(hand_over)
+        return done
+
+
+def _copy(worked: Future[Outcomes[R]], done: asyncio.Future[Outcomes[R]]) -> None:
+    failure = worked.exception()
+    if failure is None:
+        done.set_result(worked.result())
+    else:
+        done.set_exception(failure)

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
 import numpy as np
 import openvino
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from models.catalogue import ModelName
 from profiling import carried
 from runners.deadline import Deadline
-from runners.engines import Images, Rows, Shape, cores, processor, side_by_side
+from runners.engines import SMALL, Images, Rows, Shape, cores, processor, side_by_side
+from runners.engines.batched import SIZES, BatchLane
 from runners.engines.errors import EngineError
 from runners.engines.lanes import Chain, DetectorLane, Lane, Stoppable
 from runners.engines.parts import cut, detector
@@ -40,13 +41,13 @@ _F32_UNTIL: Final[Mapping[ModelName, str]] = MappingProxyType(
     {"pet_classifier": "/resnet/encoder/stages.0/layers.1/activation/Relu"}
 )
 
-# OSNet is too quick to be handed from thread to thread: one answers as many images as two, and leaves the other free.
-_ON_ONE_THREAD: Final[frozenset[ModelName]] = frozenset({"person_reid"})
 # Of depth two images side by side take a fifth less time than one after the other where the graph was compiled for
 # their shape, and else no less.
 _BY_SHAPE: Final[frozenset[ModelName]] = frozenset({"depth_estimator"})
 _WARM_UP_S: Final = 60.0  # until all threads of a model have started, on whatever machine
 
+T = TypeVar("T")
+MakeLane = Callable[[Sequence[openvino.CompiledModel]], Lane]
 OwnPrecision = Literal["f32", "bf16", "f16", "f32+bf16", "int8"]
 
 
@@ -55,8 +56,9 @@ class OpenVinoEngine:
 
     An image that is alone gets all threads. Images that come together, in one call or in several at a time, are
     computed side by side, each on a lane with its share of the threads (two cores: one): threads that share an image
-    wait after each layer for the one that was interrupted, and a batch of four takes hardly less than four images.
-    A lane of one thread computes on the thread that calls. Height and width are as they come.
+    wait after each layer for the one that was interrupted, and a batch of four takes hardly less than four images, but
+    of small graphs (runners/engines/batched.py). A lane that was compiled for itself computes on the thread that calls;
+    others share their weights. Height and width are as they come.
     """
 
     name = "openvino"
@@ -78,27 +80,37 @@ class OpenVinoEngine:
         self._config: dict[str, object] = {} if cache is None else {"CACHE_DIR": cache / precision}
         self._read = partial(_in_parts, graph, precision, model)
         self._threads = threads
-        shares = _shares(threads, on_one=model in _ON_ONE_THREAD)
-        make, parts = self._read()
+        self._batch_lanes: SimpleQueue[BatchLane] | None = None
         self._undivided: Lane | None = None
         self._side_by_side: SideBySide | None = None
-        if len(shares) > 1 and model not in _ON_ONE_THREAD:
-            whole = self._compile(parts, threads)
-            if model in _BY_SHAPE:
-                self._undivided = Stoppable(*whole)
-                self._side_by_side = SideBySide(self._compile_shape, len(shares))
-            else:
-                self._undivided = make(whole)
-        if self._undivided is not None and self._side_by_side is not None:
-            lanes = [self._undivided]
-        else:  # pinned, all lanes would be on the first core
-            pinned = len(shares) == 1
-            lanes = [make(self._compile(parts, share, ENABLE_CPU_PINNING=pinned)) for share in shares]
-        self._count = len(lanes)
         self._lanes: SimpleQueue[Lane] = SimpleQueue()
+        count = side_by_side(threads)
+        if model in SMALL:
+            self._batch_lanes = SimpleQueue()
+            for _ in range(count):
+                self._batch_lanes.put(self._batches())
+        else:
+            self._make_lanes(model, count)
+        self._count = self._lanes.qsize()
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix=model)
+
+    def _make_lanes(self, model: ModelName, count: int) -> None:
+        make, parts = self._read()
+        if count == 1:
+            lanes = [make(self._compile(parts, self._threads))]
+        elif model in _BY_SHAPE:
+            self._undivided = Stoppable(*self._compile(parts, self._threads))
+            self._side_by_side = SideBySide(self._compile_shape, count)
+            lanes = [self._undivided]
+        else:
+            self._undivided = make(self._compile(parts, self._threads))
+            if make is DetectorLane:  # pinned, all lanes would be on the first core
+                shares = _shares(self._threads)
+                lanes = [make(self._compile(parts, share, ENABLE_CPU_PINNING=False)) for share in shares]
+            else:
+                lanes = self._on_streams(make, parts, count)
         for lane in lanes:
             self._lanes.put(lane)
-        self._pool = ThreadPoolExecutor(len(shares), thread_name_prefix=model)
 
     @staticmethod
     def auto_precision(name: ModelName) -> OwnPrecision:
@@ -118,6 +130,11 @@ class OpenVinoEngine:
             with _borrowed(self._lanes) as lane:
                 _warm_up(lane, image)
 
+        if self._batch_lanes is not None:
+            for _ in range(self._batch_lanes.qsize()):
+                with _borrowed(self._batch_lanes) as batch_lane:
+                    batch_lane.warm_up()
+            return
         for number, rest in enumerate(dict.fromkeys(tuple(rest) for _, *rest in shapes)):
             image = np.zeros(rest, dtype=np.uint8)
             if self._undivided is not None:
@@ -132,7 +149,11 @@ class OpenVinoEngine:
         self, images: Images, min_score: float = 0, *, alone: bool = True, deadline: Deadline | None = None
     ) -> tuple[Rows, ...]:
         """See Engine.run."""
-        if len(images) == 1:
+        outputs: Sequence[tuple[NDArray[np.float32], ...]]
+        if self._batch_lanes is not None:
+            with _borrowed(self._batch_lanes) as batch_lane:
+                outputs = batch_lane.infer(images)
+        elif len(images) == 1:
             outputs = [self._one(images[0], min_score, alone=alone, deadline=deadline)]
         else:
             run = carried(partial(self._one, min_score=min_score, alone=False, deadline=deadline))
@@ -171,8 +192,10 @@ class OpenVinoEngine:
             return []
         return lanes
 
-    def _compile(self, parts: Sequence[openvino.Model], threads: int, **config: object) -> list[openvino.CompiledModel]:
-        """The parts of the graph, for single images. threads: 0 = as many as OpenVINO thinks best."""
+    def _compile(
+        self, parts: Sequence[openvino.Model], threads: int, size: int = 1, **config: object
+    ) -> list[openvino.CompiledModel]:
+        """The parts of the graph. threads: 0 = as many as OpenVINO thinks best. size: images of a batch."""
         core = openvino.Core()
         config = {"PERFORMANCE_HINT": "LATENCY"} | self._config | config
         if threads:
@@ -182,19 +205,34 @@ class OpenVinoEngine:
             precisions *= len(parts)
         compiled = []
         for part, precision in zip(parts, precisions, strict=True):
-            part.reshape({each: [1, *each.partial_shape[1:]] for each in part.inputs})
+            part.reshape({each: [size, *each.partial_shape[1:]] for each in part.inputs})
             compiled.append(core.compile_model(part, "CPU", config | {"INFERENCE_PRECISION_HINT": _HINT[precision]}))
         return compiled
 
-    def _compile_shape(self, shape: tuple[int, ...], streams: int) -> openvino.CompiledModel:
-        """The graph for images of one shape, as many at a time as there are streams."""
+    def _on_streams(self, make: MakeLane, parts: Sequence[openvino.Model], count: int) -> list[Lane]:
+        """Lanes that share their weights, of which each has a stream."""
+        streams = {"NUM_STREAMS": count, "ENABLE_CPU_PINNING": False}
+        compiled = self._compile(parts, cores(self._threads), **streams)
+        return [make(compiled) for _ in range(count)]
+
+    def _compile_shape(self, shape: tuple[int, ...], count: int) -> list[Lane]:
+        """Lanes for images of one shape."""
         _, (graph,) = self._read()
         graph.reshape({graph.inputs[0]: [1, *shape]})
-        return self._compile([graph], cores(self._threads), NUM_STREAMS=streams, ENABLE_CPU_PINNING=False)[0]
+        return self._on_streams(lambda compiled: Stoppable(*compiled), [graph], count)
+
+    def _batches(self) -> BatchLane:
+        """A lane of one thread."""
+        requests = {}
+        for size in SIZES:
+            _, (graph,) = self._read()
+            (compiled,) = self._compile([graph], 1, size=size, ENABLE_CPU_PINNING=False)
+            requests[size] = compiled.create_infer_request()
+        return BatchLane(requests)
 
 
 @contextmanager
-def _borrowed(lanes: SimpleQueue[Lane]) -> Iterator[Lane]:
+def _borrowed(lanes: SimpleQueue[T]) -> Iterator[T]:
     lane = lanes.get()
     try:
         yield lane
@@ -202,19 +240,17 @@ def _borrowed(lanes: SimpleQueue[Lane]) -> Iterator[Lane]:
         lanes.put(lane)
 
 
-def _shares(threads: int, *, on_one: bool) -> list[int]:
-    """The threads of each lane. threads: of all together, 0 = one for each core. on_one: lanes of one thread each.
+def _shares(threads: int) -> list[int]:
+    """The threads of lanes that are compiled each for itself; threads: of all together, 0 = one for each core.
 
     On OpenVINO's streams each part of an image's way would be handed to another thread and back, and meanwhile a core
     goes to sleep (4 % less).
     """
     count, threads = side_by_side(threads), cores(threads)
-    return [1 if on_one else threads // count + (lane < threads % count) for lane in range(count)]
+    return [threads // count + (lane < threads % count) for lane in range(count)]
 
 
-def _in_parts(
-    graph: Path, precision: OwnPrecision, model: ModelName
-) -> tuple[Callable[[Sequence[openvino.CompiledModel]], Lane], Sequence[openvino.Model]]:
+def _in_parts(graph: Path, precision: OwnPrecision, model: ModelName) -> tuple[MakeLane, Sequence[openvino.Model]]:
     """The graph's parts and the kind of lane that uses them."""
     if precision == "f32+bf16":
         return Chain, cut(graph, _F32_UNTIL[model])

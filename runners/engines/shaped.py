@@ -6,19 +6,17 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Final
 
-import openvino
-
-from runners.engines.lanes import Lane, Stoppable
+from runners.engines.lanes import Lane
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
 Shape = tuple[int, ...]  # of an image: height, width, 3
-Compile = Callable[[Shape, int], openvino.CompiledModel]
+Compile = Callable[[Shape, int], Sequence[Lane]]
 
 _MOST: Final = 2  # shapes at a time: each takes 400 MB of Depth Anything V2 Small, and cameras have one or two
 PATIENCE: Final = 10  # by how much work that may wait steps back (nice): 10 has a tenth of the time beside 0
@@ -42,7 +40,7 @@ class SideBySide:
     """Lanes of the shapes that came last. A shape's first images are not kept waiting for them: that takes seconds."""
 
     def __init__(self, compile_shape: Compile, count: int) -> None:
-        """compile_shape: shape, lanes → a model for so many images at a time. count: lanes of a shape."""
+        """compile_shape: shape, count → so many lanes for it. count: lanes of a shape."""
         self._compile = compile_shape
         self._count = count
         self._lock = threading.Lock()
@@ -74,9 +72,8 @@ class SideBySide:
     def _make(self, shape: Shape, side: _Side) -> None:
         step_back()
         try:
-            compiled = self._compile(shape, self._count)
-            for _ in range(self._count):
-                side.lanes.put(Stoppable(compiled))
+            for lane in self._compile(shape, self._count):
+                side.lanes.put(lane)
             side.is_ready = True
         except RuntimeError:  # of OpenVINO; without them images are computed one after the other
             logger.exception("no graph could be compiled for images of %d×%d", shape[1], shape[0])
