@@ -26,7 +26,7 @@ class BatchLane:
         outputs: list[tuple[NDArray[np.float32], ...]] = []
         while len(outputs) < len(images):
             size = next(size for size in SIZES if size <= len(images) - len(outputs))
-            batch = np.stack(images[len(outputs) : len(outputs) + size])
+            batch = np.stack([*images[len(outputs) : len(outputs) + size]])
             results = self._requests[size].infer([batch], share_inputs=True, share_outputs=True)
             copies = [np.array(results[index]) for index in range(len(results))]
             if any(len(copy) != size for copy in copies):

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import MappingProxyType
-from typing import Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import openvino
@@ -89,9 +89,12 @@ class OpenVinoEngine:
             self._batch_lanes = SimpleQueue()
             for _ in range(count):
                 self._batch_lanes.put(self._batches())
+            if count > 1:
+                make, parts = self._read()
+                self._undivided = make(self._compile(parts, threads))
         else:
             self._make_lanes(model, count)
-        self._count = self._lanes.qsize()
+        self._count = (self._lanes if self._batch_lanes is None else self._batch_lanes).qsize()
         self._pool = ThreadPoolExecutor(count, thread_name_prefix=model)
 
     def _make_lanes(self, model: ModelName, count: int) -> None:
@@ -131,16 +134,17 @@ class OpenVinoEngine:
                 _warm_up(lane, image)
 
         if self._batch_lanes is not None:
-            for _ in range(self._batch_lanes.qsize()):
+            for _ in range(self._count):
                 with _borrowed(self._batch_lanes) as batch_lane:
                     batch_lane.warm_up()
-            return
         for number, rest in enumerate(dict.fromkeys(tuple(rest) for _, *rest in shapes)):
             image = np.zeros(rest, dtype=np.uint8)
             if self._undivided is not None:
                 # Alone, and before any others: where two threads at a time made a process's first tensor, OpenVINO's
                 # binding was seen to hang for good (2026.4).
                 _warm_up(self._undivided, image)
+            if self._batch_lanes is not None:
+                continue
             # The largest; the others cost a lane little the first time.
             if self._undivided is None or (number == 0 and self._side_by_side is None):
                 list(self._pool.map(run, [image] * self._count))
@@ -150,13 +154,15 @@ class OpenVinoEngine:
     ) -> tuple[Rows, ...]:
         """See Engine.run."""
         outputs: Sequence[tuple[NDArray[np.float32], ...]]
-        if self._batch_lanes is not None:
+        if alone and len(images) == 1 and (whole := self._all_threads(images[0], min_score, deadline)):
+            outputs = [whole]
+        elif self._batch_lanes is not None:
             with _borrowed(self._batch_lanes) as batch_lane:
                 outputs = batch_lane.infer(images)
         elif len(images) == 1:
-            outputs = [self._one(images[0], min_score, alone=alone, deadline=deadline)]
+            outputs = [self._on_a_lane(images[0], min_score, deadline)]
         else:
-            run = carried(partial(self._one, min_score=min_score, alone=False, deadline=deadline))
+            run = carried(partial(self._on_a_lane, min_score=min_score, deadline=deadline))
             outputs = list(self._pool.map(run, images))
         return tuple(zip(*outputs, strict=True))
 
@@ -165,32 +171,30 @@ class OpenVinoEngine:
         self._pool.shutdown()
         if self._side_by_side is not None:
             self._side_by_side.close()
-        self._lanes, self._undivided = SimpleQueue(), None
+        self._lanes, self._batch_lanes, self._undivided = SimpleQueue(), None, None
 
-    def _one(
-        self, image: NDArray[np.uint8], min_score: float, *, alone: bool, deadline: Deadline | None
+    def _all_threads(
+        self, image: NDArray[np.uint8], min_score: float, deadline: Deadline | None
     ) -> tuple[NDArray[np.float32], ...]:
-        if alone and self._undivided is not None and (lanes := self._all_lanes()):
-            try:
-                return _infer(self._undivided, image, min_score, deadline)
-            finally:
-                for lane in lanes:
-                    self._lanes.put(lane)
-        by_shape = self._side_by_side.lanes(image.shape) if self._side_by_side is not None and not alone else None
+        """The outputs of an image beside which nothing else is computed; none where something is."""
+        lanes: SimpleQueue[Any] = self._lanes if self._batch_lanes is None else self._batch_lanes
+        taken: list[Any] = []
+        try:
+            while self._undivided is not None and len(taken) < self._count:
+                taken.append(lanes.get_nowait())
+            return _infer(self._undivided, image, min_score, deadline) if self._undivided is not None else ()
+        except Empty:
+            return ()
+        finally:
+            for lane in taken:
+                lanes.put(lane)
+
+    def _on_a_lane(
+        self, image: NDArray[np.uint8], min_score: float, deadline: Deadline | None
+    ) -> tuple[NDArray[np.float32], ...]:
+        by_shape = None if self._side_by_side is None else self._side_by_side.lanes(image.shape)
         with _borrowed(self._lanes if by_shape is None else by_shape) as lane:
             return _infer(lane, image, min_score, deadline)
-
-    def _all_lanes(self) -> list[Lane]:
-        """All lanes, so that nothing else is computed meanwhile; none where one of them is in use."""
-        lanes: list[Lane] = []
-        try:
-            while len(lanes) < self._count:
-                lanes.append(self._lanes.get_nowait())
-        except Empty:
-            for lane in lanes:
-                self._lanes.put(lane)
-            return []
-        return lanes
 
     def _compile(
         self, parts: Sequence[openvino.Model], threads: int, size: int = 1, **config: object
