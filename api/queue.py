@@ -7,7 +7,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, Generic, TypeVar
 
@@ -35,7 +35,7 @@ class _Group(Generic[W, R]):
     """Requests that are worked on together."""
 
     members: Sequence[_Waiting[W, R]]
-    began: float = field(default_factory=time.monotonic)
+    began: float
 
 
 class ModelQueue(Generic[W, R]):
@@ -92,7 +92,8 @@ class ModelQueue(Generic[W, R]):
 
     def _begin(self, *, alone: bool = False) -> None:
         while self._free and self._waiting:
-            group = _Group([self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))])
+            members = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+            group = _Group(members, time.monotonic())
             self._free -= 1
             future = self._start([member.work for member in group.members], alone)
             self._working[group] = future
