@@ -69,6 +69,8 @@ class Front:
             return
         route = scope["path"]
         reply = Reply(scope, receive, send)
+        if self._outermost:
+            BoundedMetrics.begin(route)
         try:
             with reply.identified():
                 await reply.guarded(self._respond(scope, receive, reply))
@@ -78,15 +80,16 @@ class Front:
             self._count(route, reply)
 
     def _count(self, route: str, reply: Reply) -> None:
+        took_s = reply.took_s
+        if self._outermost:
+            BoundedMetrics.end(route, reply.status, took_s)
         if reply.status is None:
             return
-        took_s, status = reply.took_s, str(reply.status)
+        status = str(reply.status)
         metrics.REQUESTS.labels(endpoint=route, status=status).inc()
         metrics.DURATION.labels(endpoint=route, status=status).observe(took_s)
-        if self._outermost:
-            BoundedMetrics.count(route, reply.status, took_s)
-            if reply.status < 400:  # the others have a line of their own
-                access.info("%s POST %s %s %.1f ms", reply.identity.request_id, route, status, took_s * 1000)
+        if self._outermost and reply.status < 400:  # the others have a line of their own
+            access.info("%s POST %s %s %.1f ms", reply.identity.request_id, route, status, took_s * 1000)
 
     async def _respond(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         headers = Headers(scope=scope)

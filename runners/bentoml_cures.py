@@ -101,15 +101,23 @@ class BoundedMetrics(RunnerTrafficMetricsMiddleware):
         BoundedMetrics._last = self
 
     @classmethod
-    def count(cls, endpoint: str, status: int, seconds: float) -> None:
-        """Count a request that was answered outside of this middleware, where BentoML's metrics are on."""
+    def begin(cls, endpoint: str) -> None:
+        """Count a request that is answered outside of this middleware as in progress, where BentoML's metrics are on."""
         if cls._last is not None:
-            cls._last._count(endpoint, status, seconds)
+            if not cls._last._is_setup:
+                cls._last._setup()
+            cls._last._in_progress(endpoint).inc()
+            cls._last._last_request().set_to_current_time()
+
+    @classmethod
+    def end(cls, endpoint: str, status: int | None, seconds: float) -> None:
+        """Count it as answered. status: None where its client had gone."""
+        if cls._last is not None:
+            cls._last._in_progress(endpoint).dec()
+            if status is not None:
+                cls._last._count(endpoint, status, seconds)
 
     def _count(self, endpoint: str, status: int, seconds: float) -> None:
-        if not self._is_setup:
-            self._setup()
-        self._last_request().set_to_current_time()
         total, duration = self._of(endpoint, status)
         total.inc()
         duration.observe(seconds)
@@ -126,6 +134,10 @@ class BoundedMetrics(RunnerTrafficMetricsMiddleware):
     @cache  # noqa: B019 - a process has one
     def _last_request(self) -> Any:
         return self.metrics_last_request_timestamp.labels(**self._labels)
+
+    @cache  # noqa: B019 - as above
+    def _in_progress(self, endpoint: str) -> Any:
+        return self.metrics_request_in_progress.labels(**self._labels, endpoint=endpoint)
 
     @cache  # noqa: B019 - as above
     def _of(self, endpoint: str, status: int) -> tuple[Any, Any]:

@@ -148,11 +148,16 @@ def test_an_unknown_key_of_the_file_is_refused_by_name(tmp_path: Path, path: str
         load(configuration(tmp_path, {path: value}), {})
 
 
+def test_the_largest_bodies_find_room(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="max_body_mib must be at least twice max_image_mib"):
+        load(configuration(tmp_path, {"limits.max_body_mib": 19}), {})
+
+
 @pytest.mark.parametrize(
     ("path", "value", "allowed"),
     [
         ("limits.max_image_mib", 0, "greater than 0"),
-        ("limits.max_body_mib", 19, "at least twice max_image_mib"),
+        ("limits.max_body_mib", 0, "greater than 0"),
         ("limits.request_timeout_s", -1, "greater than 0"),
         ("models.pose_estimator.max_batch_size", 1, "greater than or equal to 2"),
         ("models.pose_estimator.min_confidence", 1.5, "less than or equal to 1"),

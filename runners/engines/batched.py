@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -34,7 +34,7 @@ class BatchLane:
             outputs += [tuple(copy[row] for copy in copies) for row in range(size)]
         return outputs
 
-    def warm_up(self) -> None:
-        """Run each size once."""
-        for request in self._requests.values():
-            request.infer([np.zeros(request.get_compiled_model().inputs[0].shape, np.uint8)])
+    def warm_up(self, shape: Sequence[int]) -> None:
+        """Run each size once. shape: of an image."""
+        for size, request in self._requests.items():
+            request.infer([np.zeros((size, *shape), np.uint8)])

@@ -133,10 +133,6 @@ class OpenVinoEngine:
             with _borrowed(self._lanes) as lane:
                 _warm_up(lane, image)
 
-        if self._batch_lanes is not None:
-            for _ in range(self._count):
-                with _borrowed(self._batch_lanes) as batch_lane:
-                    batch_lane.warm_up()
         for number, rest in enumerate(dict.fromkeys(tuple(rest) for _, *rest in shapes)):
             image = np.zeros(rest, dtype=np.uint8)
             if self._undivided is not None:
@@ -144,9 +140,11 @@ class OpenVinoEngine:
                 # binding was seen to hang for good (2026.4).
                 _warm_up(self._undivided, image)
             if self._batch_lanes is not None:
-                continue
+                for _ in range(self._count):
+                    with _borrowed(self._batch_lanes) as batch_lane:
+                        batch_lane.warm_up(rest)
             # The largest; the others cost a lane little the first time.
-            if self._undivided is None or (number == 0 and self._side_by_side is None):
+            elif self._undivided is None or (number == 0 and self._side_by_side is None):
                 list(self._pool.map(run, [image] * self._count))
 
     def run(
