@@ -102,7 +102,7 @@ class BoundedMetrics(RunnerTrafficMetricsMiddleware):
 
     @classmethod
     def begin(cls, endpoint: str) -> None:
-        """Count a request that is answered outside of this middleware as in progress, where BentoML's metrics are on."""
+        """A request is in progress that is answered outside of this middleware, where BentoML counts at all."""
         if cls._last is not None:
             if not cls._last._is_setup:
                 cls._last._setup()
