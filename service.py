@@ -131,6 +131,11 @@ class EnrichmentLight:
             engines.check_gpu(SETTINGS)
         except EngineError as error:
             sys.exit(f"{SERVICE_NAME} can't start: {error}")
+        if PLACEMENT != "embedded" and not bentoml_cures.runners_by_unix_sockets():
+            sys.exit(
+                f"{SERVICE_NAME} can't start: without unix sockets any user of this machine could run code in the"
+                f" runner process (ENRICHMENT_PLACEMENT={PLACEMENT}). Unset BENTOML_NO_UDS, or take embedded"
+            )
         if PLACEMENT == "embedded":
             bentoml_cures.start_no_runners(cast(Any, EnrichmentLight))
         if SETTINGS.import_at_start:

@@ -125,7 +125,9 @@ class Answering:
         ready = [each for each in outcomes if isinstance(each, Ready)]
         computed = iter(self._computed(link, ready, alone))
         return [
-            self._attempt(each.work, self._finish_here, each, next(computed)) if isinstance(each, Ready) else each
+            self._attempt(each.work, self._finish_here, each, next(computed), alone)
+            if isinstance(each, Ready)
+            else each
             for each in outcomes
         ]
 
@@ -161,19 +163,19 @@ class Answering:
         finally:
             self._spans.of_runner(sent, results[0].get("timing") if results else None)
 
-    def _finish_here(self, ready: Ready, results: Sequence[Any] | Exception) -> bytes:
+    def _finish_here(self, ready: Ready, results: Sequence[Any] | Exception, alone: bool) -> bytes:
         answer = self._interpreted(ready, results)
         if (veto := _veto_of(ready, answer)) is not None:
             deadline = _deadline_of_veto(ready)
-            seen = self._attempt(ready.work, self._seen_here, veto, deadline)
+            seen = self._attempt(ready.work, self._seen_here, veto, deadline, alone)
             answer = _looked(answer, seen)
         return self._encode(ready, answer)
 
-    def _seen_here(self, veto: answers.Prepared, deadline: Deadline) -> Answer:
+    def _seen_here(self, veto: answers.Prepared, deadline: Deadline, alone: bool) -> Answer:
         link = self._links.get("pose_estimator")
         if not isinstance(link, EmbeddedLink):
             raise not_assigned("pose_estimator")
-        results = self._compute(link, "pose_estimator", veto.items, deadline, False)
+        results = self._compute(link, "pose_estimator", veto.items, deadline, alone)
         return veto.answer([unwrap(result) for result in results])
 
     # Where they are in another process: on threads up to the items, and from the results.

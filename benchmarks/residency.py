@@ -133,7 +133,8 @@ def alike(route: str, expected: Body, body: Body) -> bool:
         case "/person-reid":
             return bool(np.dot(expected["embedding"], body["embedding"]) > 0.995)
         case "/pet-classify":
-            return bool(abs(expected["probabilities"]["cat"] - body["probabilities"]["cat"]) < 0.03)
+            alike = abs(expected["probabilities"]["cat"] - body["probabilities"]["cat"]) < 0.03
+            return bool(alike and expected["is_household_pet"] == body["is_household_pet"])
         case _:
             return bool(abs(expected["mean_depth"] - body["mean_depth"]) < 0.02)
 

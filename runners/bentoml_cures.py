@@ -228,6 +228,18 @@ def install(*, tracing: bool) -> None:
     PrometheusClient.generate_latest = generate_latest  # type: ignore[method-assign]
 
 
+def runners_by_unix_sockets() -> bool:
+    """Have BentoML reach runner processes by unix sockets, and say whether it can, in the supervisor that calls this.
+
+    Runners unpickle what they get: by a TCP port any user of the machine could run code in them. A socket lies in a
+    folder that is its owner's alone. BentoML takes ports on WSL, whose second version has such sockets as any Linux.
+    """
+    from _bentoml_impl.server import serving  # the supervisor has it already, and nobody else needs it
+
+    serving.IS_WSL = False
+    return not serving.WINDOWS and "BENTOML_NO_UDS" not in os.environ
+
+
 def start_no_runners(service: bentoml.Service[Any]) -> None:
     """Have BentoML start no process for the runners that a service depends on, in the supervisor that calls this.
 
