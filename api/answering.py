@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
@@ -22,9 +23,10 @@ from api import answers, metrics
 from api.budget import MemoryBudget
 from api.embedded import EmbeddedLink, Link, unwrap
 from api.errors import ApiError, ErrorCode, invalid_field, not_assigned
+from api.gate import request_id
 from api.queue import ModelQueue, Outcomes
 from api.request import Received, parse
-from api.schemas import Answer, PetResponse, PoseResponse
+from api.schemas import Answer, PetResponse, PoseResponse, ThreatResponse
 from api.tracing import Spans
 from api.workers import Workers
 from models.catalogue import CATALOGUE, ModelName
@@ -34,6 +36,7 @@ from settings import Settings
 from vision import decoding as images
 
 logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
+audit = logging.getLogger("bentoml.enrichment.audit")
 
 DISTANCE_ROUTE: Final = "/object-distance"
 MODEL_OF: Final[Mapping[str, ModelName]] = MappingProxyType(
@@ -93,6 +96,7 @@ class Answering:
         self._links = links
         self._spans = spans
         self._budget = MemoryBudget(settings.limits.max_picture_bytes)
+        self._numbers = count(1)
         self._pictures = ThreadPoolExecutor(settings.limits.decode_threads, thread_name_prefix="picture")
         self._queues = {name: self._queue(name, link) for name, link in links.items()}
 
@@ -245,6 +249,8 @@ class Answering:
             with self._spans.step("prepare"):
                 status = work.link.model(work.name)
                 prepared = answers.prepare(work.name, picture, options, self._settings.models, status["input"])
+                for item in prepared.items:
+                    item["id"] = f"{request_id()}#{next(self._numbers)}"  # callers may give an id twice
                 return Ready(work, prepared, self._prepared_veto(work, picture), decoded, status["untrained"])
 
     def _prepared_veto(self, work: Work, picture: answers.Picture) -> answers.Prepared | None:
@@ -260,6 +266,8 @@ class Answering:
             return ready.prepared.answer([unwrap(result) for result in results])
 
     def _encode(self, ready: Ready, answer: Answer) -> bytes:
+        if isinstance(answer, ThreatResponse) and answer.is_threat:
+            audit.warning("request %s found %s", request_id(), _described(answer))
         with self._spans.step("encode"):
             elapsed = time.perf_counter() - ready.decoded
             metrics.LATENCY.labels(endpoint=ready.work.route).observe(elapsed)
@@ -295,6 +303,14 @@ def _looked(answer: Answer, seen: Answer | Exception) -> Answer:
     answer.person_in_view = None
     answer.is_household_pet = False
     return answer
+
+
+def _described(answer: ThreatResponse) -> str:
+    """What was found and where, for the log: nothing of the picture itself."""
+    return "; ".join(
+        f"{threat.label} ({threat.severity}, {threat.confidence:.2f}) at {[round(x) for x in threat.bbox_xyxy]}"
+        for threat in answer.threats_detected
+    )
 
 
 def _call(loop: asyncio.AbstractEventLoop, function: Callable[[], object]) -> None:

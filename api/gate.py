@@ -21,11 +21,11 @@ logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers t
 
 _SHOWN: Final = 100  # characters of a path that nobody knows
 
-_current_request_id: ContextVar[str] = ContextVar("request_id")
+_current_request_id: ContextVar[str] = ContextVar("request_id", default="without-id")
 
 
 def request_id() -> str:
-    """The id of the request that this task serves."""
+    """The id of the request that this task, or the thread that it called, serves."""
     return _current_request_id.get()
 
 
