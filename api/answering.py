@@ -170,17 +170,18 @@ class Answering:
     def _finish_here(self, ready: Ready, results: Sequence[Any] | Exception, alone: bool) -> bytes:
         answer = self._interpreted(ready, results)
         if (veto := _veto_of(ready, answer)) is not None:
-            deadline = _deadline_of_veto(ready)
-            seen = self._attempt(ready.work, self._seen_here, veto, deadline, alone)
-            answer = _looked(answer, seen)
+            answer = _looked(answer, self._seen_here(veto, _deadline_of_veto(ready), alone))
         return self._encode(ready, answer)
 
-    def _seen_here(self, veto: answers.Prepared, deadline: Deadline, alone: bool) -> Answer:
+    def _seen_here(self, veto: answers.Prepared, deadline: Deadline, alone: bool) -> Answer | Exception:
         link = self._links.get("pose_estimator")
-        if not isinstance(link, EmbeddedLink):
-            raise not_assigned("pose_estimator")
-        results = self._compute(link, "pose_estimator", veto.items, deadline, alone)
-        return veto.answer([unwrap(result) for result in results])
+        try:
+            if not isinstance(link, EmbeddedLink):
+                raise not_assigned("pose_estimator")
+            results = self._compute(link, "pose_estimator", veto.items, deadline, alone)
+            return veto.answer([unwrap(result) for result in results])
+        except Exception as error:  # noqa: BLE001 - `_looked` tells it
+            return error
 
     # Where they are in another process: on threads up to the items, and from the results.
 
@@ -218,7 +219,7 @@ class Answering:
                 raise not_assigned("pose_estimator")
             async with asyncio.timeout(deadline.left_s):
                 return veto.answer(await link.infer("pose_estimator", veto.items, deadline))
-        except Exception as error:  # noqa: BLE001 - it is told below
+        except Exception as error:  # noqa: BLE001 - `_looked` tells it
             return error
 
     async def _in_thread(self, work: Work, function: Callable[..., T], *arguments: Any) -> T:
