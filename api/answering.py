@@ -111,7 +111,8 @@ class Answering:
         """The answer's JSON. Raises ApiError, or Abandoned where the deadline is over."""
         self.check(route, deadline.left_s)
         name = MODEL_OF[route]
-        return await self._queues[name].run(Work(route, name, self._links[name], received, deadline, copy_context()))
+        work = Work(route, name, self._links[name], received, deadline, copy_context())
+        return await self._queues[name].run(work, deadline)
 
     def _queue(self, name: ModelName, link: Link) -> ModelQueue[Work, bytes]:
         if isinstance(link, EmbeddedLink):

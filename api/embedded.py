@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, Protocol, cast
 
+from api import metrics
 from api.errors import ApiError
 from models.catalogue import ModelName
 from runners.contract import Failure, Item, Managed, ModelStatus, Result, RunnerStatus, refusal, unsettled
@@ -92,6 +93,8 @@ class EmbeddedLink:
         self.last_fault: str | None = None
         self._runner = runner
         self._preload = tuple(preload)
+        self._counter = metrics.OUT_OF_MEMORY.labels(runner=name)  # at once: Prometheus has to see it at 0
+        self._out_of_memory = 0
         status = runner.status()
         self.status: RunnerStatus | None = status
         self.settled = not unsettled(status, self._preload)
@@ -131,4 +134,6 @@ class EmbeddedLink:
     async def _beat(self) -> None:
         status = await asyncio.to_thread(self._runner.status)
         self.status = status
+        self._counter.inc(status["memory"]["out_of_memory"] - self._out_of_memory)
+        self._out_of_memory = status["memory"]["out_of_memory"]
         self.settled |= not unsettled(status, self._preload)

@@ -13,6 +13,7 @@ from typing import Final, Generic, TypeVar
 
 from api.errors import ApiError
 from models.catalogue import ModelName
+from runners.deadline import Deadline
 
 W = TypeVar("W")
 R = TypeVar("R")
@@ -27,6 +28,7 @@ _SHARE: Final = 0.8
 @dataclass(eq=False)
 class _Waiting(Generic[W, R]):
     work: W
+    deadline: Deadline
     outcome: asyncio.Future[R]
 
 
@@ -73,15 +75,14 @@ class ModelQueue(Generic[W, R]):
         """Raises ApiError `overloaded` where a request with so many seconds left would not be answered in time."""
         late_s = self.expected_s - left_s * _SHARE
         if late_s > 0 and not self._free:
-            raise ApiError(
-                "overloaded",
-                f"{len(self._waiting)} requests to {self._name} wait already: an answer would take too long",
-                retry_after_s=math.ceil(late_s),
-            )
+            raise self._overloaded(late_s)
 
-    async def run(self, work: W) -> R:
-        """Wait for one's turn and the outcome. A task that is cancelled leaves at once."""
-        own: _Waiting[W, R] = _Waiting(work, asyncio.get_running_loop().create_future())
+    async def run(self, work: W, deadline: Deadline) -> R:
+        """Wait for one's turn and the outcome. A task that is cancelled leaves at once.
+
+        Raises ApiError `overloaded` as soon as the answer is expected to be late.
+        """
+        own: _Waiting[W, R] = _Waiting(work, deadline, asyncio.get_running_loop().create_future())
         self._waiting.append(own)
         self._begin(alone=len(self._waiting) == 1 and not self._working)
         try:
@@ -114,6 +115,24 @@ class ModelQueue(Generic[W, R]):
             else:
                 member.outcome.set_result(outcome)
         self._begin()
+        self._shed()
+
+    def _shed(self) -> None:
+        """Refuse from the end those that are expected to be late after all: their time is their callers' again."""
+        while self._waiting:
+            late_s = self.expected_s - self._waiting[-1].deadline.left_s
+            if late_s <= 0:
+                return
+            last = self._waiting.pop()
+            if not last.outcome.done():
+                last.outcome.set_exception(self._overloaded(late_s))
+
+    def _overloaded(self, late_s: float) -> ApiError:
+        return ApiError(
+            "overloaded",
+            f"{len(self._waiting)} requests to {self._name} wait already: an answer would take too long",
+            retry_after_s=math.ceil(late_s),
+        )
 
     def _measure(self, group: _Group[W, R]) -> None:
         now = time.monotonic()

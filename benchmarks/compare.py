@@ -3,7 +3,7 @@
 The other is what one would write in an afternoon (benchmarks/plain_server.py), or by `--against lean` the best that
 somebody would write who knows serving (benchmarks/lean_server.py).
 
-usage: python -m benchmarks.compare PICTURES --out FOLDER [--against plain|lean] [--rounds 3] [--seconds 1.2] [--quick] [--anyway]
+usage: python -m benchmarks.compare PICTURES --out FOLDER [--against lean] [--rounds 3] [--seconds 1.2] [--quick]
 
 PICTURES is a folder with bus.jpg (or names another picture by --picture). Starts both servers, checks that they agree,
 and asks them in turns, in short rounds: each route, each kind of image, each concurrency; what the first table shows

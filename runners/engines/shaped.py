@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from queue import SimpleQueue
 from typing import Final
 
 from runners.engines.lanes import Lane
+from runners.priority import step_back
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
@@ -19,13 +19,6 @@ Shape = tuple[int, ...]  # of an image: height, width, 3
 Compile = Callable[[Shape, int], Sequence[Lane]]
 
 _MOST: Final = 2  # shapes at a time: each takes 400 MB of Depth Anything V2 Small, and cameras have one or two
-PATIENCE: Final = 10  # by how much work that may wait steps back (nice): 10 has a tenth of the time beside 0
-
-
-def step_back() -> None:
-    """Let this thread, and those that it will start, leave the processor to others that want it."""
-    if os.name == "posix" and hasattr(os, "PRIO_PROCESS"):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), PATIENCE)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from types import SimpleNamespace
 
@@ -9,12 +10,15 @@ import pytest
 from api import queue
 from api.errors import ApiError
 from api.queue import ModelQueue, Outcomes
+from runners import deadline as deadlines
+from runners.deadline import Deadline
 
 
 class Worker:
     """Works on groups until it is told that one is done."""
 
     def __init__(self, width: int = 1, most: int = 1) -> None:
+        self.deadline = Deadline(math.inf)
         self.groups: list[list[str]] = []
         self.alone: list[bool] = []
         self._done: list[asyncio.Future[Outcomes[str]]] = []
@@ -28,7 +32,7 @@ class Worker:
         return done
 
     async def ask(self, *names: str) -> list[asyncio.Task[str]]:
-        tasks = [asyncio.create_task(self.queue.run(name)) for name in names]
+        tasks = [asyncio.create_task(self.queue.run(name, self.deadline)) for name in names]
         await asyncio.sleep(0)
         return tasks
 
@@ -167,3 +171,23 @@ async def test_a_free_place_is_never_refused(clock: Clock) -> None:
     clock.now += 60
     await worker.finish(0)
     worker.queue.check(10)
+
+
+async def test_who_was_admitted_too_early_is_refused_as_soon_as_that_is_known(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # All came before the first was answered, when nobody knew how long one takes.
+    monkeypatch.setattr(deadlines, "time", SimpleNamespace(monotonic=clock))
+    worker = Worker()
+    worker.deadline = Deadline(clock.now + 6)
+    tasks = await worker.ask(*(str(number) for number in range(12)))
+    clock.now += 1
+    await worker.finish(0)
+    await asyncio.sleep(0)
+    refused = [number for number, task in enumerate(tasks) if task.done() and task.exception() is not None]
+    assert refused == list(range(len(tasks) - len(refused), 12))  # the last ones
+    assert 12 - len(refused) in {5, 6}  # a second each, and six seconds
+    error = tasks[-1].exception()
+    assert isinstance(error, ApiError)
+    assert error.code == "overloaded"
+    assert int(error.response("id").headers["retry-after"]) >= 6
