@@ -28,6 +28,7 @@ from api.front import Front
 from api.gate import Gate, request_id
 from api.heap import keep_freed
 from api.link import RunnerLink
+from api.open_files import allow_many_connections
 from api.page import INDEX
 from api.paths import OneSpelling
 from api.probes import Probes
@@ -44,6 +45,7 @@ from api.schemas import (
     ThreatResponse,
 )
 from api.tracing import Spans, bentoml_settings
+from api.uploads import STALLED_S
 from models.at_start import import_at_start
 from models.catalogue import CATALOGUE, ModelName
 from profiling import Profiler
@@ -143,6 +145,7 @@ class EnrichmentLight:
 
     def __init__(self) -> None:
         keep_freed()
+        allow_many_connections()
         self._started = time.monotonic()
         self._links: tuple[Link, ...] = ()
         self._runners: dict[str, Any] = {}  # in this process
@@ -280,7 +283,7 @@ def _outermost(app: Starlette) -> ASGIApp:
 
 bentoml_cures.serve_api(
     _outermost,
-    http=partial(Protocol, patience_s=SETTINGS.limits.request_timeout_s),
+    http=partial(Protocol, patience_s=min(STALLED_S, SETTINGS.limits.request_timeout_s)),
     ws="none",
     timeout_keep_alive=SETTINGS.server.keep_alive_s,
 )
