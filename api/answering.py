@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 from functools import partial
@@ -61,7 +61,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Work:
-    """One request: where it was asked, what came, and until when. context: its id, and its span where it is traced."""
+    """One request: where it was asked, what came, and until when.
+
+    context: its id, and its span where it is traced. queued: when it came, ns since the epoch.
+    """
 
     route: str
     name: ModelName
@@ -69,6 +72,7 @@ class Work:
     received: Received
     deadline: Deadline
     context: Context
+    queued: int
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,8 @@ class Answering:
         """The answer's JSON. Raises ApiError, or Abandoned where the deadline is over."""
         self.check(route, deadline.left_s)
         name = MODEL_OF[route]
-        work = Work(route, name, self._links[name], received, deadline, copy_context())
+        self._spans.describe(model=name, request_id=request_id())
+        work = Work(route, name, self._links[name], received, deadline, copy_context(), time.time_ns())
         return await self._queues[name].run(work, deadline)
 
     def _queue(self, name: ModelName, link: Link) -> ModelQueue[Work, bytes]:
@@ -166,9 +171,11 @@ class Answering:
             results = link.compute(name, items, deadline, alone=alone)
             return results
         finally:
-            self._spans.of_runner(sent, results[0].get("timing") if results else None)
+            over = deadline is not None and deadline.is_over
+            self._spans.of_runner(sent, results[0].get("timing") if results and not over else None)
 
     def _finish_here(self, ready: Ready, results: Sequence[Any] | Exception, alone: bool) -> bytes:
+        ready.work.deadline.check()
         answer = self._interpreted(ready, results)
         if (veto := _veto_of(ready, answer)) is not None:
             answer = _looked(answer, self._seen_here(veto, _deadline_of_veto(ready), alone))
@@ -234,6 +241,7 @@ class Answering:
 
         A client's mistake must never be a 5xx.
         """
+        self._spans.past("wait", work.queued)
         with self._spans.step("read"):
             request = parse(
                 work.received,
@@ -264,8 +272,10 @@ class Answering:
     def _interpreted(self, ready: Ready, results: Sequence[Any] | Exception) -> Answer:
         if isinstance(results, Exception):
             raise results
-        with self._spans.step("post"):
-            return ready.prepared.answer([unwrap(result) for result in results])
+        found = [unwrap(result) for result in results]
+        size, deadline = ready.prepared.answer_bytes, ready.work.deadline
+        with self._spans.step("post"), self._budget.hold(size, deadline) if size else nullcontext():
+            return ready.prepared.answer(found)
 
     def _encode(self, ready: Ready, answer: Answer) -> bytes:
         if isinstance(answer, ThreatResponse) and answer.is_threat:

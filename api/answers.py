@@ -103,10 +103,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Prepared:
-    """The items for the runner, and the function from their results, in their order, to the response."""
+    """The items for the runner, and the function from their results, in their order, to the response.
+
+    answer_bytes: what that function takes of memory, where it is as much as a picture.
+    """
 
     items: Sequence[Item]
     answer: Callable[[Sequence[Any]], Answer]
+    answer_bytes: int = 0
 
 
 def prepare(name: ModelName, picture: Picture, options: Options, settings: Models, model_input: Any) -> Prepared:
@@ -124,13 +128,14 @@ def prepare(name: ModelName, picture: Picture, options: Options, settings: Model
         case "depth_estimator":
             image = depth_estimator.prepare(picture.whole, settings.depth_estimator.input_size)
             frame = picture.frame
+            size = depth_map.answer_bytes(frame.area)
             if (distance := options.distance) is not None:
-                return _single(image, lambda result: _distance(result, frame, distance))
-            return _single(image, lambda result: _depth(result, frame))
+                return _single(image, lambda result: _distance(result, frame, distance), size)
+            return _single(image, lambda result: _depth(result, frame), size)
 
 
-def _single(image: NDArray[np.uint8], answer: Callable[[Any], Answer]) -> Prepared:
-    return Prepared([{"image": image}], lambda results: answer(results[0]))
+def _single(image: NDArray[np.uint8], answer: Callable[[Any], Answer], answer_bytes: int = 0) -> Prepared:
+    return Prepared([{"image": image}], lambda results: answer(results[0]), answer_bytes)
 
 
 def severity(label: str) -> Severity:
@@ -300,12 +305,12 @@ def _species(label: str) -> str:
 
 
 def _depth(result: DepthResult, frame: Frame) -> DepthResponse:
-    region = _region(result, frame)
+    rendered = depth_map.rendered(result["depth"], frame.size, frame.area)
     return DepthResponse(
-        depth_map_base64=pybase64.b64encode_as_string(depth_map.to_png(region)),
-        min_depth=round(float(region.min()), 4),
-        max_depth=round(float(region.max()), 4),
-        mean_depth=round(float(region.mean(dtype=np.float64)), 4),
+        depth_map_base64=pybase64.b64encode_as_string(rendered.png),
+        min_depth=round(rendered.low, 4),
+        max_depth=round(rendered.high, 4),
+        mean_depth=round(rendered.mean, 4),
     )
 
 

@@ -68,7 +68,7 @@ class ModelQueue(Generic[W, R]):
             takes = max(takes, time.monotonic() - next(iter(self._working)).began)
         if self._free:
             return takes
-        between = takes if self._between_s is None else self._between_s
+        between = takes / len(self._working) if self._between_s is None else self._between_s
         return between * (len(self._waiting) + 1) + takes
 
     def check(self, left_s: float) -> None:

@@ -19,7 +19,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The same with the engines in a process of their own, as with a GPU."""
     with serving(tmp_path_factory.mktemp("shared"), {"ENRICHMENT_PLACEMENT": "shared"}) as running:
         yield running

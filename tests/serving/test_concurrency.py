@@ -40,8 +40,8 @@ async def session(server: Server) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture
-async def shared_session(shared: Server) -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(shared.url, connector=aiohttp.TCPConnector(limit=64)) as open_session:
+async def shared_session(shared_server: Server) -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(shared_server.url, connector=aiohttp.TCPConnector(limit=64)) as open_session:
         yield open_session
 
 
@@ -113,8 +113,8 @@ async def test_two_batches_are_under_way_at_a_time(shared_session: aiohttp.Clien
     assert time.monotonic() - began < 1.0 * MOST_CALLS
 
 
-async def test_what_waits_is_run_in_batches(shared_session: aiohttp.ClientSession, shared: Server) -> None:
-    client = httpx.Client(base_url=shared.url)
+async def test_what_waits_is_run_in_batches(shared_session: aiohttp.ClientSession, shared_server: Server) -> None:
+    client = httpx.Client(base_url=shared_server.url)
     count_before, single_before = batches(client, "person_reid")
     async with runner_kept_busy(shared_session):
         assert {status for status, _ in await together(shared_session, "/person-reid", DIFFERENT[:16])} == {200}
@@ -143,10 +143,12 @@ async def test_one_image_on_which_the_engine_fails_among_32_fails_alone(
     assert replies == [*alone[:13], (500, "internal"), *alone[14:]]
 
 
-async def test_2000_requests_without_a_single_error(shared_session: aiohttp.ClientSession, shared: Server) -> None:
+async def test_2000_requests_without_a_single_error(
+    shared_session: aiohttp.ClientSession, shared_server: Server
+) -> None:
     # BentoML's own limit of 100 calls on a session made 5 to 26 % of them fail (runners/bentoml_cures.py). The API
     # would repeat them, which nobody sees but the log: 149 of 2,000.
-    repeated = shared.log.count("will be repeated")
+    repeated = shared_server.log.count("will be repeated")
     images, todo = [encoded(plain((i, 9, 9), (8, 16))) for i in range(16)], iter(range(2000))
     statuses = Counter[int]()
 
@@ -159,15 +161,15 @@ async def test_2000_requests_without_a_single_error(shared_session: aiohttp.Clie
 
     await asyncio.gather(*(worker(number) for number in range(16)))
     assert statuses == {200: 2000}
-    assert shared.log.count("will be repeated") - repeated < 5  # an idle connection may break now and then
+    assert shared_server.log.count("will be repeated") - repeated < 5  # an idle connection may break now and then
 
 
 @pytest.mark.slow
-async def test_requests_after_gaps_of_five_seconds_meet_no_closed_connection(shared: Server) -> None:
+async def test_requests_after_gaps_of_five_seconds_meet_no_closed_connection(shared_server: Server) -> None:
     # Five seconds is when a runner closes an idle connection, which BentoML may just then use again (api/link.py).
     image = encoded(plain((1, 2, 3), (8, 16)))
     connector = aiohttp.TCPConnector(limit=64, force_close=True)  # the race is of the API with its runner, not of ours
-    async with aiohttp.ClientSession(shared.url, connector=connector) as session:
+    async with aiohttp.ClientSession(shared_server.url, connector=connector) as session:
         for gap in (5.05, 5.1, 0):
             began = time.monotonic()
             replies = await together(session, "/person-reid", [image] * 60)

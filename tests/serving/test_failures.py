@@ -58,7 +58,7 @@ def check_gone(server: Server) -> None:
         server.wait(lambda: unloaded in client.get("/metrics").text, "a gauge of 0", 5)  # with the next heartbeat
 
 
-async def test_a_killed_runner_is_told_at_once_and_comes_back(shared: Server) -> None:
+async def test_a_killed_runner_is_told_at_once_and_comes_back(shared_server: Server) -> None:
     replies: list[tuple[float, int, float, str]] = []  # when it was sent, status, seconds, error code
     health: list[tuple[float, int]] = []
     stop = asyncio.Event()
@@ -82,14 +82,14 @@ async def test_a_killed_runner_is_told_at_once_and_comes_back(shared: Server) ->
                 health.append((began, response.status))
             await asyncio.sleep(0.05)
 
-    async with aiohttp.ClientSession(shared.url) as session:
+    async with aiohttp.ClientSession(shared_server.url) as session:
         tasks = [asyncio.create_task(load(session)) for _ in range(8)] + [asyncio.create_task(watch(session))]
         async with asyncio.timeout(10):
             while len(replies) < 16:
                 await asyncio.sleep(0.01)
         killed = time.monotonic()
-        os.kill(shared.runner_pid(), signal.SIGKILL)
-        await asyncio.to_thread(check_gone, shared)
+        os.kill(shared_server.runner_pid(), signal.SIGKILL)
+        await asyncio.to_thread(check_gone, shared_server)
         async with asyncio.timeout(BACK_S):
             while not any(status == 200 and began > killed + 0.5 for began, status, _, _ in replies):
                 await asyncio.sleep(0.05)
@@ -106,8 +106,8 @@ async def test_a_killed_runner_is_told_at_once_and_comes_back(shared: Server) ->
     assert 503 in {status for began, status in health if began > killed}
     assert max(began for began, status in health if status == 503) - killed > 0.1
 
-    shared.wait(shared.is_ready, "ready again", BACK_S)
-    assert shared.health().json()["status"] == "healthy"
+    shared_server.wait(shared_server.is_ready, "ready again", BACK_S)
+    assert shared_server.health().json()["status"] == "healthy"
 
 
 async def test_a_killed_process_with_its_engines_is_back_by_itself(tmp_path: Path) -> None:

@@ -28,12 +28,12 @@ def test_importing_the_service_imports_no_engine(tmp_path: Path) -> None:
 
 
 @pytest.mark.serve
-def test_images_reach_the_runner_by_shared_memory(shared: Server) -> None:
-    with httpx.Client(base_url=shared.url) as client:
+def test_images_reach_the_runner_by_shared_memory(shared_server: Server) -> None:
+    with httpx.Client(base_url=shared_server.url) as client:
         answer(client, "/pose-analyze", plain((1, 2, 3)))
-    maps = Path(f"/proc/{shared.runner_pid()}/maps").read_text(encoding="utf-8")
+    maps = Path(f"/proc/{shared_server.runner_pid()}/maps").read_text(encoding="utf-8")
     assert "/memfd:enrichment-image-" in maps
-    assert "not by shared memory" not in shared.log
+    assert "not by shared memory" not in shared_server.log
 
 
 @pytest.mark.serve

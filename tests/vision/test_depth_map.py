@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from vision.depth_map import normalise, region, to_png
+from vision.depth_map import normalise, region, rendered
 
 
 def ramp(height: int, width: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
@@ -64,7 +65,29 @@ def test_one_pixel_of_a_large_image_has_a_value() -> None:
 
 
 def test_the_png_is_grey_with_eight_bits_and_bright_is_near() -> None:
-    image = Image.open(io.BytesIO(to_png(np.array([[0, 0.5, 1]], np.float32))))
+    image = Image.open(io.BytesIO(rendered(np.array([[0, 0.5, 1]], np.float32), (3, 1), (0, 0, 3, 1)).png))
     assert image.format == "PNG"
     assert image.mode == "L"
     assert np.asarray(image).tolist() == [[0, 128, 255]]
+
+
+def test_a_picture_made_a_few_rows_at_a_time_is_the_region() -> None:
+    depth = np.random.default_rng(1).random((37, 49), np.float32)
+    for box in ((0, 0, 1900, 1080), (300, 200, 1501, 1001), (7, 7, 8, 8)):
+        found = rendered(depth, (1900, 1080), box)
+        values = region(depth, (1900, 1080), box)
+        shown = np.asarray(Image.open(io.BytesIO(found.png)))
+        assert shown.shape == values.shape
+        assert np.abs(shown - values * 255).max() <= 0.51
+        assert (found.low, found.high) == pytest.approx((values.min(), values.max()), abs=1e-6)
+        assert found.mean == pytest.approx(values.mean(dtype=np.float64), abs=1e-6)
+
+
+def test_a_large_picture_takes_little_more_than_itself() -> None:
+    depth = np.random.default_rng(1).random((37, 49), np.float32)
+    tracemalloc.start()
+    found = rendered(depth, (7000, 7000), (0, 0, 7000, 7000))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # 49 MB of grey, the PNG twice, and a band of floats; it was 561 MB.
+    assert peak - 49e6 - 2 * len(found.png) < 20e6

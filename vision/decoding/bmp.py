@@ -43,6 +43,10 @@ class BmpFile(PictureFile):
     top_down: bool
     profile: bytes | None
 
+    @property
+    def bytes_per_pixel(self) -> float:
+        return 14
+
     def decode(self) -> RGB:
         if self.bits not in _PLAIN_MASKS:
             return to_srgb(pillow.samples(self.data, "BMP", "RGB"), self.profile)

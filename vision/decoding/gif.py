@@ -37,6 +37,10 @@ class GifFile(PictureFile):
     transparent: int | None
     coded: bytes
 
+    @property
+    def bytes_per_pixel(self) -> float:
+        return 13
+
     def decode(self) -> RGB:
         if self.frame_width == 0 or self.frame_height == 0:
             raise DamagedImage("the GIF's first frame has no pixels")

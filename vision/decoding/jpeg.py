@@ -111,6 +111,12 @@ class JpegFile(PictureFile):
     orientation: int
     profile: bytes | None
 
+    @property
+    def bytes_per_pixel(self) -> float:
+        turned = 3 if self.orientation != 1 else 0
+        coefficients = 2 * self.components if self.passes > 1 else 0  # two bytes each, all of them at a time
+        return 3.5 + self.components + turned + coefficients
+
     def decode(self) -> RGB:
         samples = self.samples(self.adobe)
         if self.components == 4 and self.adobe is not None:

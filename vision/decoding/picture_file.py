@@ -24,8 +24,14 @@ class PictureFile(ABC):
         return self.width * self.height
 
     @property
+    @abstractmethod
+    def bytes_per_pixel(self) -> float:
+        """What `decode` takes of memory at its peak, its result included, by what the header says: an upper bound."""
+
+    @property
     def peak_bytes(self) -> int:
-        return self.pixels * 3
+        """The same of the whole picture, beside the file itself."""
+        return int(self.pixels * self.bytes_per_pixel)
 
     @abstractmethod
     def decode(self) -> RGB:

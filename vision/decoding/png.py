@@ -44,6 +44,15 @@ class PngFile(PictureFile):
     depth: int
     kind: int
 
+    @property
+    def bytes_per_pixel(self) -> float:
+        if self.kind == _PALETTE:
+            return 13
+        samples = {_GREY: 1, _COLOUR: 3, _GREY_ALPHA: 2, _COLOUR_ALPHA: 4}[self.kind]
+        if self.depth == 16:  # OpenCV repeats the grey three times where there is alpha
+            return 10 if self.kind == _GREY else 20
+        return 5 + 2.5 * samples
+
     def decode(self) -> RGB:
         chunks = _read(self.data, self.kind)
         pixels = self._palette_pixels(chunks) if self.kind == _PALETTE else self._sample_pixels(chunks)

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vision.decoding.bands import bands
+
 
 def right_aligned_peaks(samples: NDArray[Any], significant: bytes) -> NDArray[np.uint32] | None:
     """The greatest sample of each channel where samples stand in the low bits of their type; None where they don't.
@@ -45,4 +47,5 @@ def _left_aligned(channel: NDArray[Any], bits: int, depth: int) -> bool:
     scaled = (values * (2**depth - 1) * 2 + 2**bits - 1) // (2 * (2**bits - 1))
     possible = np.zeros(2**depth, bool)
     possible[np.concatenate([shifted, repeated, scaled])] = True
-    return bool(possible[channel].all())
+    # A few rows at a time: as an index each sample takes eight bytes.
+    return all(bool(possible[channel[rows]].all()) for rows in bands(*channel.shape))

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision.decoding import alpha
-from vision.decoding.bands import in_bands
+from vision.decoding.bands import bands, in_bands
 from vision.decoding.colour import to_srgb
 from vision.decoding.directory import Directory
 from vision.decoding.orientation import ORIENTATION, UPRIGHT, turn
@@ -120,6 +120,11 @@ class TiffFile(PictureFile):
     layout: _Layout
     coding: Coding
     segments: Segments
+
+    @property
+    def bytes_per_pixel(self) -> float:
+        unpacked = self.coding.samples * (1 if self.coding.bits <= 8 else 2 if self.coding.bits <= 16 else 4)
+        return 7 + 3 * unpacked
 
     def decode(self) -> RGB:
         if self.coding.compression == _JPEG:
@@ -286,8 +291,11 @@ def _eight_bits(samples: Samples, bits: int) -> NDArray[np.uint8]:
 
 def _range(values: Samples) -> tuple[float, float]:
     """The least and the greatest of floats, which have no fixed range. What is no number counts as 0."""
-    known = _known(values)
-    return float(known.min()), float(known.max())
+    ends = []
+    for rows in bands(*values.shape[:2]):
+        known = _known(values[rows])
+        ends += [float(known.min()), float(known.max())]
+    return min(ends), max(ends)
 
 
 def _of_range(values: Samples, lowest: float, highest: float) -> NDArray[np.uint8]:

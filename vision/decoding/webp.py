@@ -38,6 +38,10 @@ class WebpFile(PictureFile):
     orientation: int
     profile: bytes | None
 
+    @property
+    def bytes_per_pixel(self) -> float:
+        return 23
+
     def decode(self) -> RGB:
         samples = pillow.samples(self._frame_alone(), "WEBP")
         has_alpha = samples.shape[2] == 4
