@@ -31,6 +31,7 @@ from api.tracing import Spans
 from api.workers import Workers
 from models.catalogue import CATALOGUE, ModelName
 from runners import engines
+from runners.bentoml_cures import batch_size_of
 from runners.deadline import Abandoned, Deadline
 from settings import Settings
 from vision import decoding as images
@@ -165,6 +166,7 @@ class Answering:
         self, link: EmbeddedLink, name: ModelName, items: Sequence[Any], deadline: Deadline | None, alone: bool
     ) -> Sequence[Any]:
         """Results and failures."""
+        batch_size_of(link.name, name).observe(len(items))
         sent = time.time_ns()
         results: Sequence[Any] = ()
         try:

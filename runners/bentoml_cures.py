@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Final
 import bentoml
 import click
 import uvicorn
+from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.context import server_context
 from bentoml._internal.marshal.dispatcher import CorkDispatcher
 from bentoml._internal.server.http import instruments
@@ -153,6 +154,29 @@ class BoundedMetrics(RunnerTrafficMetricsMiddleware):
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._served(scope["enrichment.asked"], receive, send)
+
+
+@cache
+def _batch_sizes() -> Any:
+    return BentoMLContainer.metrics_client.get().Histogram(
+        namespace="bentoml_service",
+        name="adaptive_batch_size",
+        documentation="Service adaptive batch size",
+        labelnames=["runner_name", "worker_index", "method_name", "service_version", "service_name"],
+        buckets=[1, 2, 4, 8],
+    )
+
+
+@cache
+def batch_size_of(runner: str, method: str) -> Any:
+    """BentoML's histogram of batch sizes, of a runner in this process: BentoML keeps it of its own dispatcher alone."""
+    return _batch_sizes().labels(
+        runner_name=runner,
+        worker_index=server_context.worker_index,
+        method_name=method,
+        service_version=server_context.bento_version,
+        service_name=server_context.bento_name,
+    )
 
 
 class FreshTraces(OpenTelemetryMiddleware):
