@@ -22,7 +22,7 @@ Start = Callable[[Sequence[W], bool], "asyncio.Future[Outcomes[R]]"]
 
 _WEIGHT: Final = 0.2  # of the last measurement in a mean
 # Of the time that a request has: what it is expected to take may be as much. The rest is for what nobody foresees.
-_SHARE: Final = 0.8
+_SHARE: Final = 0.5
 
 
 @dataclass(eq=False)
