@@ -21,17 +21,16 @@ from runners.resident import Loaded, ModelUnavailable, Resident
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
 _TICK_S: Final = 0.5  # how often idle times are looked at
-_RETRY_S: Final = 60.0  # after which a model that found too little memory is tried again: something else may have left
 _STOP_S: Final = 10.0  # how long a stop waits for a load under way
 
 
 @dataclass(frozen=True)
 class _Failure:
-    """Why a model can't be served. told: what callers may read of it; retry_after_s: None = not before a restart."""
+    """Why a model can't be served. told: what callers may read of it; may_pass: it can be tried again later."""
 
     detail: str
     told: str | None = None
-    retry_after_s: float | None = None
+    may_pass: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,10 +94,14 @@ class Residency:
         return self._budget.limit_mb
 
     def refresh(self) -> None:
-        """Notice what was imported meanwhile, and begin to load what is to be preloaded. Returns at once."""
+        """Notice what was imported meanwhile, and begin to load what is to be preloaded. Returns at once.
+
+        That is also what failed for memory, a while ago: readiness may keep away the requests that would try it again.
+        """
         for name, resident in self.models.items():
             resident.look_again()
             if name in self._policy.pinned and name not in self._released:
+                resident.forget_failure()
                 resident.start_loading()
 
     def load(self, name: ModelName, timeout: float) -> None:
@@ -161,7 +164,7 @@ class Residency:
         began = time.monotonic()
         outcome = self._load_or_fail(resident)
         if isinstance(outcome, _Failure):
-            resident.settle_failed(outcome.detail, told=outcome.told, retry_after_s=outcome.retry_after_s)
+            resident.settle_failed(outcome.detail, told=outcome.told, may_pass=outcome.may_pass)
             logger.error("%s can't be served: %s", resident.name, outcome.detail)
             self._memory.give_back()
             return
@@ -186,10 +189,10 @@ class Residency:
             resident.explain(None)
             return self._load_measured(resident)
         except DoesNotFit as error:
-            return _Failure(str(error), str(error), _RETRY_S)
-        except OutOfMemory as error:
+            return _Failure(str(error), str(error), may_pass=True)
+        except (OutOfMemory, MemoryError) as error:
             told = f"{resident.name} does not fit into the device's memory now"
-            return _Failure(f"{told}: {error}", told, _RETRY_S)
+            return _Failure(f"{told}: {str(error) or type(error).__name__}", told, may_pass=True)
         except (EngineError, StoreError) as error:
             return _Failure(str(error))
         except DeviceLost as error:
