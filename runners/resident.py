@@ -15,6 +15,7 @@ from models.store import StoredModel, StoreError
 from runners.back_off import BackOff
 from runners.contract import ModelStatus, State, refusal
 from runners.engines import Engine
+from runners.load_failure import LoadFailure
 
 FIRST_RETRY_S: Final = 5.0  # after which a model that found too little memory is tried again: others may have left
 LONGEST_RETRY_S: Final = 300.0  # to which that grows, doubled with each failure: a load takes time from the others
@@ -140,6 +141,11 @@ class Resident:
         assert self._stored is not None
         return self._stored
 
+    @property
+    def is_loading(self) -> bool:
+        """Whether it is being loaded, or waits for its turn."""
+        return self._state is State.LOADING
+
     def measure(self, memory_mb: float) -> None:
         """Keep what loading took."""
         self.memory_mb = max(0.0, memory_mb)
@@ -168,14 +174,11 @@ class Resident:
             self._back_off.reset()
             self._change.notify_all()
 
-    def settle_failed(self, detail: str, *, told: str | None = None, may_pass: bool = False) -> None:
-        """The model can't be had. told: what callers may read of it.
-
-        may_pass: it can be tried again a while later, each time a longer one; else only a restart does.
-        """
+    def settle_failed(self, failure: LoadFailure) -> None:
+        """The model can't be had; where that may pass, it can be tried again, after an ever longer while."""
         with self._change:
-            self._state, self._detail, self._refusal = State.FAILED, detail, told
-            if may_pass:
+            self._state, self._detail, self._refusal = State.FAILED, failure.detail, failure.told
+            if failure.may_pass:
                 self._back_off.failed()
             self._change.notify_all()
 
