@@ -166,7 +166,7 @@ def _why_not(settings: Settings) -> str:
 def start(settings: Settings, gpu: Gpu | None) -> None:
     """Load the engine's library and, on a GPU, make the CUDA context: what all models share and none is charged for.
 
-    Raises EngineError where that can't be had.
+    Raises EngineError where that can't be had, OutOfMemory where the context finds no room now.
     """
     if choose(settings, gpu) == "openvino":
         from runners.engines import processor
@@ -183,7 +183,7 @@ def start(settings: Settings, gpu: Gpu | None) -> None:
         try:
             cuda.make_context()
         except RuntimeError as error:
-            raise EngineError(f"torch can't compute on {gpu}: {str(error).splitlines()[0]}") from error
+            raise EngineError(f"torch can't compute on {gpu}: {error}") from error
 
 
 def load(stored: StoredModel, settings: Settings, gpu: Gpu | None) -> Engine:

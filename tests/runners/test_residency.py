@@ -481,6 +481,25 @@ def test_a_preloaded_one_that_did_not_fit_comes_when_there_is_room(
     until(lambda: residency.refresh() or states(residency)[POSE] == "ready")  # type: ignore[func-returns-value]
 
 
+def test_a_context_that_found_no_room_is_tried_again_with_the_model(
+    make: Make, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(residents, "FIRST_RETRY_S", 0.05)
+    full = [OutOfMemory("CUDA error: out of memory") for _ in range(3)]
+
+    def start() -> None:
+        if full:
+            raise full.pop()
+        world.started = True
+
+    monkeypatch.setattr(world, "start", start)
+    residency = make(pinned=[POSE, REID])
+    residency.refresh()
+    until(lambda: states(residency)[POSE] == "failed")
+    until(lambda: residency.refresh() or resident_ones(residency) == [POSE, REID])  # type: ignore[func-returns-value]
+    assert not full
+
+
 @pytest.mark.parametrize("failure", [EngineError("no such precision"), RuntimeError("broken")])
 def test_a_preloaded_one_that_failed_for_good_is_not_tried_again(
     make: Make, world: World, monkeypatch: pytest.MonkeyPatch, failure: Exception
