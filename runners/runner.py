@@ -114,7 +114,7 @@ class Runner:
         engines.check_gpu(settings)  # again: losing the GPU may be what ended the runner before
         self._gpu = engines.take_gpu(settings)
         bentoml_cures.Dispatch.batches_at_a_time = engines.calls_at_a_time(settings, self._gpu)
-        self._memory = memory.of(self._gpu)
+        self._memory = memory.of(self._gpu, self._end)
         self._profiler = Profiler(settings.pyroscope, "runner")
         self._started = False
         self._abandoned: deque[str] = deque(maxlen=_MOST_ABANDONED)
@@ -348,7 +348,8 @@ def warm_up_shapes(network: Network, card: ModelCard, settings: Settings) -> lis
 def _device_status(gpu: Gpu | None) -> DeviceStatus:
     if gpu is None:
         return {"name": "CPU", "index": None, "memory_gb": None, "driver": None}
-    return {"name": gpu.name, "index": gpu.index, "memory_gb": round(gpu.memory_mb / 1000, 1), "driver": gpu.driver}
+    memory_gb = None if gpu.memory_mb is None else round(gpu.memory_mb / 1000, 1)
+    return {"name": gpu.name, "index": gpu.index, "memory_gb": memory_gb, "driver": gpu.driver}
 
 
 def pinned_versions(service: bentoml.Service[Any]) -> dict[str, str]:

@@ -7,7 +7,7 @@ import os
 import sys
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 from models import store
 from models.catalogue import ModelName
@@ -15,7 +15,7 @@ from runners import device
 from runners.engines.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -55,7 +55,7 @@ class Engine(Protocol):
         ...
 
     def warm_up(self, shapes: Sequence[Shape]) -> None:
-        """Run what of these shapes would be slow the first time, and do what pays for those that will come most."""
+        """Run what of these shapes would be slow the first time."""
         ...
 
     def run(
@@ -72,6 +72,23 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Let go of all memory. The last call that an engine gets."""
+        ...
+
+
+@runtime_checkable
+class Graphed(Protocol):
+    """An engine that is faster with CUDA graphs, which take memory. Both methods wait for a call under way."""
+
+    def capture(self, room_mb: Callable[[], float]) -> int:
+        """Capture graphs of the warmed-up shapes that there are none of yet, the largest first.
+
+        room_mb: how much memory is left, below 0 = too little: what made it so is not kept. Returns how many there are.
+        Raises DeviceLost.
+        """
+        ...
+
+    def give_back(self) -> bool:
+        """Let go of all graphs. Returns whether there were any."""
         ...
 
 
@@ -149,7 +166,7 @@ def _why_not(settings: Settings) -> str:
 def start(settings: Settings, gpu: Gpu | None) -> None:
     """Load the engine's library and, on a GPU, make the CUDA context: what all models share and none is charged for.
 
-    Raises EngineError where that can't be had.
+    Raises EngineError where that can't be had, OutOfMemory where the context finds no room now.
     """
     if choose(settings, gpu) == "openvino":
         from runners.engines import processor
@@ -166,7 +183,7 @@ def start(settings: Settings, gpu: Gpu | None) -> None:
         try:
             cuda.make_context()
         except RuntimeError as error:
-            raise EngineError(f"torch can't compute on {gpu}: {str(error).splitlines()[0]}") from error
+            raise EngineError(f"torch can't compute on {gpu}: {error}") from error
 
 
 def load(stored: StoredModel, settings: Settings, gpu: Gpu | None) -> Engine:

@@ -15,7 +15,8 @@ import runners
 import runners.engines
 from models.catalogue import CATALOGUE, ModelName
 from runners.contract import Item, State
-from runners.runner import Runner
+from runners.device import Gpu
+from runners.runner import Runner, _device_status
 from runners.shared_memory import Pool
 from settings import DEFAULT_FILE, load
 from tests.serving import fake
@@ -122,6 +123,11 @@ def test_a_model_that_is_absent_fails_each_item_with_the_remedy(tmp_path: Path) 
     results: list[Any] = make().infer("person_reid", [item((1, 2, 3))] * 3)
     assert [result["error"] for result in results] == ["model_unavailable"] * 3
     assert "python -m models.import_models person_reid" in results[0]["message"]
+
+
+def test_a_gpu_whose_memory_is_unknown_has_a_status() -> None:
+    status = _device_status(Gpu(1, "GB10", "GPU-cccc", None, "580.95.05", "12.1"))
+    assert status == {"name": "GB10", "index": 1, "memory_gb": None, "driver": "580.95.05"}
 
 
 async def test_the_state_tells_the_process_and_its_models(tmp_path: Path) -> None:
