@@ -24,8 +24,9 @@ class PictureFile(ABC):
         return self.width * self.height
 
     @property
+    @abstractmethod
     def peak_bytes(self) -> int:
-        return self.pixels * 3
+        """The most memory that `decode` takes at a time, in bytes: a bound by the header, the RGB array included."""
 
     @abstractmethod
     def decode(self) -> RGB:

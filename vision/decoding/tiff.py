@@ -6,6 +6,7 @@ strips and tiles, in one plane and in several, in either byte order and under an
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
@@ -14,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision.decoding import alpha
-from vision.decoding.bands import in_bands
+from vision.decoding.bands import Rows, band_bytes, bands, in_bands
 from vision.decoding.colour import to_srgb
 from vision.decoding.directory import Directory
 from vision.decoding.orientation import ORIENTATION, UPRIGHT, turn
 from vision.decoding.picture_file import PictureFile
-from vision.decoding.tiff_samples import Coding, Samples, Segments, jpeg_samples, read_samples
+from vision.decoding.tiff_samples import Coding, Samples, Segments, jpeg_samples, read_samples, stored_bytes
 from vision.errors import DamagedImage, ImageTooLarge, UnsupportedFormat
 from vision.image import RGB
 
@@ -121,24 +122,38 @@ class TiffFile(PictureFile):
     coding: Coding
     segments: Segments
 
+    @property
+    def peak_bytes(self) -> int:
+        stored, segment = stored_bytes(self.segments, self.coding, (self.width, self.height))
+        turned = 0 if self._orientation() == UPRIGHT else 6 * self.pixels
+        is_plain = self.coding.compression == _NONE and not self.segments.tiled
+        if is_plain:  # bytes in reversed order are looked up by numbers of eight bytes
+            decoding = 10 * stored if self.coding.fill_order == 2 else stored
+        else:
+            decoding = stored + 2 * segment + 4 * len(self.data)
+        return max(decoding, stored + 3 * self.pixels, turned) + band_bytes(self.height, self.width)
+
     def decode(self) -> RGB:
+        return turn(self._pixels(self._rows()), self._orientation())
+
+    def _rows(self) -> Rows:
         if self.coding.compression == _JPEG:
             adobe = {_RGB: 0, _YCBCR: 1}.get(self.layout.photometric)
             samples = jpeg_samples(self.data, self.segments, self.coding, adobe)
-        else:
-            samples = read_samples(self.data, self.segments, self.coding, (self.width, self.height))
-        return turn(self._pixels(samples[: self.height, : self.width]), self._orientation())
+            return lambda part: samples[part, : self.width]
+        return read_samples(self.data, self.segments, self.coding, (self.width, self.height))
 
-    def _pixels(self, samples: Samples) -> RGB:
-        lowest, highest = _range(samples) if self.coding.format == _FLOAT else (0.0, 0.0)
+    def _pixels(self, samples: Rows) -> RGB:
+        is_float = self.coding.format == _FLOAT
+        lowest, highest = _range(map(samples, bands(self.height, self.width))) if is_float else (0.0, 0.0)
         palette = self._palette() if self.layout.photometric == _PALETTE else None
         profile, extra = self.tags.raw(_PROFILE), self.layout.extra
 
         def convert(rows: slice) -> RGB:
-            part = samples[rows]
+            part = samples(rows)
             if palette is not None:
                 colours = palette[part[..., 0]]
-            elif self.coding.format == _FLOAT:
+            elif is_float:
                 colours = _of_range(part, lowest, highest)
             else:
                 colours = _eight_bits(part if extra is None else part[..., :-1], self.coding.bits)
@@ -148,8 +163,6 @@ class TiffFile(PictureFile):
             opacity = _eight_bits(part[..., -1], self.coding.bits)
             return alpha.on_white(pixels, opacity, premultiplied=extra == _ASSOCIATED)
 
-        if self.layout.photometric == _RGB and self.coding.bits == 8 and extra is None and profile is None:
-            return samples
         return in_bands(convert, self.height, self.width)
 
     def _meant(self, colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -284,10 +297,10 @@ def _eight_bits(samples: Samples, bits: int) -> NDArray[np.uint8]:
     return highest
 
 
-def _range(values: Samples) -> tuple[float, float]:
+def _range(parts: Iterable[Samples]) -> tuple[float, float]:
     """The least and the greatest of floats, which have no fixed range. What is no number counts as 0."""
-    known = _known(values)
-    return float(known.min()), float(known.max())
+    ranges = [(float(known.min()), float(known.max())) for known in map(_known, parts)]
+    return min(low for low, _ in ranges), max(high for _, high in ranges)
 
 
 def _of_range(values: Samples, lowest: float, highest: float) -> NDArray[np.uint8]:
