@@ -300,27 +300,22 @@ def _species(label: str) -> str:
 
 
 def _depth(result: DepthResult, frame: Frame) -> DepthResponse:
-    region = _region(result, frame)
+    rendered = depth_map.rendered(result["depth"], frame.size, frame.area)
     return DepthResponse(
-        depth_map_base64=pybase64.b64encode_as_string(depth_map.to_png(region)),
-        min_depth=round(float(region.min()), 4),
-        max_depth=round(float(region.max()), 4),
-        mean_depth=round(float(region.mean(dtype=np.float64)), 4),
+        depth_map_base64=pybase64.b64encode_as_string(rendered.png),
+        min_depth=round(rendered.low, 4),
+        max_depth=round(rendered.high, 4),
+        mean_depth=round(rendered.mean, 4),
     )
 
 
 def _distance(result: DepthResult, frame: Frame, options: DistanceOptions) -> DistanceResponse:
-    found = measure(_region(result, frame), options)
+    found = measure(depth_map.region(result["depth"], frame.size, frame.area), options)
     return DistanceResponse(
         estimated_distance_m=None if found.metres is None else round(found.metres, 2),
         relative_depth=round(found.relative_depth, 4),
         proximity_label=found.proximity,
     )
-
-
-def _region(result: DepthResult, frame: Frame) -> F32:
-    """The part of the map that was asked for, in its size in the image."""
-    return depth_map.region(result["depth"], frame.size, frame.area)
 
 
 def _item(look: Look, options: Options) -> Item:
