@@ -6,9 +6,8 @@ strips and tiles, in one plane and in several, in either byte order and under an
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 import cv2
 import numpy as np
@@ -20,7 +19,16 @@ from vision.decoding.colour import to_srgb
 from vision.decoding.directory import Directory
 from vision.decoding.orientation import ORIENTATION, UPRIGHT, turn
 from vision.decoding.picture_file import PictureFile
-from vision.decoding.tiff_samples import Coding, Samples, Segments, jpeg_samples, read_samples, stored_bytes
+from vision.decoding.tiff_samples import (
+    Coding,
+    Segments,
+    eight_bits,
+    jpeg_samples,
+    of_range,
+    range_of,
+    read_samples,
+    stored_bytes,
+)
 from vision.errors import DamagedImage, ImageTooLarge, UnsupportedFormat
 from vision.image import RGB
 
@@ -145,7 +153,7 @@ class TiffFile(PictureFile):
 
     def _pixels(self, samples: Rows) -> RGB:
         is_float = self.coding.format == _FLOAT
-        lowest, highest = _range(map(samples, bands(self.height, self.width))) if is_float else (0.0, 0.0)
+        lowest, highest = range_of(map(samples, bands(self.height, self.width))) if is_float else (0.0, 0.0)
         palette = self._palette() if self.layout.photometric == _PALETTE else None
         profile, extra = self.tags.raw(_PROFILE), self.layout.extra
 
@@ -154,13 +162,13 @@ class TiffFile(PictureFile):
             if palette is not None:
                 colours = palette[part[..., 0]]
             elif is_float:
-                colours = _of_range(part, lowest, highest)
+                colours = of_range(part, lowest, highest)
             else:
-                colours = _eight_bits(part if extra is None else part[..., :-1], self.coding.bits)
+                colours = eight_bits(part if extra is None else part[..., :-1], self.coding.bits)
             pixels = to_srgb(np.ascontiguousarray(self._meant(colours)), profile)
             if extra not in (_ASSOCIATED, _UNASSOCIATED):
                 return pixels
-            opacity = _eight_bits(part[..., -1], self.coding.bits)
+            opacity = eight_bits(part[..., -1], self.coding.bits)
             return alpha.on_white(pixels, opacity, premultiplied=extra == _ASSOCIATED)
 
         return in_bands(convert, self.height, self.width)
@@ -288,25 +296,3 @@ def _segments(tags: Directory, coding: Coding, size: tuple[int, int], file_size:
     if any(offset + count > file_size for offset, count in zip(offsets[:number], counts, strict=False)):
         raise DamagedImage("the TIFF is truncated: a part of its pixels lies behind the end of the file")
     return Segments(tiled, width, height, across, down, offsets[:number], counts[:number])
-
-
-def _eight_bits(samples: Samples, bits: int) -> NDArray[np.uint8]:
-    if bits <= 8:
-        return np.asarray(samples * np.uint8(255 // (2**bits - 1)) if bits < 8 else samples, dtype=np.uint8)
-    highest: NDArray[np.uint8] = (samples >> samples.dtype.type(bits - 8)).astype(np.uint8)
-    return highest
-
-
-def _range(parts: Iterable[Samples]) -> tuple[float, float]:
-    """The least and the greatest of floats, which have no fixed range. What is no number counts as 0."""
-    ranges = [(float(known.min()), float(known.max())) for known in map(_known, parts)]
-    return min(low for low, _ in ranges), max(high for _, high in ranges)
-
-
-def _of_range(values: Samples, lowest: float, highest: float) -> NDArray[np.uint8]:
-    span = max(highest - lowest, 1e-12)
-    return np.asarray((_known(values).astype(np.float64) - lowest) / span * 255, dtype=np.uint8)
-
-
-def _known(values: Samples) -> NDArray[Any]:
-    return np.nan_to_num(values, posinf=0.0, neginf=0.0)

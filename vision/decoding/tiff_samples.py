@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -100,6 +101,26 @@ def jpeg_samples(data: bytes, segments: Segments, coding: Coding, adobe: int | N
     return samples
 
 
+def eight_bits(samples: Samples, bits: int) -> NDArray[np.uint8]:
+    """Samples of so many bits spread, or cut, to 8."""
+    if bits <= 8:
+        return np.asarray(samples * np.uint8(255 // (2**bits - 1)) if bits < 8 else samples, dtype=np.uint8)
+    highest: NDArray[np.uint8] = (samples >> samples.dtype.type(bits - 8)).astype(np.uint8)
+    return highest
+
+
+def range_of(parts: Iterable[Samples]) -> tuple[float, float]:
+    """The least and the greatest of floats, which have no fixed range. What is no number counts as 0."""
+    ranges = [(float(known.min()), float(known.max())) for known in map(_known, parts)]
+    return min(low for low, _ in ranges), max(high for _, high in ranges)
+
+
+def of_range(values: Samples, lowest: float, highest: float) -> NDArray[np.uint8]:
+    """Floats of a range, as 0…255."""
+    span = max(highest - lowest, 1e-12)
+    return np.asarray((_known(values).astype(np.float64) - lowest) / span * 255, dtype=np.uint8)
+
+
 def _plane(data: bytes, segments: Segments, coding: Coding, samples: int, size: tuple[int, int]) -> Rows:
     width, height = size
     if coding.compression in _FAX:
@@ -191,3 +212,7 @@ def _summed(values: Samples, segment_width: int) -> Samples:
         for left in range(0, values.shape[1], segment_width)
     ]
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def _known(values: Samples) -> NDArray[Any]:
+    return np.nan_to_num(values, posinf=0.0, neginf=0.0)
