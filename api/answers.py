@@ -315,17 +315,12 @@ def _depth(result: DepthResult, frame: Frame) -> DepthResponse:
 
 
 def _distance(result: DepthResult, frame: Frame, options: DistanceOptions) -> DistanceResponse:
-    found = measure(_region(result, frame), options)
+    found = measure(depth_map.region(result["depth"], frame.size, frame.area), options)
     return DistanceResponse(
         estimated_distance_m=None if found.metres is None else round(found.metres, 2),
         relative_depth=round(found.relative_depth, 4),
         proximity_label=found.proximity,
     )
-
-
-def _region(result: DepthResult, frame: Frame) -> F32:
-    """The part of the map that was asked for, in its size in the image."""
-    return depth_map.region(result["depth"], frame.size, frame.area)
 
 
 def _item(look: Look, options: Options) -> Item:

@@ -25,13 +25,8 @@ class PictureFile(ABC):
 
     @property
     @abstractmethod
-    def bytes_per_pixel(self) -> float:
-        """What `decode` takes of memory at its peak, its result included, by what the header says: an upper bound."""
-
-    @property
     def peak_bytes(self) -> int:
-        """The same of the whole picture, beside the file itself."""
-        return int(self.pixels * self.bytes_per_pixel)
+        """The most memory that `decode` takes at a time, in bytes: a bound by the header, the RGB array included."""
 
     @abstractmethod
     def decode(self) -> RGB:
