@@ -98,24 +98,28 @@ class Limits(_Section):
     max_image_mib: float = Field(gt=0)
     max_megapixels: float = Field(gt=0)
     max_jpeg_scan_megapixels: float = Field(gt=0)
-    max_decoded_megapixels: float = Field(gt=0)
-    max_in_flight: int = Field(
-        ge=1, le=90
-    )  # BentoML makes at most 100 internal calls at a time, and the heartbeat is one
+    max_picture_mb: float = Field(gt=0)
+    max_body_mib: float = Field(gt=0)
     request_timeout_s: float = Field(gt=0)
     decode_threads: int = Field(ge=1)
 
     @model_validator(mode="after")
-    def _one_image_fits(self) -> Limits:
-        if self.max_decoded_megapixels < self.max_megapixels:
-            raise ValueError(
-                "max_decoded_megapixels must be at least max_megapixels, or the largest images wait for ever"
-            )
+    def _one_body_fits(self) -> Limits:
+        if self.max_body_mib < self.max_image_mib * 2:
+            raise ValueError("max_body_mib must be at least twice max_image_mib, or the largest bodies find no room")
         return self
 
     @property
     def max_image_bytes(self) -> int:
         return int(self.max_image_mib * 2**20)
+
+    @property
+    def max_picture_bytes(self) -> int:
+        return int(self.max_picture_mb * 1_000_000)
+
+    @property
+    def max_body_bytes(self) -> int:
+        return int(self.max_body_mib * 2**20)
 
     @property
     def max_pixels(self) -> int:
@@ -165,7 +169,7 @@ class Settings(_Section):
     server: Server
     import_at_start: bool
     preload: tuple[ModelName, ...]
-    placement: Literal["shared", "isolated"]
+    placement: Literal["auto", "embedded", "shared", "isolated"]
     engine: EngineChoice
     precision: Precision
     int8: Literal["auto", "none"] | tuple[ModelName, ...]

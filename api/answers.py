@@ -36,7 +36,7 @@ from vision import depth_map
 from vision.boxes import distinct
 from vision.image import RGB, Box, Letterbox, crop
 from vision.posture import KEYPOINT_NAMES, assess
-from vision.views import View, has_centre, is_foreign, means_whole, share_inside, views
+from vision.views import has_centre, is_foreign, means_whole, share_inside, views
 
 # Below it a joint is not listed: the network gives all 17 of each person, hidden ones with a low confidence. Postures
 # are judged by joints of this confidence, whatever a caller wants to see listed.
@@ -65,17 +65,28 @@ class Options:
 
 
 @dataclass(frozen=True)
+class Frame:
+    """Where a picture's pixels are, without them: what an answer needs when they are long gone.
+
+    size: width, height of the upright image as sent. area: left, top, right, bottom of the part that was asked for, in
+    its pixels. box: as asked, None for the whole image.
+    """
+
+    size: tuple[int, int]
+    area: tuple[int, int, int, int]
+    box: Box | None
+
+
+@dataclass(frozen=True)
 class Picture:
     """The upright image as sent, and the part of it that was asked for.
 
-    part: a view into `whole`. corner: x, y of the part in the image's pixels. box: as asked, None for the whole image.
-    is_crop: the caller's box says that the image was cut out of a larger frame.
+    part: a view into `whole`. is_crop: the caller's box says that the image was cut out of a larger frame.
     """
 
     whole: RGB
     part: RGB
-    corner: tuple[int, int]
-    box: Box | None
+    frame: Frame
     is_crop: bool
 
     @classmethod
@@ -83,17 +94,23 @@ class Picture:
         """Raises vision.image.BoxOutside."""
         height, width = image.shape[:2]
         if box is None or means_whole(box, width, height):
-            return cls(image, image, (0, 0), None, box is not None and is_foreign(box))
-        part, corner = crop(image, box)
-        return cls(image, part, corner, box, is_crop=False)
+            frame = Frame((width, height), (0, 0, width, height), None)
+            return cls(image, image, frame, box is not None and is_foreign(box))
+        part, (left, top) = crop(image, box)
+        area = (left, top, left + part.shape[1], top + part.shape[0])
+        return cls(image, part, Frame((width, height), area, box), is_crop=False)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """The items for the runner, and the function from their results, in their order, to the response."""
+    """The items for the runner, and the function from their results, in their order, to the response.
+
+    answer_bytes: what that function takes of memory, where it is as much as a picture.
+    """
 
     items: Sequence[Item]
     answer: Callable[[Sequence[Any]], Answer]
+    answer_bytes: int = 0
 
 
 def prepare(name: ModelName, picture: Picture, options: Options, settings: Models, model_input: Any) -> Prepared:
@@ -110,13 +127,15 @@ def prepare(name: ModelName, picture: Picture, options: Options, settings: Model
             return _single(image, lambda result: _pet(result, settings.pet_classifier.min_confidence))
         case "depth_estimator":
             image = depth_estimator.prepare(picture.whole, settings.depth_estimator.input_size)
+            frame = picture.frame
+            size = depth_map.answer_bytes(frame.area)
             if (distance := options.distance) is not None:
-                return _single(image, lambda result: _distance(result, picture, distance))
-            return _single(image, lambda result: _depth(result, picture))
+                return _single(image, lambda result: _distance(result, frame, distance), size)
+            return _single(image, lambda result: _depth(result, frame), size)
 
 
-def _single(image: NDArray[np.uint8], answer: Callable[[Any], Answer]) -> Prepared:
-    return Prepared([{"image": image}], lambda results: answer(results[0]))
+def _single(image: NDArray[np.uint8], answer: Callable[[Any], Answer], answer_bytes: int = 0) -> Prepared:
+    return Prepared([{"image": image}], lambda results: answer(results[0]), answer_bytes)
 
 
 def severity(label: str) -> Severity:
@@ -127,23 +146,23 @@ def severity(label: str) -> Severity:
 
 @dataclass(frozen=True)
 class Look:
-    """A view of a picture as a detector's input, and the way back."""
+    """A view of a picture as a detector's input, and the way back. corner, core: of the View."""
 
-    view: View
+    corner: tuple[int, int]
+    core: Box
     fitted: Letterbox
-    picture: Picture
+    frame: Frame
 
     def to_image(self, points: F32) -> F32:
         """Points (..., 2) of the network's input in the image's pixels, kept inside the image."""
-        height, width = self.picture.whole.shape[:2]
-        points = self.fitted.to_image(points) + np.array(self.view.corner, dtype=np.float32)
-        return np.clip(points, 0, np.array([width, height], dtype=np.float32))
+        points = self.fitted.to_image(points) + np.array(self.corner, dtype=np.float32)
+        return np.clip(points, 0, np.array(self.frame.size, dtype=np.float32))
 
     def counts(self, boxes: F32, least_share: float) -> NDArray[np.bool_]:
         """Which (n,) of the image's boxes (n, 4) belong to this view, and lie in the box asked for by `least_share`."""
-        counted = has_centre(boxes, self.view.core)
-        if self.picture.box is not None:
-            counted &= share_inside(boxes, self.picture.box) >= least_share
+        counted = has_centre(boxes, self.core)
+        if self.frame.box is not None:
+            counted &= share_inside(boxes, self.frame.box) >= least_share
         return counted
 
 
@@ -252,8 +271,8 @@ def _described(label: str, score: float, box: F32) -> Threat:
 
 
 def _looks(picture: Picture, fit: Callable[[RGB], Letterbox], input_size: int) -> list[Look]:
-    seen = views(picture.whole, picture.box, is_crop=picture.is_crop, input_size=input_size)
-    return [Look(view, fit(view.pixels), picture) for view in seen]
+    seen = views(picture.whole, picture.frame.box, is_crop=picture.is_crop, input_size=input_size)
+    return [Look(view.corner, view.core, fit(view.pixels), picture.frame) for view in seen]
 
 
 def _reid(result: ReidResult) -> ReidResponse:
@@ -285,31 +304,23 @@ def _species(label: str) -> str:
     return next((species for species in ("cat", "dog") if name in {species, f"{species}s"}), label)
 
 
-def _depth(result: DepthResult, picture: Picture) -> DepthResponse:
-    region = _region(result, picture)
+def _depth(result: DepthResult, frame: Frame) -> DepthResponse:
+    rendered = depth_map.rendered(result["depth"], frame.size, frame.area)
     return DepthResponse(
-        depth_map_base64=pybase64.b64encode_as_string(depth_map.to_png(region)),
-        min_depth=round(float(region.min()), 4),
-        max_depth=round(float(region.max()), 4),
-        mean_depth=round(float(region.mean(dtype=np.float64)), 4),
+        depth_map_base64=pybase64.b64encode_as_string(rendered.png),
+        min_depth=round(rendered.low, 4),
+        max_depth=round(rendered.high, 4),
+        mean_depth=round(rendered.mean, 4),
     )
 
 
-def _distance(result: DepthResult, picture: Picture, options: DistanceOptions) -> DistanceResponse:
-    found = measure(_region(result, picture), options)
+def _distance(result: DepthResult, frame: Frame, options: DistanceOptions) -> DistanceResponse:
+    found = measure(depth_map.region(result["depth"], frame.size, frame.area), options)
     return DistanceResponse(
         estimated_distance_m=None if found.metres is None else round(found.metres, 2),
         relative_depth=round(found.relative_depth, 4),
         proximity_label=found.proximity,
     )
-
-
-def _region(result: DepthResult, picture: Picture) -> F32:
-    """The part of the map that was asked for, in its size in the image."""
-    height, width = picture.whole.shape[:2]
-    left, top = picture.corner
-    box = (left, top, left + picture.part.shape[1], top + picture.part.shape[0])
-    return depth_map.region(result["depth"], (width, height), box)
 
 
 def _item(look: Look, options: Options) -> Item:

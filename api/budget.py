@@ -1,32 +1,57 @@
-"""How much decoded picture may be in memory at a time."""
+"""How much memory pictures may take at a time."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from runners.deadline import Deadline
 
 
-class PixelBudget:
-    """Pixels that requests hold from decoding to the answer; who finds too few left waits.
+class MemoryBudget:
+    """Bytes that pictures take while they are decoded, prepared and answered. First come, first served; for threads.
 
     A picture of 49 megapixels is 147 MB of RGB out of a file of 160 KB: counting requests would not bound memory.
     """
 
-    def __init__(self, pixels: int) -> None:
-        self._free = pixels
-        self._change = asyncio.Condition()
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._free = total
+        self._change = threading.Condition()
+        self._line: deque[object] = deque()
 
-    @asynccontextmanager
-    async def hold(self, pixels: int) -> AsyncIterator[None]:
-        """Keep `pixels` for as long as the block runs; not more than the budget has in all."""
-        async with self._change:
-            await self._change.wait_for(lambda: self._free >= pixels)
-            self._free -= pixels
+    @contextmanager
+    def hold(self, amount: int, deadline: Deadline) -> Iterator[None]:
+        """Take so many bytes for as long as the block runs, as soon as it is this one's turn.
+
+        Nobody takes more than there are in all: the largest picture is alone then. Raises Abandoned where nobody waits
+        for the picture any more.
+        """
+        amount = min(amount, self._total)
+        self._take(amount, deadline)
         try:
             yield
         finally:
-            # Without waiting for the lock: a cancelled request must give back, too.
-            self._free += pixels
-            async with self._change:
+            with self._change:
+                self._free += amount
                 self._change.notify_all()
+
+    def _take(self, amount: int, deadline: Deadline) -> None:
+        own = object()
+        with self._change:
+            self._line.append(own)
+            try:
+                with deadline.stopping(self._look_again):
+                    while self._line[0] is not own or self._free < amount:
+                        self._change.wait(deadline.left_s)
+                        deadline.check()
+            finally:
+                self._line.remove(own)
+                self._change.notify_all()
+            self._free -= amount
+
+    def _look_again(self) -> None:
+        with self._change:
+            self._change.notify_all()

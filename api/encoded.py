@@ -18,8 +18,6 @@ _ACCEPTED: Final = (
 _WHITE: Final = b" \t\r\n\f\v"
 _ALPHABET: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_="
 _FOREIGN: Final = re.compile(r"[^A-Za-z0-9+/=_ \t\r\n\f\v-]")
-# Quoted-printable, as mail programs add it to base64: `=` before a line break joins two lines, `=3D` is `=`.
-_QUOTED: Final = re.compile(rb"=(?:3D|[ \t]*\r?\n(?=[^\s=]))")
 # A data URL's head (RFC 2397): type and parameters, whose quoted values may hold a comma; bounded.
 _DATA_HEAD: Final = re.compile(r'\s*data:((?:[^",]|"[^"]*"){0,1000}+),', re.IGNORECASE)
 _DATA: Final = re.compile(r"\s*data:", re.IGNORECASE)
@@ -80,8 +78,13 @@ def _base64(field: str, text: str) -> bytes:
         pass
     if _holds_foreign(text):
         raise _invalid(field, _foreign(text))
-    joined = _QUOTED.sub(lambda found: b"=" if found[0] == b"=3D" else b"", text.encode("ascii"))
-    return _decode(field, joined.translate(None, _WHITE))
+    return _decode(field, _joined(text.strip().encode("ascii")).translate(None, _WHITE))
+
+
+def _joined(characters: bytes) -> bytes:
+    """Without quoted-printable, as mail programs add it: `=` before a line break joins two lines, `=3D` is `=`."""
+    without_spaces = characters.translate(None, b" \t")
+    return without_spaces.replace(b"=\r\n", b"").replace(b"=\n", b"").replace(b"=3D", b"=")
 
 
 def _decode(field: str, characters: bytes) -> bytes:

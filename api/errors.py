@@ -68,13 +68,24 @@ ERROR_HEADER: Final = "x-error-code"
 
 
 class ApiError(Exception):
-    """An answer other than 200. `details` lists the offending fields of a 422, each with its message."""
+    """An answer other than 200. `details` lists the offending fields of a 422, each with its message.
 
-    def __init__(self, code: ErrorCode, message: str, details: Sequence[Mapping[str, str]] = ()) -> None:
+    retry_after_s: when trying again may help, where that is known better than by the code.
+    """
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        message: str,
+        details: Sequence[Mapping[str, str]] = (),
+        *,
+        retry_after_s: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.code: ErrorCode = code
         self.message = message
         self.details = details
+        self.retry_after_s = _RETRY_AFTER.get(code) if retry_after_s is None else retry_after_s
 
     @property
     def status(self) -> int:
@@ -86,8 +97,8 @@ class ApiError(Exception):
         if self.details:
             error["details"] = list(self.details)
         headers: dict[str, str] = {ERROR_HEADER: self.code}
-        if self.code in _RETRY_AFTER:
-            headers["Retry-After"] = str(_RETRY_AFTER[self.code])
+        if self.retry_after_s is not None:
+            headers["Retry-After"] = str(self.retry_after_s)
         body = json.dumps({"error": error}, ensure_ascii=False)
         return Response(body, self.status, headers, media_type="application/json")
 

@@ -1,10 +1,11 @@
-"""The way in: request ids, limits, content types, the timeout, and one shape for every error."""
+"""Request ids, and one shape for every error."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
 
@@ -12,130 +13,59 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from api.body import max_body_bytes
-from api.coding import check_encoding
-from api.errors import ERROR_HEADER, ApiError, ErrorCode, internal_error
+from api.errors import ERROR_HEADER, ApiError, internal_error
 from api.identity import Identity
-from api.media import is_accepted, unsupported_type
-from api.metrics import REQUESTS
-from settings import Limits
+from api.uploads import ClientGone
 
 logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
 
 _SHOWN: Final = 100  # characters of a path that nobody knows
 
-_current_request_id: ContextVar[str] = ContextVar("request_id")
+_current_request_id: ContextVar[str] = ContextVar("request_id", default="without-id")
 
 
 def request_id() -> str:
-    """The id of the request that this task serves."""
+    """The id of the request that this task, or the thread that it called, serves."""
     return _current_request_id.get()
 
 
-class _ClientGone(Exception):
-    """The client closed the connection before its request was complete."""
-
-
 class Gate:
-    """ASGI middleware before BentoML's own routes.
+    """ASGI middleware before BentoML's own routes: each request gets its ids, and each error the one shape.
 
-    `routes` are guarded; everything else gets the ids and the error shape only, and a GET of `untouched` just the ids.
+    A GET of `untouched` gets just the ids.
     """
 
-    def __init__(self, app: ASGIApp, routes: frozenset[str], untouched: frozenset[str], limits: Limits) -> None:
+    def __init__(self, app: ASGIApp, untouched: frozenset[str]) -> None:
         self._app = app
-        self._routes = routes
         self._untouched = untouched
-        self._limits = limits
-        self._max_body = max_body_bytes(limits.max_image_bytes)
-        self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        identity = Identity.of(Headers(scope=scope))
-        token = _current_request_id.set(identity.request_id)
         keeps_errors = scope["path"] in self._untouched and scope["method"] in {"GET", "HEAD"}
-        reply = _Reply(scope, receive, send, identity, keeps_errors)
-        guarded = scope["method"] == "POST" and scope["path"] in self._routes
-        try:
-            await (self._guard(scope, receive, reply) if guarded else self._app(scope, receive, reply.send))
-        except _ClientGone:
-            return
-        except ApiError as error:
-            if reply.status is not None:
-                raise  # too late for an answer: let the server close the connection
-            await reply.fail(error)
-        except Exception:
-            logger.exception("request %s failed", identity.request_id)
-            if reply.status is not None:
-                raise  # too late for an answer: let the server close the connection
-            await reply.fail(internal_error())
-        finally:
-            _current_request_id.reset(token)
-            if guarded and reply.status is not None:
-                REQUESTS.labels(endpoint=scope["path"], status=str(reply.status)).inc()
-
-    async def _guard(self, scope: Scope, receive: Receive, reply: _Reply) -> None:
-        headers = Headers(scope=scope)
-        content_type = headers.get("content-type", "")
-        if not is_accepted(content_type):
-            raise unsupported_type(content_type)
-        check_encoding(",".join(headers.getlist("content-encoding")))
-        declared = headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > self._max_body:
-            raise self._too_large()
-        if self._in_flight >= self._limits.max_in_flight:
-            raise ApiError("overloaded", f"{self._limits.max_in_flight} requests are in flight already")
-        self._in_flight += 1
-        stage: ErrorCode = "request_timeout"
-        try:
-            async with asyncio.timeout(self._limits.request_timeout_s):
-                body = await self._read(receive)
-                stage = "timeout"
-                await self._app(scope, _replay(body, receive), reply.send)
-        except TimeoutError:
-            late = "no complete request" if stage == "request_timeout" else "no result"
-            raise ApiError(stage, f"{late} within {self._limits.request_timeout_s:g} s") from None
-        finally:
-            self._in_flight -= 1
-
-    async def _read(self, receive: Receive) -> bytes:
-        body = bytearray()
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise _ClientGone
-            body += message.get("body", b"")
-            if len(body) > self._max_body:
-                raise self._too_large()
-            if not message.get("more_body", False):
-                return bytes(body)
-
-    def _too_large(self) -> ApiError:
-        return ApiError(
-            "payload_too_large",
-            f"the body is too large: an encoded image may have {self._limits.max_image_mib:g} MiB",
-        )
+        reply = Reply(scope, receive, send, keeps_errors=keeps_errors)
+        with reply.identified():
+            await reply.guarded(self._app(scope, receive, reply.send))
 
 
-class _Reply:
+class Reply:
     """Sends the app's response, or in its place an error: the framework's own errors never get through.
 
     keeps_errors: whether they do, as those of /health, which are no ApiError.
     """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, identity: Identity, keeps_errors: bool) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, *, keeps_errors: bool = False) -> None:
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._identity = identity
+        self.identity = Identity.of(Headers(scope=scope))
+        self._began = time.perf_counter()
         self._keeps_errors = keeps_errors
         # As they were asked for: a mounted app puts its own into the scope.
         self._asked = f"{scope['method']} {scope['path'][:_SHOWN]}"
-        self._app_routes: Sequence[BaseRoute] = scope["app"].routes
         self._replaced = False
+        self._error: ApiError | None = None
         self.status: int | None = None
 
     async def send(self, message: Message) -> None:
@@ -148,22 +78,77 @@ class _Reply:
             self._replaced = True
             await self.fail(*self._framework_error(message["status"], headers.get("allow", "")))
             return
-        self._identity.sign(headers)
+        self.identity.sign(headers)
         self.status = message["status"]
         await self._send({**message, "headers": headers.raw})
 
+    async def send_json(self, body: bytes) -> None:
+        """A 200 with this JSON."""
+        headers = MutableHeaders(
+            raw=[(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        )
+        self.identity.sign(headers)
+        self.status = 200
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers.raw})
+        await self._send({"type": "http.response.body", "body": body})
+
     async def fail(self, error: ApiError, allow: str = "") -> None:
-        response = error.response(self._identity.request_id)
-        self._identity.sign(response.headers)
+        response = error.response(self.identity.request_id)
+        self.identity.sign(response.headers)
         if allow:  # a 405 says which methods there are
             response.headers["Allow"] = allow
         self.status = error.status
+        self._error = error
         await response(self._scope, self._receive, self._send)
+
+    @property
+    def took_s(self) -> float:
+        """Seconds since the request's head was there."""
+        return time.perf_counter() - self._began
+
+    @contextmanager
+    def identified(self) -> Iterator[None]:
+        """`request_id` gives the request's id within the block, and on the threads that it calls."""
+        token = _current_request_id.set(self.identity.request_id)
+        try:
+            yield
+        finally:
+            _current_request_id.reset(token)
+
+    async def guarded(self, answering: Awaitable[None]) -> None:
+        """Wait for whatever answers, and answer what it raises; one line in the log for a request that failed."""
+        try:
+            await answering
+        except ApiError as error:
+            if self.status is not None:
+                raise  # too late for an answer: let the server close the connection
+            await self.fail(error)
+        except ClientGone:
+            raise
+        except Exception:
+            logger.exception("request %s failed", self.identity.request_id)
+            if self.status is not None:
+                raise  # as above
+            await self.fail(internal_error())
+        if self._error is not None:
+            self._report(self._error)
+
+    def _report(self, error: ApiError) -> None:
+        logger.log(
+            logging.ERROR if error.status >= 500 else logging.WARNING,
+            "request %s %s → %d %s after %.0f ms: %s",
+            self.identity.request_id,
+            self._asked,
+            error.status,
+            error.code,
+            self.took_s * 1000,
+            error.message,
+        )
 
     def _framework_error(self, status: int, allow: str) -> tuple[ApiError, str]:
         """An error of ours in place of one of the framework, whose body is plain text or a list; and its methods."""
         if status == 404:
-            known = ", ".join(sorted(_routes(self._app_routes)))
+            known = ", ".join(sorted(_routes(self._scope["app"].routes)))
             return ApiError("not_found", f"{self._asked}: there is no such route; there are: {known}"), ""
         if status == 405:
             allow = ", ".join(sorted(method.strip() for method in allow.split(",")))
@@ -184,15 +169,3 @@ def _routes(routes: Sequence[BaseRoute]) -> set[str]:
         elif isinstance(route, Mount):
             known |= {f"{asked.split()[0]} {route.path}{asked.split()[1]}" for asked in _routes(route.routes)}
     return known
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` that gives the body that was read already, and then waits for the client as before."""
-    pending = [body]
-
-    async def replay() -> Message:
-        if pending:
-            return {"type": "http.request", "body": pending.pop(), "more_body": False}
-        return await receive()
-
-    return replay

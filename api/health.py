@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from api.link import RunnerLink
+from api.embedded import Link
 from models.catalogue import CATALOGUE, ModelName
 from runners.contract import ModelStatus, State
 
@@ -32,7 +32,7 @@ _CAN_SERVE: Final = LOADED | {State.UNLOADED, State.LOADING}
 _SHOWN: Final = ("state", "engine", "precision", "weights", "detail", "memory_mb", "loads", "engine_build_failed")
 
 
-def model_statuses(links: Sequence[RunnerLink]) -> dict[ModelName, ModelStatus]:
+def model_statuses(links: Sequence[Link]) -> dict[ModelName, ModelStatus]:
     """The status of all five models: those of no runner are disabled, those of a runner that is gone have failed."""
     statuses = dict.fromkeys(CATALOGUE, _DISABLED)
     for link in links:
@@ -41,13 +41,13 @@ def model_statuses(links: Sequence[RunnerLink]) -> dict[ModelName, ModelStatus]:
     return statuses
 
 
-def is_ready(links: Sequence[RunnerLink]) -> bool:
+def is_ready(links: Sequence[Link]) -> bool:
     """Whether the service may take traffic: preloaded models warm or given up, one able to serve."""
     settled = all(link.was_up and (link.settled or link.status is None) for link in links)
     return settled and summary(model_statuses(links)) != "unhealthy"
 
 
-def readiness(links: Sequence[RunnerLink]) -> tuple[int, dict[str, Any]]:
+def readiness(links: Sequence[Link]) -> tuple[int, dict[str, Any]]:
     """HTTP status and body of /readyz: 503 with the state of each assigned model while no traffic may come."""
     if is_ready(links):
         return 200, {"status": "ready"}
@@ -56,7 +56,7 @@ def readiness(links: Sequence[RunnerLink]) -> tuple[int, dict[str, Any]]:
     return 503, {"status": "not_ready", "models": states}
 
 
-def report(links: Sequence[RunnerLink], uptime_seconds: float) -> tuple[int, dict[str, Any]]:
+def report(links: Sequence[Link], uptime_seconds: float) -> tuple[int, dict[str, Any]]:
     """HTTP status and body of /health (CONTRACT: `/health`)."""
     statuses = model_statuses(links)
     found = summary(statuses)
@@ -73,7 +73,7 @@ def report(links: Sequence[RunnerLink], uptime_seconds: float) -> tuple[int, dic
     return (503 if found == "unhealthy" else 200), body
 
 
-def gpu_memory_used_gb(links: Sequence[RunnerLink]) -> float:
+def gpu_memory_used_gb(links: Sequence[Link]) -> float:
     """Device memory of all runner processes in GB (10⁹ bytes); 0 where they compute on a CPU."""
     on_gpu = [link.status for link in links if link.status and link.status["device"]["index"] is not None]
     return round(sum(status["memory"]["used_mb"] for status in on_gpu) / 1000, 3)
@@ -85,7 +85,7 @@ def _models(statuses: Mapping[ModelName, ModelStatus]) -> dict[str, Any]:
     return models | {CATALOGUE[name].short_name: status["state"] in LOADED for name, status in statuses.items()}
 
 
-def _runner(link: RunnerLink) -> dict[str, Any]:
+def _runner(link: Link) -> dict[str, Any]:
     status = link.status
     return {
         "name": link.name,

@@ -7,7 +7,9 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
@@ -15,21 +17,12 @@ import aiohttp
 from bentoml.exceptions import BentoMLException
 
 from api import metrics
+from api.embedded import unwrap, usable
 from api.errors import ApiError, internal_error
 from models.catalogue import ModelName
 from runners import shared_memory
-from runners.contract import (
-    Failure,
-    Item,
-    Managed,
-    ModelStatus,
-    Result,
-    RunnerStatus,
-    SentItem,
-    State,
-    Unreadable,
-    refusal,
-)
+from runners.contract import Failure, Item, Managed, ModelStatus, Result, RunnerStatus, Unreadable, unsettled
+from runners.deadline import Deadline
 
 logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
 
@@ -46,13 +39,11 @@ MOST_CALLS: Final = 90
 # What a call raises whose connection broke: before the answer, or in the middle of it.
 _BROKEN: Final = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError)
 
-_WARMING: Final = frozenset({State.UNLOADED, State.LOADING})
-
 Call = Callable[..., Any]
 
 
 class RunnerLink:
-    """One runner process. `call(method, *args)` is BentoML's internal call, async."""
+    """One runner process. See Link. `call(method, *args)` is BentoML's internal call, async."""
 
     def __init__(self, name: str, models: Sequence[ModelName], call: Call, preload: Sequence[ModelName] = ()) -> None:
         self.name = name
@@ -63,6 +54,7 @@ class RunnerLink:
         self.restarts = 0
         self.last_fault: str | None = None  # when and why the runner ended its process itself
         self._call = call
+        self._telling: set[asyncio.Future[None]] = set()
         self._places = asyncio.Semaphore(MOST_CALLS)
         self._memory = shared_memory.Pool()
         self._preload = tuple(preload)
@@ -74,58 +66,84 @@ class RunnerLink:
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def watch(self, on_beat: Callable[[], None]) -> None:
-        """Probe the runner for ever, and call `on_beat` after each probe."""
+        """See Link.watch."""
         while True:
-            await self._beat()
             try:
+                await self._beat()
                 on_beat()
-            except OSError:  # the metrics' files: a heartbeat that stopped would freeze /health
-                logger.exception("the gauges could not be written")
+            except Exception:  # whatever it was: a heartbeat that stopped would freeze /health
+                logger.exception("the status of %s could not be read or published", self.name)
             await asyncio.sleep(HEARTBEAT_S if self.status else HEARTBEAT_DOWN_S)
 
     def model(self, name: ModelName) -> ModelStatus:
-        """What the runner says of a model that it can load. Raises ApiError: runner_unavailable, model_unavailable."""
+        """See Link.model."""
         if self.status is None:
             raise self._gone()
-        status = self.status["models"][name]
-        if status["input"] is None:
-            raise ApiError("model_unavailable", refusal(name, status["state"], status["detail"]))
-        return status
+        return usable(name, self.status["models"][name])
 
-    async def infer(self, name: ModelName, item: Item) -> Result:
-        """One model's result for one item. Raises ApiError: runner_unavailable, model_unavailable or internal."""
+    async def infer(self, name: ModelName, items: Sequence[Item], deadline: Deadline) -> list[Result]:
+        """See Link.infer. The items of one request go in one call."""
         if self.status is None:
             raise self._gone()
-        async with self._places:
-            result = await self._result(name, item)
-            while "unreadable" in result:  # again only where a new process came between the two
-                self._memory.close(cast(Unreadable, result)["unreadable"])
-                result = await self._result(name, item)
-        if result.get("error") == "runner_unavailable" and self.status is not None:
+        ids = [uuid.uuid4().hex for _ in items]
+        own = [
+            cast(Item, {**item, "id": id_, "expires": deadline.expires}) for item, id_ in zip(items, ids, strict=True)
+        ]
+        answered = False
+        try:
+            async with self._places:
+                results = await self._results(name, own)
+                while (unreadable := next((each for each in results if "unreadable" in each), None)) is not None:
+                    # Again only where a new process came between the two.
+                    self._memory.close(cast(Unreadable, unreadable)["unreadable"])
+                    results = await self._results(name, own)
+            answered = True
+        finally:
+            if not answered:
+                self._abandon(ids)
+        if any(result.get("error") == "runner_unavailable" for result in results) and self.status is not None:
             await self._beat()  # it is about to end: hear why, and let nobody else wait for it
-        return cast(Result, _unwrap(result))
+        return [unwrap(result) for result in results]
 
     async def manage(self, action: Literal["load", "unload"], name: ModelName) -> ModelStatus:
-        """Have a model loaded or unloaded, and wait. Raises ApiError: runner_unavailable or model_unavailable."""
+        """See Link.manage."""
         if self.status is None:
             raise self._gone()
-        done: Managed = _unwrap(await self._until_lost(action, name))
+        done: Managed = unwrap(await self._repeated(lambda: self._until_lost(action, name)))
         await self._beat()  # /health knows it at once
         return done["model"]
 
-    async def _result(self, name: ModelName, item: Item) -> Result | Failure | Unreadable:
+    def _abandon(self, ids: Sequence[str]) -> None:
+        """Tell the runner that nobody waits for these items, without waiting for it."""
+        if self.status is None:
+            return
+        telling = asyncio.ensure_future(self._call("abandon", list(ids)))
+        self._telling.add(telling)
+        telling.add_done_callback(self._told)
+
+    def _told(self, telling: asyncio.Future[None]) -> None:
+        self._telling.discard(telling)
+        if not telling.cancelled() and telling.exception() is not None:  # it computes them for nobody
+            logger.info("the runner %s was not told of abandoned items: %r", self.name, telling.exception())
+
+    async def _results(self, name: ModelName, items: Sequence[Item]) -> list[Result | Failure | Unreadable]:
         try:
-            results = await self._until_answered(name, item)
+            results = await self._repeated(lambda: self._sent(name, items))
         except BentoMLException as error:
             logger.error("the runner %s refused a call of %s: %s", self.name, name, error)
             if error.error_code.value == 503:
                 raise ApiError("runner_unavailable", "the runner takes no more work now") from None
             raise internal_error() from None
-        if not isinstance(results, list) or len(results) != 1:
-            raise ApiError("internal", f"{name} did not give one result for one image")
-        return cast(Result | Failure | Unreadable, results[0])
+        if not isinstance(results, list) or len(results) != len(items):
+            raise ApiError("internal", f"{name} did not give one result for each image")
+        return results
 
-    async def _until_answered(self, name: ModelName, item: Item) -> Any:
+    async def _sent(self, name: ModelName, items: Sequence[Item]) -> Any:
+        with ExitStack() as lent:
+            sent = [{**item, "image": lent.enter_context(self._memory.lend(item["image"]))} for item in items]
+            return await self._until_lost(name, sent)
+
+    async def _repeated(self, call: Callable[[], Awaitable[Any]]) -> Any:
         """A call, repeated where its connection broke although the runner lives on.
 
         Then BentoML had reused a connection that the runner was just closing as idle.
@@ -133,15 +151,13 @@ class RunnerLink:
         for _ in range(ATTEMPTS):
             before = self._pid
             try:
-                with self._memory.lend(item["image"]) as image:
-                    sent: SentItem = {**item, "image": image}
-                    return await self._until_lost(name, [sent])
+                return await call()
             except _BROKEN as error:
                 if self.status is not None:
                     await self._beat()
                 if self.status is None or self._pid != before:
                     break
-                logger.info("a call of %s will be repeated: its connection broke (%r)", name, error)
+                logger.info("a call of %s will be repeated: its connection broke (%r)", self.name, error)
         raise self._gone()
 
     async def _until_lost(self, method: str, argument: object) -> Any:
@@ -195,7 +211,7 @@ class RunnerLink:
         self.status = status
         self.was_up = True
         # Once and for all: a model that is tried again later must not take the whole service out of traffic.
-        self.settled |= not any(status["models"][name]["state"] in _WARMING for name in self._preload)
+        self.settled |= not unsettled(status, self._preload)
 
     def _down(self, reason: str) -> None:
         if self.status is not None:
@@ -208,20 +224,14 @@ class RunnerLink:
         return ApiError("runner_unavailable", f"the runner {self.name} is not there; it is being restarted")
 
 
-def _unwrap(result: Any) -> Any:
-    """What a runner gave back. Raises ApiError where that is a Failure."""
-    if "error" in result:
-        failure = cast(Failure, result)
-        raise ApiError(failure["error"], failure["message"])
-    return result
-
-
 def _alive(pid: int | None) -> bool:
     if pid is None:
         return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
+        return False
+    except PermissionError:  # another user's process has its number
         return False
     # A child that died and was not waited for yet is still in the table.
     with contextlib.suppress(OSError):

@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from api.embedded import Link
 from api.errors import ApiError, invalid_field, not_assigned
 from api.health import LOADED, model_statuses, summary
-from api.link import RunnerLink
 from models.catalogue import CATALOGUE, ModelName
 from runners.contract import ModelStatus, State
 
@@ -28,7 +28,7 @@ class Management:
     """The routes under /models. `enabled` is the setting server.model_management: without it nothing can be changed."""
 
     def __init__(
-        self, links: Sequence[RunnerLink], preload: Sequence[ModelName], *, enabled: bool, uptime_seconds: float
+        self, links: Sequence[Link], preload: Sequence[ModelName], *, enabled: bool, uptime_seconds: float
     ) -> None:
         self._links = links
         self._preload = preload
@@ -87,7 +87,7 @@ class Management:
             "last_used": datetime.fromtimestamp(used, UTC).isoformat(timespec="seconds") if used else None,
         }
 
-    def _link(self, name: ModelName) -> RunnerLink:
+    def _link(self, name: ModelName) -> Link:
         link = next((link for link in self._links if name in link.models), None)
         if link is None:
             raise not_assigned(name)

@@ -60,6 +60,11 @@ def is_binary(data: bytes) -> bool:
     return _BINARY.search(data, 0, _HEAD) is not None
 
 
+def begins_as_json(data: bytes) -> bool:
+    """Whether these bytes begin as a JSON object or list does, in UTF-8, UTF-16 or UTF-32."""
+    return data[:_HEAD].lstrip(_BEFORE_JSON)[:1] in (b"{", b"[")
+
+
 def looks_like_json(data: bytes) -> bool:
     """Whether these bytes begin as a JSON object does, in UTF-8, UTF-16 or UTF-32."""
     return data[:_HEAD].lstrip(_BEFORE_JSON).startswith(b"{")

@@ -21,6 +21,12 @@ LATENCY: Final = Histogram(
     ["endpoint"],
     buckets=(0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
+DURATION: Final = Histogram(
+    "enrichment_light_request_duration_seconds",
+    "A whole request: reading its body, waiting, and whatever became of it",
+    ["endpoint", "status"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
 _NOT_OF_INFERENCE: Final = {403, 404, 405}  # not allowed, no route, or another method: not counted
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from starlette.applications import Starlette
-from starlette.types import Receive, Scope, Send
+from starlette.routing import Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 _HOST: Final = re.compile(
     r"^https?://[^/]*", re.IGNORECASE
@@ -21,8 +21,9 @@ class OneSpelling:
     with its body. A path with characters that a log can't show stays percent-encoded: none of our routes has any.
     """
 
-    def __init__(self, app: Starlette) -> None:
-        app.router.redirect_slashes = False
+    def __init__(self, app: ASGIApp, router: Router) -> None:
+        """router: of the app, which redirects no more."""
+        router.redirect_slashes = False
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

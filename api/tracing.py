@@ -49,6 +49,10 @@ class Spans:
         """A span for as long as the block runs."""
         return self._tracer.start_as_current_span(name)
 
+    def past(self, name: str, began: int) -> None:
+        """A span of what has gone on since `began` (ns since the epoch)."""
+        self._add(name, began, time.time_ns())
+
     def of_runner(self, sent: int, timing: Timing | None) -> None:
         """The spans of what a runner did with an item that was sent to it at `sent` (ns since the epoch).
 

@@ -1,6 +1,9 @@
-"""The service beside what one would write in an afternoon (benchmarks/plain_server.py), and beside the machine's limit.
+"""The service beside another server, and beside the machine's limit.
 
-usage: python -m benchmarks.compare PICTURES --out FOLDER [--rounds 3] [--seconds 1.2] [--quick] [--anyway]
+The other is what one would write in an afternoon (benchmarks/plain_server.py), or by `--against lean` the best that
+somebody would write who knows serving (benchmarks/lean_server.py).
+
+usage: python -m benchmarks.compare PICTURES --out FOLDER [--against lean] [--rounds 3] [--seconds 1.2] [--quick]
 
 PICTURES is a folder with bus.jpg (or names another picture by --picture). Starts both servers, checks that they agree,
 and asks them in turns, in short rounds: each route, each kind of image, each concurrency; what the first table shows
@@ -54,16 +57,16 @@ def _encode(image: Any, kind: str) -> bytes:
 
 
 @contextmanager
-def plain() -> Iterator[Side]:
-    """The plain server, when it answers."""
+def opponent(against: str) -> Iterator[Side]:
+    """The plain or the lean server, when it answers."""
     port = free_port()
-    command = [sys.executable, "-m", "benchmarks.plain_server", str(port)]
+    command = [sys.executable, "-m", f"benchmarks.{against}_server", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         end = time.monotonic() + _START_S
         while not _answers(f"http://127.0.0.1:{port}/health"):
             if process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError("the plain server did not start: python -m benchmarks.plain_server 8000 says why")
+                raise RuntimeError(f"it did not start: python -m benchmarks.{against}_server 8000 says why")
             time.sleep(0.2)
         yield Side(PLAIN, f"http://127.0.0.1:{port}", process.pid)
     finally:
@@ -122,13 +125,18 @@ def health_times(url: str) -> Iterator[list[float]]:
 
 
 def run(
-    pictures: Mapping[str, bytes], names: Sequence[ModelName], rounds: int, seconds: float, anyway: bool = False
+    pictures: Mapping[str, bytes],
+    names: Sequence[ModelName],
+    rounds: int,
+    seconds: float,
+    anyway: bool = False,
+    against: str = "plain",
 ) -> Run:
     """Start both, compare their answers, and ask them in turns. Raises Disagreement unless they are asked anyway."""
     small = open_image(next(iter(pictures.values())), OWN_FILES).decode()
     bare = {name: limit.load(name, small, seconds / 2) for name in names}
     with (
-        plain() as plain_side,
+        opponent(against) as plain_side,
         borrowed_home() as own_home,
         serving(BENTOML_HOME=str(own_home)) as service,
     ):
@@ -199,17 +207,26 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.2, help="of a round, beside what waits for its last answers")
     parser.add_argument("--only", choices=CATALOGUE, nargs="*", help="models, all where none is named")
     parser.add_argument("--quick", action="store_true", help="one short round with one kind of image: does it run?")
+    parser.add_argument("--against", choices=("plain", "lean"), default="plain", help="lean: benchmarks/lean_server.py")
     parser.add_argument("--anyway", action="store_true", help="go on where their answers differ: int8, bf16")
     arguments = parser.parse_args()
     pictures = images(open_image((arguments.pictures / arguments.picture).read_bytes(), OWN_FILES).decode())
     if arguments.quick:
         pictures = dict([next(iter(pictures.items()))])
         arguments.rounds, arguments.seconds = 1, 0.3
-    result = run(pictures, arguments.only or list(CATALOGUE), arguments.rounds, arguments.seconds, arguments.anyway)
-    text = report(result, pictures)
+    result = run(
+        pictures,
+        arguments.only or list(CATALOGUE),
+        arguments.rounds,
+        arguments.seconds,
+        arguments.anyway,
+        arguments.against,
+    )
+    text = report(result, pictures, arguments.against)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "compare.md").write_text(text, encoding="utf-8")
-    chart(result, next(iter(pictures)), arguments.out / "compare.png")
+    name = "compare" if arguments.against == "plain" else "compare-lean"
+    (arguments.out / f"{name}.md").write_text(text, encoding="utf-8")
+    chart(result, next(iter(pictures)), arguments.out / f"{name}.png")
     print(text)
 
 

@@ -105,11 +105,11 @@ class Run:
         return self.cells[name, kind, concurrency].rate(SERVICE) / median(self.limits[name])
 
 
-def report(result: Run, pictures: Mapping[str, bytes]) -> str:
+def report(result: Run, pictures: Mapping[str, bytes], against: str = PLAIN) -> str:
     """The run as Markdown."""
     kinds = list(pictures)
     lines = [
-        f"# The service beside a plain server, {datetime.now(UTC):%Y-%m-%d}",
+        f"# The service beside a {against} server, {datetime.now(UTC):%Y-%m-%d}",
         "",
         f"{_processor()}, {os.cpu_count()} cores, CPU only. `python -m benchmarks.compare`, rounds of both in turns.",
         "Ratios are service by plain: of the medians of the rounds' rates, in brackets the smallest and the largest of",

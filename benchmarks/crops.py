@@ -27,7 +27,7 @@ from runners.engines.openvino import OpenVinoEngine
 from settings import get_settings
 from vision.image import RGB, Box
 from vision.posture import KEYPOINT_NAMES
-from vision.views import EVERYWHERE, View
+from vision.views import EVERYWHERE
 
 F32 = NDArray[np.float32]
 
@@ -76,19 +76,19 @@ def measure(pipeline: Pipeline, images: Sequence[RGB]) -> Mapping[str, Tally]:
 
     def by_crop(image: RGB, box: Box) -> tuple[list[Person], tuple[int, int]]:
         cut = Picture.of(image, box)
-        return asked(cut.part, None), cut.corner
+        return asked(cut.part, None), cut.frame.area[:2]
 
     def by_crop_and_box(image: RGB, box: Box) -> tuple[list[Person], tuple[int, int]]:
         cut = Picture.of(image, box)
         height, width = cut.part.shape[:2]
-        return asked(cut.part, (_FAR, _FAR, _FAR + width, _FAR + height)), cut.corner
+        return asked(cut.part, (_FAR, _FAR, _FAR + width, _FAR + height)), cut.frame.area[:2]
 
     def exactly(image: RGB, box: Box) -> tuple[list[Person], tuple[int, int]]:
         cut = Picture.of(image, box)
         fitted = pose_estimator.prepare(cut.part)
         (result,) = pipeline.results([{"image": fitted.image}])
-        look = Look(View(cut.part, (0, 0), EVERYWHERE), fitted, Picture.of(cut.part, None))
-        return persons([cast(PoseResult, result)], [look], iou_threshold=1, visible=0), cut.corner
+        look = Look((0, 0), EVERYWHERE, fitted, Picture.of(cut.part, None).frame)
+        return persons([cast(PoseResult, result)], [look], iou_threshold=1, visible=0), cut.frame.area[:2]
 
     ways: Mapping[str, Callable[[RGB, Box], tuple[list[Person], tuple[int, int]]]] = {
         "exactly the box": exactly,

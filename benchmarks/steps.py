@@ -29,7 +29,20 @@ from models.store import borrowed_home
 
 # `back` is from the result in the runner until the API goes on with it; `rest` is all that has no span: HTTP, waiting
 # for threads, the way to the runner is in `queue`.
-STEPS: Final = ("read", "decode", "prepare", "queue", "load", "forward", "interpret", "back", "post", "encode", "rest")
+STEPS: Final = (
+    "wait",
+    "read",
+    "decode",
+    "prepare",
+    "queue",
+    "load",
+    "forward",
+    "interpret",
+    "back",
+    "post",
+    "encode",
+    "rest",
+)
 _EXPORT_MS: Final = "200"
 _SETTLE_S: Final = 0.5  # longer than that
 

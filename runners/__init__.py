@@ -1,10 +1,12 @@
-"""The runner services: one process for all models (placement: shared) or one each (isolated), of the same classes."""
+"""The runner services, of the same classes wherever they run: in the API process (placement: embedded), in one of their
+own (shared), or in one for each model (isolated)."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import bentoml
 
@@ -12,12 +14,14 @@ from models.catalogue import ModelName
 from runners import (
     bentoml_cures,
     depth_estimator,
+    device,
     engines,
     person_reid,
     pet_classifier,
     pose_estimator,
     threat_detector,
 )
+from runners.engines.errors import EngineError
 from runners.runner import Network, Runner, weights_attributes
 from settings import Settings
 
@@ -30,6 +34,26 @@ _MIXINS: Final[Mapping[ModelName, tuple[type[Runner], Network]]] = MappingProxyT
         "depth_estimator": (depth_estimator.DepthEstimator, depth_estimator.NETWORK),
     }
 )
+
+
+Placement = Literal["embedded", "shared", "isolated"]
+
+
+def placement(settings: Settings) -> Placement:
+    """Where the runners run. `auto` is embedded on OpenVINO, which has no device to lose, and shared on torch.
+
+    Raises EngineError where embedded is asked for and torch would be the engine.
+    """
+    asked = settings.placement
+    if asked in ("shared", "isolated"):
+        return asked
+    on_openvino = engines.choose(settings, device.choose(settings.device.gpu, dict(os.environ))) == "openvino"
+    if asked == "embedded" and not on_openvino:
+        raise EngineError(
+            "ENRICHMENT_PLACEMENT is embedded, and torch would compute: CUDA would take the API with it when it fails."
+            " Take auto, shared or isolated; or ENRICHMENT_ENGINE=openvino for the CPU"
+        )
+    return "embedded" if on_openvino else "shared"
 
 
 def compose(settings: Settings) -> Mapping[ModelName, bentoml.Service[Any]]:

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from runners.deadline import Deadline
 from runners.engines import Engine, Images, Rows
 from runners.engines.errors import OutOfMemory
 
@@ -33,20 +34,27 @@ def cut(count: int, largest: int) -> Iterator[int]:
 
 
 def run(
-    engine: Engine, images: Images, largest: int, on_out_of_memory: Callable[[], None], min_score: float = 0
+    engine: Engine,
+    images: Images,
+    largest: int,
+    on_out_of_memory: Callable[[], None],
+    min_score: float = 0,
+    *,
+    alone: bool = True,
+    deadline: Deadline | None = None,
 ) -> list[Outputs | OutOfMemory]:
     """Run images (h, w, 3) uint8 of any mix of shapes; images of one shape share batches of at most `largest`.
 
     Returns each image's outputs, without the batch dimension, in the order of `images`. A batch for which the device
     has too little memory is tried once more in two halves, after `on_out_of_memory`, which is to free what it can;
     images for which that was too much, too, get the OutOfMemory in place of outputs. Raises what else the engine
-    raises, and ValueError where it gives back another number of results than it was given images. For min_score see
+    raises, and ValueError where it gives back another number of results than it was given images. For the others see
     Engine.run.
     """
     by_shape: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
     for position, image in enumerate(images):
         by_shape[image.shape].append(position)
-    forward = partial(engine.run, min_score=min_score)
+    forward = partial(engine.run, min_score=min_score, alone=alone, deadline=deadline)
     results: dict[int, Outputs | OutOfMemory] = {}
     for positions in by_shape.values():
         start = 0

@@ -11,11 +11,14 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
+import bentoml
 import click
 import uvicorn
+from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.context import server_context
 from bentoml._internal.marshal.dispatcher import CorkDispatcher
 from bentoml._internal.server.http import instruments
@@ -91,9 +94,56 @@ class BoundedMetrics(RunnerTrafficMetricsMiddleware):
     paths that do not exist a scrape took 12.5 s instead of 0.1, and the process had grown by 207 MB.
     """
 
+    _last: ClassVar[BoundedMetrics | None] = None  # a process has one
+
     def __init__(self, app: ASGIApp, **options: Any) -> None:
         super().__init__(self._forward, **options)
         self._served = app
+        BoundedMetrics._last = self
+
+    @classmethod
+    def begin(cls, endpoint: str) -> None:
+        """A request is in progress that is answered outside of this middleware, where BentoML counts at all."""
+        if cls._last is not None:
+            if not cls._last._is_setup:
+                cls._last._setup()
+            cls._last._in_progress(endpoint).inc()
+            cls._last._last_request().set_to_current_time()
+
+    @classmethod
+    def end(cls, endpoint: str, status: int | None, seconds: float) -> None:
+        """Count it as answered. status: None where its client had gone."""
+        if cls._last is not None:
+            cls._last._in_progress(endpoint).dec()
+            if status is not None:
+                cls._last._count(endpoint, status, seconds)
+
+    def _count(self, endpoint: str, status: int, seconds: float) -> None:
+        total, duration = self._of(endpoint, status)
+        total.inc()
+        duration.observe(seconds)
+
+    @cached_property
+    def _labels(self) -> dict[str, Any]:
+        context = server_context
+        return {
+            "service_name": context.bento_name,
+            "service_version": context.bento_version,
+            "runner_name": context.service_name,
+        }
+
+    @cache  # noqa: B019 - a process has one
+    def _last_request(self) -> Any:
+        return self.metrics_last_request_timestamp.labels(**self._labels)
+
+    @cache  # noqa: B019 - as above
+    def _in_progress(self, endpoint: str) -> Any:
+        return self.metrics_request_in_progress.labels(**self._labels, endpoint=endpoint)
+
+    @cache  # noqa: B019 - as above
+    def _of(self, endpoint: str, status: int) -> tuple[Any, Any]:
+        labels = {**self._labels, "endpoint": endpoint, "http_response_code": status}
+        return self.metrics_request_total.labels(**labels), self.metrics_request_duration.labels(**labels)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See RunnerTrafficMetricsMiddleware."""
@@ -104,6 +154,29 @@ class BoundedMetrics(RunnerTrafficMetricsMiddleware):
 
     async def _forward(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._served(scope["enrichment.asked"], receive, send)
+
+
+@cache
+def _batch_sizes() -> Any:
+    return BentoMLContainer.metrics_client.get().Histogram(
+        namespace="bentoml_service",
+        name="adaptive_batch_size",
+        documentation="Service adaptive batch size",
+        labelnames=["runner_name", "worker_index", "method_name", "service_version", "service_name"],
+        buckets=[1, 2, 4, 8],
+    )
+
+
+@cache
+def batch_size_of(runner: str, method: str) -> Any:
+    """BentoML's histogram of batch sizes, of a runner in this process: BentoML keeps it of its own dispatcher alone."""
+    return _batch_sizes().labels(
+        runner_name=runner,
+        worker_index=server_context.worker_index,
+        method_name=method,
+        service_version=server_context.bento_version,
+        service_name=server_context.bento_name,
+    )
 
 
 class FreshTraces(OpenTelemetryMiddleware):
@@ -177,6 +250,42 @@ def install(*, tracing: bool) -> None:
     asgi.OpenTelemetryMiddleware = FreshTraces  # type: ignore[misc,assignment]
     instruments.RunnerTrafficMetricsMiddleware = BoundedMetrics  # type: ignore[misc,assignment]
     PrometheusClient.generate_latest = generate_latest  # type: ignore[method-assign]
+
+
+def runners_by_unix_sockets() -> bool:
+    """Have BentoML reach runner processes by unix sockets, and say whether it can, in the supervisor that calls this.
+
+    Runners unpickle what they get: by a TCP port any user of the machine could run code in them. A socket lies in a
+    folder that is its owner's alone. BentoML takes ports on WSL, whose second version has such sockets as any Linux.
+    """
+    from _bentoml_impl.server import serving  # the supervisor has it already, and nobody else needs it
+
+    serving.IS_WSL = False
+    return not serving.WINDOWS and "BENTOML_NO_UDS" not in os.environ
+
+
+def start_no_runners(service: bentoml.Service[Any]) -> None:
+    """Have BentoML start no process for the runners that a service depends on, in the supervisor that calls this.
+
+    It leaves out dependencies that are reached by a URL.
+    """
+    for dependency in service.dependencies.values():
+        dependency.url = "embedded"
+
+
+def embed(service: bentoml.Service[Any]) -> dict[str, Any]:
+    """Name → each runner that a service depends on, made in this process.
+
+    BentoML makes dependencies that have no process itself, but one for each attribute that names it.
+    """
+    made: dict[str, Any] = {}
+    for dependency in service.dependencies.values():
+        runner = dependency.on
+        assert runner is not None
+        if runner.name not in made:
+            made[runner.name] = runner()
+        dependency._resolved = made[runner.name]
+    return made
 
 
 def serve_api(wrap: Callable[[Any], ASGIApp], **options: Any) -> None:

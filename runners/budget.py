@@ -8,12 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from models.catalogue import ModelName
+from runners.load_failure import DoesNotFit
 from runners.memory import Memory
 from runners.resident import Resident
-
-
-class DoesNotFit(Exception):
-    """Even with everything out that may leave, the budget is too small; the text has the figures."""
 
 
 @dataclass(frozen=True)

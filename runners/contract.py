@@ -6,9 +6,9 @@ BentoML runs over every internal call, would take a dataclass apart.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Any, Literal, NotRequired, TypedDict
+from typing import Any, Final, Literal, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,11 +35,25 @@ def refusal(name: ModelName, state: State, detail: str | None) -> str:
     return f"{name} is absent: {detail}" if state == State.ABSENT else f"{name} has failed: /health says why"
 
 
+_WARMING: Final = frozenset({State.UNLOADED, State.LOADING})
+
+
+def unsettled(status: RunnerStatus, preload: Sequence[ModelName]) -> list[ModelName]:
+    """Those of the models to be preloaded which are neither loaded nor given up."""
+    return [name for name in preload if status["models"][name]["state"] in _WARMING]
+
+
 class Item(TypedDict):
-    """One request to a model: `image` (h, w, 3) uint8 RGB, already of the size that the network takes."""
+    """One request to a model: `image` (h, w, 3) uint8 RGB, already of the size that the network takes.
+
+    id: by which `Runner.abandon` finds it. expires: when nobody waits any more, by time.monotonic(), which on Linux is
+    one clock for all processes of a machine.
+    """
 
     image: NDArray[np.uint8]
     min_confidence: NotRequired[float]
+    id: NotRequired[str]
+    expires: NotRequired[float]
 
 
 class SharedImage(TypedDict):
@@ -56,6 +70,8 @@ class SentItem(TypedDict):
 
     image: NDArray[np.uint8] | SharedImage
     min_confidence: NotRequired[float]
+    id: NotRequired[str]
+    expires: NotRequired[float]
 
 
 class Timing(TypedDict):
@@ -120,7 +136,7 @@ Result = PoseResult | ThreatResult | ReidResult | PetResult | DepthResult
 class Failure(TypedDict):
     """One item's failure, given back as a value so that its neighbours in the batch keep their answers."""
 
-    error: Literal["model_unavailable", "runner_unavailable", "internal"]
+    error: Literal["model_unavailable", "runner_unavailable", "timeout", "internal"]
     message: str
 
 

@@ -3,41 +3,58 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import pynvml
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
+_ABSENT: Final = (
+    pynvml.nvmlExceptionClass(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND),
+    pynvml.nvmlExceptionClass(pynvml.NVML_ERROR_DRIVER_NOT_LOADED),
+)
+_UNKNOWN: Final = "unknown"
+
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU as NVML describes it. index: physical, in PCI order; memory_mb: of the whole card, in 10⁶ bytes."""
+    """One GPU as NVML describes it. index: physical, in PCI order; memory_mb: of the whole card, in 10⁶ bytes.
+
+    memory_mb is None where NVML does not know (MIG, memory shared with the CPU); a text is `unknown` then.
+    """
 
     index: int
     name: str
     uuid: str
-    memory_mb: float
+    memory_mb: float | None
     driver: str
     compute_capability: str
 
     def __str__(self) -> str:
-        return f"GPU {self.index}: {self.name}, {self.memory_mb / 1000:.1f} GB, driver {self.driver}"
+        memory = "memory unknown" if self.memory_mb is None else f"{self.memory_mb / 1000:.1f} GB"
+        return f"GPU {self.index}: {self.name}, {memory}, driver {self.driver}"
 
 
 def choose(index: int, environment: MutableMapping[str, str]) -> Gpu | None:
     """Take physical GPU `index`, or the only one where just one is visible (a container); None: the CPU computes.
 
     Sets CUDA_VISIBLE_DEVICES in `environment`, so it must run before torch is imported. One that is set already is
-    respected: its first entry is the GPU.
+    respected: its first entry is the GPU. A GPU that does not answer NVML is none, which is said.
     """
     try:
         pynvml.nvmlInit()
-        count = pynvml.nvmlDeviceGetCount()
-    except pynvml.NVMLError:  # no driver, no library, no permission: no GPU for this process
+        return _choose(index, environment, pynvml.nvmlDeviceGetCount())
+    except _ABSENT:  # nothing was installed that could be broken
         return None
+    except pynvml.NVMLError as error:
+        logger.warning("NVML gives no GPU: %s. `nvidia-smi` may say more", error)
+        return None
+
+
+def _choose(index: int, environment: MutableMapping[str, str], count: int) -> Gpu | None:
+    """See choose. Raises NVMLError."""
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     if count == 0 or visible in {"", "-1"}:
         return None
@@ -46,29 +63,47 @@ def choose(index: int, environment: MutableMapping[str, str]) -> Gpu | None:
         handle = _handle(visible.split(",")[0].strip(), count)
         if handle is None:
             logger.warning("CUDA_VISIBLE_DEVICES=%s names no GPU of this machine (NVML finds %d)", visible, count)
-        return _describe(handle) if handle is not None else None
+        return _describe(handle, 0) if handle is not None else None
     if index >= count > 1:
         logger.warning("GPU %d is configured and there are %d: GPU 0 is taken", index, count)
     taken = index if index < count else 0
+    gpu = _describe(pynvml.nvmlDeviceGetHandleByIndex(taken), taken)
     environment["CUDA_VISIBLE_DEVICES"] = str(taken)
-    return _describe(pynvml.nvmlDeviceGetHandleByIndex(taken))
+    return gpu
 
 
 def _handle(entry: str, count: int) -> Any | None:
-    """The GPU of one entry of CUDA_VISIBLE_DEVICES: an index, or the beginning of a UUID. None: there is none."""
-    handles = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(count)]
+    """The GPU of one entry of CUDA_VISIBLE_DEVICES: an index, or the beginning of a UUID. None: there is none.
+
+    Raises NVMLError where that one does not answer; another that does not is passed over.
+    """
     if entry.isdecimal():
-        return handles[int(entry)] if int(entry) < count else None
-    return next((handle for handle in handles if pynvml.nvmlDeviceGetUUID(handle).startswith(entry)), None)
+        return pynvml.nvmlDeviceGetHandleByIndex(int(entry)) if int(entry) < count else None
+    handles = [_ask(pynvml.nvmlDeviceGetHandleByIndex, number) for number in range(count)]
+    uuids = [(handle, _ask(pynvml.nvmlDeviceGetUUID, handle)) for handle in handles if handle is not None]
+    return next((handle for handle, uuid in uuids if uuid is not None and uuid.startswith(entry)), None)
 
 
-def _describe(handle: Any) -> Gpu:
-    major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+def _describe(handle: Any, index: int) -> Gpu:
+    """index: taken where NVML does not know it. Raises NVMLError where the GPU is lost."""
+    uuid = pynvml.nvmlDeviceGetUUID(handle)
+    memory = _ask(pynvml.nvmlDeviceGetMemoryInfo, handle)
+    capability = _ask(pynvml.nvmlDeviceGetCudaComputeCapability, handle)
+    physical = _ask(pynvml.nvmlDeviceGetIndex, handle)
     return Gpu(
-        index=pynvml.nvmlDeviceGetIndex(handle),
-        name=pynvml.nvmlDeviceGetName(handle),
-        uuid=pynvml.nvmlDeviceGetUUID(handle),
-        memory_mb=pynvml.nvmlDeviceGetMemoryInfo(handle).total / 1e6,
-        driver=pynvml.nvmlSystemGetDriverVersion(),
-        compute_capability=f"{major}.{minor}",
+        index=index if physical is None else physical,
+        name=_ask(pynvml.nvmlDeviceGetName, handle) or _UNKNOWN,
+        uuid=uuid,
+        memory_mb=memory.total / 1e6 if memory is not None and memory.total else None,
+        driver=_ask(pynvml.nvmlSystemGetDriverVersion) or _UNKNOWN,
+        compute_capability=f"{capability[0]}.{capability[1]}" if capability else _UNKNOWN,
     )
+
+
+def _ask(function: Callable[..., Any], *arguments: Any) -> Any | None:
+    """What NVML answers; None where it can't: which questions a GPU answers depends on it and its driver."""
+    try:
+        return function(*arguments)
+    except pynvml.NVMLError as error:
+        logger.info("NVML: %s: %s", function.__name__, error)
+        return None

@@ -7,14 +7,15 @@ import gc
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import psutil
 import pynvml
 
 from runners.device import Gpu
+from runners.engines.errors import DeviceLost
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
@@ -66,25 +67,41 @@ class GpuMemory:
     NVML's list of processes is by pid. In a container it may show this process under its pid on the host, or without a
     figure, or not at all, depending on the driver. So the process is recognised by its pid or else by being the one
     that appeared when the CUDA context was made. Where neither has a figure, it is what the card gave out for the
-    context, and what torch's allocator has taken since.
+    context, and what torch's allocator has taken since. NVML may also answer nothing of that (MIG, memory shared with
+    the CPU), or no more: then torch's own figures are all.
     """
 
-    def __init__(self, gpu: Gpu) -> None:
-        self._handle = pynvml.nvmlDeviceGetHandleByUUID(gpu.uuid)
+    def __init__(self, gpu: Gpu, on_lost: Callable[[DeviceLost], None] | None = None) -> None:
+        """on_lost: told each time when NVML says that the GPU is lost; no figure is an error."""
+        self._uuid = gpu.uuid
+        self._on_lost = on_lost
         self._pid = os.getpid()
-        self._context_mb: float | None = None  # by what the card gave out; None: there is no context yet
+        self._others: set[int] | None = None  # NVML's processes before the context was made
+        self._given_mb = 0.0  # what the card gave out while it was made
+        self._made = False
         self._own_context_mb = 0.0  # the same by NVML's figure of this process, where it has one
+        self._problem = ""  # why NVML has none
         self._said = False
 
     @contextmanager
     def recognising(self) -> Iterator[None]:
-        """The block makes the CUDA context: find out which of NVML's processes this one is, and what that takes."""
-        others, before_mb = self._processes().keys(), self._card_mb()
-        yield
-        appeared = self._processes().keys() - others
+        """The block makes the CUDA context: find out which of NVML's processes this one is, and what that takes.
+
+        If it fails the next try goes on from there: half a context may be left.
+        """
+        if self._others is None:
+            self._others = set(self._processes())
+        before_mb = self._card_mb()
+        try:
+            yield
+        finally:
+            after_mb = self._card_mb()
+            if before_mb is not None and after_mb is not None:
+                self._given_mb += max(0.0, after_mb - before_mb)
+        appeared = self._processes().keys() - self._others
         if self._pid not in appeared and len(appeared) == 1:
             (self._pid,) = appeared
-        self._context_mb = max(0.0, self._card_mb() - before_mb)
+        self._made = True
         self._own_context_mb = self.used_mb()  # says now, and not in the middle of something, if NVML has no figure
 
     @property
@@ -94,19 +111,18 @@ class GpuMemory:
 
     def used_mb(self) -> float:
         """See Memory.used_mb."""
-        if self._context_mb is None:
+        if not self._made:
             return 0.0
-        try:
-            own = self._processes().get(self._pid, 0.0)
-            problem = "it is in a container without the host's pids"
-        except pynvml.NVMLError as error:
-            own, problem = 0.0, str(error)
-        if own:
-            return own
+        self._problem = "it is in a container without the host's pids"
+        own_mb = self._processes().get(self._pid, 0.0)
+        if own_mb:
+            return own_mb
         if not self._said:
             self._said = True
-            logger.warning("NVML gives no memory of this process (%s): torch's own figures are used instead", problem)
-        return self._context_mb + _allocated_mb()
+            logger.warning(
+                "NVML gives no memory of this process (%s): torch's own figures are used instead", self._problem
+            )
+        return self._given_mb + _allocated_mb()
 
     def give_back(self) -> None:
         """See Memory.give_back."""
@@ -115,15 +131,29 @@ class GpuMemory:
         if "torch" in sys.modules:
             import torch
 
-            torch.cuda.empty_cache()
+            try:
+                torch.cuda.empty_cache()
+            except RuntimeError as error:  # a lost device, whose process ends
+                logger.warning("the GPU takes no memory back: %s", str(error).split("\n")[0])
 
     def _processes(self) -> dict[int, float]:
         """pid → MB, 0 where NVML has no figure."""
-        processes = pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle)
+        processes = self._ask(pynvml.nvmlDeviceGetComputeRunningProcesses) or []
         return {process.pid: (process.usedGpuMemory or 0) / _MB for process in processes}
 
-    def _card_mb(self) -> float:
-        return float(pynvml.nvmlDeviceGetMemoryInfo(self._handle).used / _MB)
+    def _card_mb(self) -> float | None:
+        memory = self._ask(pynvml.nvmlDeviceGetMemoryInfo)
+        return None if memory is None else float(memory.used / _MB)
+
+    def _ask(self, function: Callable[[Any], Any]) -> Any | None:
+        """What NVML answers of this GPU, or None."""
+        try:
+            return function(pynvml.nvmlDeviceGetHandleByUUID(self._uuid))
+        except pynvml.NVMLError as error:
+            self._problem = str(error)
+            if error.value == pynvml.NVML_ERROR_GPU_IS_LOST and self._on_lost is not None:
+                self._on_lost(DeviceLost(f"NVML: {error}"))
+            return None
 
 
 def held_mb(memory: Memory) -> float:
@@ -132,9 +162,9 @@ def held_mb(memory: Memory) -> float:
     return memory.used_mb()
 
 
-def of(gpu: Gpu | None) -> CpuMemory | GpuMemory:
-    """The memory of this process on the device that it computes on."""
-    return CpuMemory() if gpu is None else GpuMemory(gpu)
+def of(gpu: Gpu | None, on_lost: Callable[[DeviceLost], None]) -> CpuMemory | GpuMemory:
+    """The memory of this process on the device that it computes on. on_lost: see GpuMemory."""
+    return CpuMemory() if gpu is None else GpuMemory(gpu, on_lost)
 
 
 def _allocated_mb() -> float:

@@ -11,27 +11,19 @@ from dataclasses import dataclass
 from typing import Final
 
 from models.catalogue import ModelName
-from models.store import StoredModel, StoreError
-from runners.budget import Budget, DoesNotFit, Policy
+from models.store import StoredModel
+from runners.budget import Budget, Policy
 from runners.engines import Engine
-from runners.engines.errors import DeviceLost, EngineError, OutOfMemory
+from runners.engines.errors import DeviceLost, OutOfMemory
+from runners.graphs import Graphs
+from runners.load_failure import DoesNotFit, LoadFailure, failure_of
 from runners.memory import Memory, held_mb
 from runners.resident import Loaded, ModelUnavailable, Resident
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
 _TICK_S: Final = 0.5  # how often idle times are looked at
-_RETRY_S: Final = 60.0  # after which a model that found too little memory is tried again: something else may have left
 _STOP_S: Final = 10.0  # how long a stop waits for a load under way
-
-
-@dataclass(frozen=True)
-class _Failure:
-    """Why a model can't be served. told: what callers may read of it; retry_after_s: None = not before a restart."""
-
-    detail: str
-    told: str | None = None
-    retry_after_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +78,7 @@ class Residency:
             for name in names
         }
         self._budget = Budget(self.models, memory, policy, self._change, lambda: self._stopping)
+        self._graphs = Graphs(self.models, memory, lambda: self._budget.limit_mb)
         self._thread = threading.Thread(target=self._work, name="loader", daemon=True)
         self._thread.start()
 
@@ -95,10 +88,14 @@ class Residency:
         return self._budget.limit_mb
 
     def refresh(self) -> None:
-        """Notice what was imported meanwhile, and begin to load what is to be preloaded. Returns at once."""
+        """Notice what was imported meanwhile, and begin to load what is to be preloaded. Returns at once.
+
+        That is also what failed for memory, a while ago: readiness may keep away the requests that would try it again.
+        """
         for name, resident in self.models.items():
             resident.look_again()
             if name in self._policy.pinned and name not in self._released:
+                resident.forget_failure()
                 resident.start_loading()
 
     def load(self, name: ModelName, timeout: float) -> None:
@@ -160,11 +157,14 @@ class Residency:
     def _bring_in(self, resident: Resident) -> None:
         began = time.monotonic()
         outcome = self._load_or_fail(resident)
-        if isinstance(outcome, _Failure):
-            resident.settle_failed(outcome.detail, told=outcome.told, retry_after_s=outcome.retry_after_s)
-            logger.error("%s can't be served: %s", resident.name, outcome.detail)
+        if isinstance(outcome, LoadFailure):
             self._memory.give_back()
+            self._capture_graphs(resident)
+            resident.settle_failed(outcome)
+            logger.error("%s can't be served: %s", resident.name, outcome.detail)
             return
+        if resident.name in self._policy.pinned:  # before readiness lets calls in, which take memory for a while
+            self._capture_graphs(resident, outcome)
         resident.settle_ready(outcome)
         logger.info(
             "%s is ready on %s (%s) after %.1f s, %.0f MB: %s",
@@ -177,27 +177,27 @@ class Residency:
         )
         self._on_ready(resident)
         self._trim(resident)
+        self._capture_graphs()
 
-    def _load_or_fail(self, resident: Resident) -> Engine | _Failure:
-        """A failure comes as a text: an exception's traceback would hold what is to be given back."""
+    def _capture_graphs(self, coming: Resident | None = None, engine: Engine | None = None) -> None:
+        """See Graphs.capture. No model is the worse where that fails."""
+        try:
+            self._graphs.capture(coming, engine)
+        except DeviceLost as error:
+            self._on_device_lost(error)
+        except Exception:
+            logger.exception("CUDA graphs could not be captured")
+
+    def _load_or_fail(self, resident: Resident) -> Engine | LoadFailure:
         try:
             self._start()
             self._make_room(resident)
             resident.explain(None)
             return self._load_measured(resident)
-        except DoesNotFit as error:
-            return _Failure(str(error), str(error), _RETRY_S)
-        except OutOfMemory as error:
-            told = f"{resident.name} does not fit into the device's memory now"
-            return _Failure(f"{told}: {error}", told, _RETRY_S)
-        except (EngineError, StoreError) as error:
-            return _Failure(str(error))
-        except DeviceLost as error:
-            self._on_device_lost(error)
-            return _Failure(str(error))
-        except Exception as error:
-            logger.exception("%s could not be loaded", resident.name)
-            return _Failure(f"loading failed: {type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001 - whatever it was, it is told
+            if isinstance(error, DeviceLost):
+                self._on_device_lost(error)
+            return failure_of(resident.name, error)
 
     def _exchange(self, resident: Resident, exchange: Exchange) -> None:
         if resident.loaded is None or not exchange.wanted(resident.loaded):
@@ -217,13 +217,22 @@ class Residency:
             self._close(former)
             logger.info("%s is on %s (%s) now", resident.name, engine.name, engine.precision)
             self._trim(resident)
+            self._capture_graphs()
             return
         failure.__cause__ = failure.__context__ = None
         self._memory.give_back()
         exchange.on_done(failure)
 
     def _measured(self, stored: StoredModel, load: Callable[[], Engine]) -> tuple[Engine, float]:
-        """A loaded engine, warmed up, and by how many MB the process grew."""
+        """A loaded engine, warmed up, and by how many MB the process grew. Graphs leave where memory is short."""
+        try:
+            return self._measured_once(stored, load)
+        except OutOfMemory:
+            if not self._graphs.give_back():
+                raise
+        return self._measured_once(stored, load)
+
+    def _measured_once(self, stored: StoredModel, load: Callable[[], Engine]) -> tuple[Engine, float]:
         before = held_mb(self._memory)
         engine = load()
         try:
@@ -237,6 +246,7 @@ class Residency:
         """Load, and measure by how much the process grew. Raises DoesNotFit if that is too much even alone."""
         engine, grown_mb = self._measured(resident.stored, lambda: self._load(resident.stored))
         resident.measure(grown_mb)
+        self._graphs.make_room(self._memory.used_mb)
         try:
             self._budget.check(resident, self._memory.used_mb)
         except DoesNotFit:
@@ -259,6 +269,7 @@ class Residency:
 
     def _evict_until(self, resident: Resident, wanted_mb: Callable[[], float]) -> None:
         """Evict until `wanted_mb()` is within the budget. Raises DoesNotFit."""
+        self._graphs.make_room(wanted_mb)
         while (leaving := self._budget.who_leaves(resident, wanted_mb)) is not None:
             self._evict(leaving, f"left to make room for {resident.name}")
 

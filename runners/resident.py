@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Final
 
 from models.catalogue import ModelName
 from models.store import StoredModel, StoreError
+from runners.back_off import BackOff
 from runners.contract import ModelStatus, State, refusal
 from runners.engines import Engine
+from runners.load_failure import LoadFailure
+
+FIRST_RETRY_S: Final = 5.0  # after which a model that found too little memory is tried again: others may have left
+LONGEST_RETRY_S: Final = 300.0  # to which that grows, doubled with each failure: a load takes time from the others
 
 
 class ModelUnavailable(RuntimeError):
@@ -55,7 +62,7 @@ class Resident:
         self._state = State.ABSENT
         self._detail: str | None = None
         self._refusal: str | None = None  # what callers are told in place of the detail
-        self._try_again: float | None = None  # when a failure that may pass has to be forgotten
+        self._back_off = BackOff(FIRST_RETRY_S, LONGEST_RETRY_S)  # waits while a failure that may pass is not forgotten
         self._building: str | None = None
         self._build_failure: str | None = None
         self._look()
@@ -69,9 +76,7 @@ class Resident:
         end = time.monotonic() + timeout
         self.look_again()
         with self._change:
-            if self._try_again is not None and time.monotonic() >= self._try_again:
-                self.memory_mb = None  # measured anew: on a CPU other models' calls may have been counted in
-                self._look()
+            self.forget_failure()
             while self.loaded is None:
                 self.start_loading()
                 if self._state is not State.LOADING:
@@ -94,6 +99,13 @@ class Resident:
             if self._stored is None:
                 self._look()
 
+    def forget_failure(self) -> None:
+        """Let a model that failed for the time being be loaded again, once its time has come."""
+        with self._change:
+            if self._back_off.left_s == 0:
+                self.memory_mb = None  # measured anew: on a CPU other models' calls may have been counted in
+                self._look()
+
     def start_loading(self) -> None:
         """Begin to load, unless that has begun already or there is nothing to load."""
         with self._change:
@@ -113,7 +125,7 @@ class Resident:
                 "precision": engine.precision if engine else None,
                 "weights": self._stored.label_for_health if self._stored else None,
                 "untrained": self._stored.card.untrained if self._stored else False,
-                "detail": building or self._detail or (self._build_failure if self.loaded else None),
+                "detail": building or self._why() or (self._build_failure if self.loaded else None),
                 "input": self._stored.card.input if self._stored else None,
                 "memory_mb": round(self.memory_mb) if self.memory_mb is not None else None,
                 "loads": self.loads,
@@ -128,6 +140,11 @@ class Resident:
         """What `find` found; there is something wherever a load was requested."""
         assert self._stored is not None
         return self._stored
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether it is being loaded, or waits for its turn."""
+        return self._state is State.LOADING
 
     def measure(self, memory_mb: float) -> None:
         """Keep what loading took."""
@@ -153,17 +170,16 @@ class Resident:
         with self._change:
             self.loaded = Loaded(self.stored, engine)
             self.loads += 1
-            self._state, self._detail, self._refusal, self._try_again = State.READY, None, None, None
+            self._state, self._detail, self._refusal = State.READY, None, None
+            self._back_off.reset()
             self._change.notify_all()
 
-    def settle_failed(self, detail: str, *, told: str | None = None, retry_after_s: float | None = None) -> None:
-        """The model can't be had. told: what callers may read of it.
-
-        retry_after_s: a request later than that tries again; None: only a restart does.
-        """
+    def settle_failed(self, failure: LoadFailure) -> None:
+        """The model can't be had; where that may pass, it can be tried again, after an ever longer while."""
         with self._change:
-            self._state, self._detail, self._refusal = State.FAILED, detail, told
-            self._try_again = None if retry_after_s is None else time.monotonic() + retry_after_s
+            self._state, self._detail, self._refusal = State.FAILED, failure.detail, failure.told
+            if failure.may_pass:
+                self._back_off.failed()
             self._change.notify_all()
 
     def replace(self, engine: Engine) -> Loaded:
@@ -185,11 +201,18 @@ class Resident:
             self._change.notify_all()
             return former
 
+    def _why(self) -> str | None:
+        """The detail for /health, with when a failure that may pass allows another try."""
+        left_s = self._back_off.left_s
+        return f"{self._detail}; the next try is in {math.ceil(left_s)} s at the earliest" if left_s else self._detail
+
     def _reason(self) -> str:
         return f": {self._detail}" if self._detail else ""
 
     def _look(self) -> None:
-        self._refusal = self._try_again = None
+        self._refusal = None
+        self._back_off.begin()
+        self._stored = None
         try:
             self._stored = self._find()
         except StoreError as error:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from profiling import Profiler
 from runners import batches, bentoml_cures, engines, memory, shared_memory
 from runners.budget import Policy
 from runners.contract import DeviceStatus, Failure, Item, Managed, Result, RunnerStatus, SentItem, Unreadable
+from runners.deadline import Abandoned, Deadline
 from runners.device import Gpu
 from runners.engines import Engine, Shape
 from runners.engines.errors import DeviceLost, OutOfMemory
@@ -37,6 +40,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 GPU_BUDGET_MB: Final = 1200.0  # the seed's, of the models; on its card is room for the CUDA context beside them
 EXIT_DEVICE_LOST: Final = 70  # sysexits.h EX_SOFTWARE; only to be told apart in a log
 _LAST_WORDS_S: Final = 1.5  # longer than between two heartbeats of the API
+_MOST_ABANDONED: Final = 256  # ids that are kept: more than there are items on their way to a runner
 _RUNNER_ENDS: Final[Failure] = {
     "error": "runner_unavailable",
     "message": "the runner has lost its device and is being restarted",
@@ -86,6 +90,17 @@ def batchable(name: ModelName) -> Callable[[Method], Method]:
     return api
 
 
+@dataclass(frozen=True)
+class _Run:
+    """A call that computes. taken: when its batch came out of the queue, ns since the epoch."""
+
+    name: ModelName
+    loaded: Loaded
+    taken: int
+    alone: bool
+    deadline: Deadline | None
+
+
 class Runner:
     """Base of the runner services; runners/__init__.py composes them out of the mixins, one a model."""
 
@@ -99,9 +114,10 @@ class Runner:
         engines.check_gpu(settings)  # again: losing the GPU may be what ended the runner before
         self._gpu = engines.take_gpu(settings)
         bentoml_cures.Dispatch.batches_at_a_time = engines.calls_at_a_time(settings, self._gpu)
-        self._memory = memory.of(self._gpu)
+        self._memory = memory.of(self._gpu, self._end)
         self._profiler = Profiler(settings.pyroscope, "runner")
         self._started = False
+        self._abandoned: deque[str] = deque(maxlen=_MOST_ABANDONED)
         self._out_of_memory = 0
         self._fault: str | None = None
         self._tensorrt: TensorRtEngines | None = None
@@ -136,16 +152,29 @@ class Runner:
             self._tensorrt.close()
         self._residency.close()
 
-    def infer(self, name: ModelName, items: Sequence[SentItem | Item]) -> list[Result | Failure | Unreadable]:
-        """One result or failure per item, in their order; loads the model where that has not happened."""
+    def infer(
+        self,
+        name: ModelName,
+        items: Sequence[SentItem | Item],
+        *,
+        alone: bool | None = None,
+        deadline: Deadline | None = None,
+    ) -> list[Result | Failure | Unreadable]:
+        """One result or failure per item, in their order; loads the model where that has not happened.
+
+        Items for which nobody waits any more are not computed. alone: see Engine.run; None = where it is one item.
+        deadline: of all items, where they are of one request. Raises Abandoned where that was over before the end.
+        """
         if self._fault is not None:
             return [_RUNNER_ENDS for _ in items]
         taken = time.time_ns()
+        timeout = self._settings.limits.request_timeout_s if deadline is None else deadline.left_s
         try:
-            with self._residency.models[name].lease(self._settings.limits.request_timeout_s) as loaded:
-                arrived = [_arrived(item) for item in items]
+            with self._residency.models[name].lease(timeout) as loaded:
+                arrived = [self._arrived(item) for item in items]
                 readable = [cast(Item, item) for item in arrived if "image" in item]
-                results = iter(self._run(name, loaded, readable, taken))
+                run = _Run(name, loaded, taken, len(items) == 1 if alone is None else alone, deadline)
+                results = iter(self._run(run, readable))
                 return [next(results) if "image" in item else item for item in arrived]
         except ModelUnavailable as error:
             return [Failure(error="model_unavailable", message=str(error)) for _ in items]
@@ -170,14 +199,23 @@ class Runner:
             return Failure(error="model_unavailable", message=str(error))
         return Managed(model=self._residency.models[name].status())
 
+    @bentoml.api(route="/abandon")
+    async def abandon(self, ids: list[str]) -> None:
+        """Nobody waits for these items any more: they are not computed unless that has begun."""
+        self._abandoned.extend(ids)
+
     @bentoml.api(route="/state")
     async def state(self) -> dict[str, Any]:
-        """How the process and its models are; answers at once, whatever inference is under way.
+        """`status`, at once, whatever inference is under way."""
+        return dict(self.status())
+
+    def status(self) -> RunnerStatus:
+        """How the process and its models are.
 
         The heartbeat is also when a model that was imported meanwhile is noticed, and loaded if it is to be preloaded.
         """
         self._residency.refresh()
-        status: RunnerStatus = {
+        return {
             "pid": os.getpid(),
             "device": _device_status(self._gpu),
             "memory": {
@@ -188,32 +226,49 @@ class Runner:
             "fault": self._fault,
             "models": {name: resident.status() for name, resident in self._residency.models.items()},
         }
-        return dict(status)
 
-    def _run(self, name: ModelName, loaded: Loaded, items: Sequence[Item], taken: int) -> list[Result | Failure]:
-        """One result or failure per item. Raises DeviceLost."""
+    def _arrived(self, item: SentItem | Item) -> Item | Unreadable | Failure:
+        if item.get("id") in self._abandoned or time.monotonic() >= item.get("expires", math.inf):
+            return Failure(error="timeout", message="nobody waits for this item any more")
+        if not isinstance(item["image"], dict):
+            return cast(Item, item)
+        try:
+            return cast(Item, {**item, "image": shared_memory.find(item["image"])})
+        except OSError as error:
+            return {"unreadable": str(error)}
+
+    def _run(self, run: _Run, items: Sequence[Item]) -> list[Result | Failure]:
+        """One result or failure per item. Raises DeviceLost or Abandoned."""
+        name, loaded = run.name, run.loaded
         began = time.time_ns()
         images = [item["image"] for item in items]
         settings = self._settings.models[name]
         try:
             with self._profiler.tagged(model=name, engine=loaded.engine.name):
-                least = self._networks[name].least_score(items, settings)
-                outputs = batches.run(loaded.engine, images, settings.max_batch_size, self._free_memory, least)
-        except DeviceLost:
+                outputs = batches.run(
+                    loaded.engine,
+                    images,
+                    settings.max_batch_size,
+                    self._free_memory,
+                    self._networks[name].least_score(items, settings),
+                    alone=run.alone,
+                    deadline=run.deadline,
+                )
+        except (DeviceLost, Abandoned):
             raise
         except Exception:
             if len(items) == 1:
-                logger.exception("%s failed", name)
+                logger.exception("%s failed on the item %s", name, items[0].get("id", "without an id"))
                 return [Failure(error="internal", message=f"{name} failed on this image")]
             logger.warning("%s failed on a batch of %d: trying its items one by one", name, len(items), exc_info=True)
-            return [self._run(name, loaded, [item], taken)[0] for item in items]
+            return [self._run(run, [item])[0] for item in items]
         ended = time.time_ns()
         results = []
         for output, item in zip(outputs, items, strict=True):
             result = self._interpret(name, loaded, output, item)
             if "error" not in result:
                 result["timing"] = {
-                    "taken": taken,
+                    "taken": run.taken,
                     "loaded": began,
                     "forwarded": ended,
                     "interpreted": time.time_ns(),
@@ -290,19 +345,11 @@ def warm_up_shapes(network: Network, card: ModelCard, settings: Settings) -> lis
     return shapes + [(1, *other, 3) for other in others]
 
 
-def _arrived(item: SentItem | Item) -> Item | Unreadable:
-    if not isinstance(item["image"], dict):
-        return cast(Item, item)
-    try:
-        return cast(Item, {**item, "image": shared_memory.find(item["image"])})
-    except OSError as error:
-        return {"unreadable": str(error)}
-
-
 def _device_status(gpu: Gpu | None) -> DeviceStatus:
     if gpu is None:
         return {"name": "CPU", "index": None, "memory_gb": None, "driver": None}
-    return {"name": gpu.name, "index": gpu.index, "memory_gb": round(gpu.memory_mb / 1000, 1), "driver": gpu.driver}
+    memory_gb = None if gpu.memory_mb is None else round(gpu.memory_mb / 1000, 1)
+    return {"name": gpu.name, "index": gpu.index, "memory_gb": memory_gb, "driver": gpu.driver}
 
 
 def pinned_versions(service: bentoml.Service[Any]) -> dict[str, str]:

@@ -95,6 +95,7 @@ def test_models_and_engines_are_tags_of_what_the_official_client_sends(sink: Sin
         "PYROSCOPE_ENABLED": "true",
         "PYROSCOPE_URL": f"http://127.0.0.1:{sink.port}",
         "SERVICE_NAME": "lights-of-the-house",
+        "ENRICHMENT_PLACEMENT": "shared",
     }
     with serving(tmp_path, environment) as server, httpx.Client(base_url=server.url, timeout=30) as client:
         server.wait(lambda: server.log.count("profiling to Pyroscope") == 2, "profiling", 20)  # API and runner

@@ -137,7 +137,7 @@ def test_models_for_the_heavy_service_are_not_assigned() -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("max_in_flight", 64),
+        ("max_picture_mb", 450),
         ("limits.max_in_fligth", 64),
         ("models.face_detector", {"assignment": "light", "max_batch_size": 8}),
         ("models.person_reid.min_confidence", 0.5),
@@ -148,11 +148,16 @@ def test_an_unknown_key_of_the_file_is_refused_by_name(tmp_path: Path, path: str
         load(configuration(tmp_path, {path: value}), {})
 
 
+def test_the_largest_bodies_find_room(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="max_body_mib must be at least twice max_image_mib"):
+        load(configuration(tmp_path, {"limits.max_body_mib": 19}), {})
+
+
 @pytest.mark.parametrize(
     ("path", "value", "allowed"),
     [
         ("limits.max_image_mib", 0, "greater than 0"),
-        ("limits.max_in_flight", 0, "greater than or equal to 1"),
+        ("limits.max_body_mib", 0, "greater than 0"),
         ("limits.request_timeout_s", -1, "greater than 0"),
         ("models.pose_estimator.max_batch_size", 1, "greater than or equal to 2"),
         ("models.pose_estimator.min_confidence", 1.5, "less than or equal to 1"),
@@ -195,7 +200,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 def test_settings_are_frozen() -> None:
     settings = load(DEFAULT_FILE, {})
     with pytest.raises(ValidationError, match="frozen"):
-        settings.limits.max_in_flight = 1  # type: ignore[misc]
+        settings.limits.decode_threads = 1  # type: ignore[misc]
 
 
 def test_a_bad_variable_stops_the_start_of_the_service(tmp_path: Path) -> None:

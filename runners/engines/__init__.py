@@ -7,20 +7,21 @@ import os
 import sys
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, Protocol, TypeAlias, runtime_checkable
 
 from models import store
+from models.catalogue import ModelName
 from runners import device
 from runners.engines.errors import EngineError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
 
-    from models.catalogue import ModelName
     from models.store import StoredModel
+    from runners.deadline import Deadline
     from runners.device import Gpu
     from settings import Settings
 
@@ -29,7 +30,11 @@ sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
-MOST_CALLS: Final = 2  # of any engine at a time
+MOST_CALLS: Final = 2  # of any engine at a time, in a runner process
+
+SMALL: Final[frozenset[ModelName]] = frozenset({"person_reid"})  # see batch_size
+BATCH_OF_SMALL: Final = 4  # eight take no less time per image
+MOST_SIDE_BY_SIDE: Final = 4  # images, on whatever processor: each takes memory of its own
 
 Shape = tuple[int, ...]  # of a batch: n, height, width, 3
 Images: TypeAlias = "Sequence[NDArray[np.uint8]] | NDArray[np.uint8]"  # n of (h, w, 3) RGB, apart or in one array
@@ -50,20 +55,40 @@ class Engine(Protocol):
         ...
 
     def warm_up(self, shapes: Sequence[Shape]) -> None:
-        """Run what of these shapes would be slow the first time, and do what pays for those that will come most."""
+        """Run what of these shapes would be slow the first time."""
         ...
 
-    def run(self, images: Images, min_score: float = 0) -> tuple[Rows, ...]:
+    def run(
+        self, images: Images, min_score: float = 0, *, alone: bool = True, deadline: Deadline | None = None
+    ) -> tuple[Rows, ...]:
         """Run images of one shape and return the graph's outputs, each with a row for every image, in their order.
 
         min_score: what a detector's candidates must reach to be of interest; what is said of the others beside their
-        scores an engine may leave out: it then means nothing.
+        scores an engine may leave out: it then means nothing. alone: nobody else waits for this model now. deadline: of
+        all images; an engine that can stop ends with Abandoned when it is abandoned.
         Raises OutOfMemory where the device has too little left for this batch, DeviceLost after a sticky error.
         """
         ...
 
     def close(self) -> None:
         """Let go of all memory. The last call that an engine gets."""
+        ...
+
+
+@runtime_checkable
+class Graphed(Protocol):
+    """An engine that is faster with CUDA graphs, which take memory. Both methods wait for a call under way."""
+
+    def capture(self, room_mb: Callable[[], float]) -> int:
+        """Capture graphs of the warmed-up shapes that there are none of yet, the largest first.
+
+        room_mb: how much memory is left, below 0 = too little: what made it so is not kept. Returns how many there are.
+        Raises DeviceLost.
+        """
+        ...
+
+    def give_back(self) -> bool:
+        """Let go of all graphs. Returns whether there were any."""
         ...
 
 
@@ -79,6 +104,26 @@ def calls_at_a_time(settings: Settings, gpu: Gpu | None) -> int:
     before the last image of the one before has ended.
     """
     return MOST_CALLS if choose(settings, gpu) == "openvino" else 1
+
+
+def cores(threads: int) -> int:
+    """How many threads compute at a time. threads: a setting, 0 = as many as the process may use cores."""
+    available = len(os.sched_getaffinity(0))
+    return min(threads or available, available)
+
+
+def side_by_side(threads: int) -> int:
+    """How many images OpenVINO computes at a time on so many threads."""
+    return min(MOST_SIDE_BY_SIDE, cores(threads))
+
+
+def batch_size(name: ModelName) -> int:
+    """How many images of a model OpenVINO computes together with a gain, at most.
+
+    OSNet has many layers and little to do in each: four images take three quarters of their time one by one. Of the
+    other models a batch takes as long as its images.
+    """
+    return BATCH_OF_SMALL if name in SMALL else 1
 
 
 def take_gpu(settings: Settings) -> Gpu | None:
@@ -121,7 +166,7 @@ def _why_not(settings: Settings) -> str:
 def start(settings: Settings, gpu: Gpu | None) -> None:
     """Load the engine's library and, on a GPU, make the CUDA context: what all models share and none is charged for.
 
-    Raises EngineError where that can't be had.
+    Raises EngineError where that can't be had, OutOfMemory where the context finds no room now.
     """
     if choose(settings, gpu) == "openvino":
         from runners.engines import processor
@@ -138,7 +183,7 @@ def start(settings: Settings, gpu: Gpu | None) -> None:
         try:
             cuda.make_context()
         except RuntimeError as error:
-            raise EngineError(f"torch can't compute on {gpu}: {str(error).splitlines()[0]}") from error
+            raise EngineError(f"torch can't compute on {gpu}: {error}") from error
 
 
 def load(stored: StoredModel, settings: Settings, gpu: Gpu | None) -> Engine:

@@ -55,10 +55,16 @@ def free_mb() -> float:
 def make_context() -> None:
     """Create this process's CUDA context (hundreds of MB of the device), which is otherwise the first model's burden.
 
-    Raises RuntimeError, with torch's own text, where torch and the driver do not fit together.
+    Raises OutOfMemory, after which it can be tried again, and RuntimeError, with torch's own text, where torch and the
+    driver do not fit together.
     """
-    torch.zeros(1, device=DEVICE)
-    torch.cuda.synchronize()
+    try:
+        torch.zeros(1, device=DEVICE)
+        torch.cuda.synchronize()
+    except (RuntimeError, torch.cuda.DeferredCudaCallError) as error:
+        # The device can't be asked, as device_errors does: it may never have answered.
+        text = str(error).split("\n")[0]
+        raise (OutOfMemory if _is_out_of_memory(error) else RuntimeError)(text) from error
 
 
 @cache
@@ -118,6 +124,6 @@ def _answers() -> bool:
         return _is_out_of_memory(error)
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def _is_out_of_memory(error: Exception) -> bool:
     text = str(error)
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text.lower() or "ALLOC_FAILED" in text

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from math import inf, log
 from typing import Any, Final, Protocol
 
 import numpy as np
 import openvino
 from numpy.typing import NDArray
+
+from runners.deadline import Deadline
 
 F32 = NDArray[np.float32]
 
@@ -22,8 +25,8 @@ class Lane(Protocol):
 
     first: openvino.InferRequest  # of its requests
 
-    def infer(self, image: NDArray[np.uint8], min_score: float) -> Sequence[F32]:
-        """image: (1, h, w, 3) uint8 → the graph's outputs, (1, …) each. For min_score see Engine.run."""
+    def infer(self, image: NDArray[np.uint8], min_score: float, deadline: Deadline | None) -> Sequence[F32]:
+        """image: (1, h, w, 3) uint8 → the graph's outputs, (1, …) each. For the others see Engine.run."""
         ...
 
     def warm_up(self, image: NDArray[np.uint8]) -> None:
@@ -37,7 +40,12 @@ class Chain:
     def __init__(self, parts: Sequence[openvino.CompiledModel]) -> None:
         self.first, *self._others = (part.create_infer_request() for part in parts)
 
-    def infer(self, image: NDArray[np.uint8], min_score: float) -> Sequence[F32]:  # noqa: ARG002 - all is computed
+    def infer(
+        self,
+        image: NDArray[np.uint8],
+        min_score: float,  # noqa: ARG002 - all is computed
+        deadline: Deadline | None,  # noqa: ARG002 - it has ended before anybody could stop it
+    ) -> Sequence[F32]:
         """See Lane.infer."""
         outputs = _run(self.first, [image])
         for request in self._others:
@@ -46,7 +54,36 @@ class Chain:
 
     def warm_up(self, image: NDArray[np.uint8]) -> None:
         """See Lane.warm_up."""
-        self.infer(image, 0)
+        self.infer(image, 0, None)
+
+
+class Stoppable:
+    """A whole graph that takes so long that it is stopped where nobody waits for it any more."""
+
+    def __init__(self, whole: openvino.CompiledModel) -> None:
+        self.first = whole.create_infer_request()
+
+    def infer(
+        self,
+        image: NDArray[np.uint8],
+        min_score: float,  # noqa: ARG002 - all is computed
+        deadline: Deadline | None,
+    ) -> Sequence[F32]:
+        """See Lane.infer. Raises Abandoned where it was stopped."""
+        with nullcontext() if deadline is None else deadline.stopping(self.first.cancel):
+            self.first.start_async([image], share_inputs=True)
+            try:
+                self.first.wait()
+            except RuntimeError:
+                if deadline is not None:
+                    deadline.check()
+                raise
+            results = self.first.results
+        return [results[index] for index in range(len(results))]
+
+    def warm_up(self, image: NDArray[np.uint8]) -> None:
+        """See Lane.warm_up."""
+        self.infer(image, 0, None)
 
 
 class DetectorLane:
@@ -59,7 +96,12 @@ class DetectorLane:
         """parts: the trunk and the rests."""
         self.first, *self._rests = (part.create_infer_request() for part in parts)
 
-    def infer(self, image: NDArray[np.uint8], min_score: float) -> Sequence[F32]:
+    def infer(
+        self,
+        image: NDArray[np.uint8],
+        min_score: float,
+        deadline: Deadline | None,  # noqa: ARG002 - as in Chain
+    ) -> Sequence[F32]:
         """See Lane.infer."""
         features, scores = self._trunk(image)
         least = _least_logit(min_score)

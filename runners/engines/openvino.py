@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from types import MappingProxyType
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import openvino
@@ -19,10 +18,13 @@ from numpy.typing import NDArray
 
 from models.catalogue import ModelName
 from profiling import carried
-from runners.engines import Images, Rows, Shape, processor
+from runners.deadline import Deadline
+from runners.engines import SMALL, Images, Rows, Shape, cores, processor, side_by_side
+from runners.engines.batched import SIZES, BatchLane
 from runners.engines.errors import EngineError
-from runners.engines.lanes import Chain, DetectorLane, Lane
+from runners.engines.lanes import Chain, DetectorLane, Lane, Stoppable
 from runners.engines.parts import cut, detector
+from runners.engines.shaped import SideBySide
 
 # Of an int8 graph it is what the rest is computed in: bf16 was no faster there and cost more.
 _HINT: Final = {
@@ -39,14 +41,13 @@ _F32_UNTIL: Final[Mapping[ModelName, str]] = MappingProxyType(
     {"pet_classifier": "/resnet/encoder/stages.0/layers.1/activation/Relu"}
 )
 
-# The models whose images are computed one after the other, and on how many threads; 0 = all. OSNet is too quick to be
-# handed from thread to thread: on two, or on two lanes, the service answers 5 to 12 % less. Of depth two images side by
-# side take no less time than one after the other, and 700 MB more.
-_IN_TURN: Final[Mapping[ModelName, int]] = MappingProxyType({"person_reid": 1, "depth_estimator": 0})
-# Images side by side at most, on whatever processor: each takes memory of its own.
-_SIDE_BY_SIDE: Final = 4
+# Of depth two images side by side take a fifth less time than one after the other where the graph was compiled for
+# their shape, and else no less.
+_BY_SHAPE: Final[frozenset[ModelName]] = frozenset({"depth_estimator"})
 _WARM_UP_S: Final = 60.0  # until all threads of a model have started, on whatever machine
 
+T = TypeVar("T")
+MakeLane = Callable[[Sequence[openvino.CompiledModel]], Lane]
 OwnPrecision = Literal["f32", "bf16", "f16", "f32+bf16", "int8"]
 
 
@@ -55,8 +56,9 @@ class OpenVinoEngine:
 
     An image that is alone gets all threads. Images that come together, in one call or in several at a time, are
     computed side by side, each on a lane with its share of the threads (two cores: one): threads that share an image
-    wait after each layer for the one that was interrupted, and a batch of four takes hardly less than four images.
-    Height and width are as they come.
+    wait after each layer for the one that was interrupted, and a batch of four takes hardly less than four images, but
+    of small graphs (runners/engines/batched.py). A lane that was compiled for itself computes on the thread that calls;
+    others share their weights. Height and width are as they come.
     """
 
     name = "openvino"
@@ -76,23 +78,42 @@ class OpenVinoEngine:
             raise EngineError(f"this CPU has no {precision} instructions: set ENRICHMENT_PRECISION to auto or f32")
         self.precision: str = precision
         self._config: dict[str, object] = {} if cache is None else {"CACHE_DIR": cache / precision}
-        make, parts = _in_parts(graph, precision, model)
-        if model in _IN_TURN:
-            lanes = [make(self._compile(parts, "LATENCY", _IN_TURN[model] or threads))]
-        elif make is DetectorLane:
-            # Pinned, all lanes would be on the first core.
-            loose = partial(self._compile, parts, "LATENCY", ENABLE_CPU_PINNING=False)
-            lanes = [make(loose(share)) for share in _shares(threads)]
-        else:
-            compiled = self._compile(parts, "THROUGHPUT", threads, PERFORMANCE_HINT_NUM_REQUESTS=_SIDE_BY_SIDE)
-            count = min(int(part.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) for part in compiled)
-            lanes = [make(compiled) for _ in range(count)]
-        self._count = len(lanes)
+        self._read = partial(_in_parts, graph, precision, model)
+        self._threads = threads
+        self._batch_lanes: SimpleQueue[BatchLane] | None = None
+        self._undivided: Lane | None = None
+        self._side_by_side: SideBySide | None = None
         self._lanes: SimpleQueue[Lane] = SimpleQueue()
+        count = side_by_side(threads)
+        if model in SMALL:
+            self._batch_lanes = SimpleQueue()
+            for _ in range(count):
+                self._batch_lanes.put(self._batches())
+            if count > 1:
+                make, parts = self._read()
+                self._undivided = make(self._compile(parts, threads))
+        else:
+            self._make_lanes(model, count)
+        self._count = (self._lanes if self._batch_lanes is None else self._batch_lanes).qsize()
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix=model)
+
+    def _make_lanes(self, model: ModelName, count: int) -> None:
+        make, parts = self._read()
+        if count == 1:
+            lanes = [make(self._compile(parts, self._threads))]
+        elif model in _BY_SHAPE:
+            self._undivided = Stoppable(*self._compile(parts, self._threads))
+            self._side_by_side = SideBySide(self._compile_shape, count)
+            lanes = [self._undivided]
+        else:
+            self._undivided = make(self._compile(parts, self._threads))
+            if make is DetectorLane:  # pinned, all lanes would be on the first core
+                shares = _shares(self._threads)
+                lanes = [make(self._compile(parts, share, ENABLE_CPU_PINNING=False)) for share in shares]
+            else:
+                lanes = self._on_streams(make, parts, count)
         for lane in lanes:
             self._lanes.put(lane)
-        self._pool = ThreadPoolExecutor(self._count, thread_name_prefix=model)
-        self._undivided = make(self._compile(parts, "LATENCY", threads)) if self._count > 1 else None
 
     @staticmethod
     def auto_precision(name: ModelName) -> OwnPrecision:
@@ -109,7 +130,7 @@ class OpenVinoEngine:
 
         def run(image: NDArray[np.uint8]) -> None:
             together.wait()  # each on another lane
-            with self._a_lane() as lane:
+            with _borrowed(self._lanes) as lane:
                 _warm_up(lane, image)
 
         for number, rest in enumerate(dict.fromkeys(tuple(rest) for _, *rest in shapes)):
@@ -118,67 +139,107 @@ class OpenVinoEngine:
                 # Alone, and before any others: where two threads at a time made a process's first tensor, OpenVINO's
                 # binding was seen to hang for good (2026.4).
                 _warm_up(self._undivided, image)
-            if self._undivided is None or number == 0:  # the largest; the others cost a lane little the first time
+            if self._batch_lanes is not None:
+                for _ in range(self._count):
+                    with _borrowed(self._batch_lanes) as batch_lane:
+                        batch_lane.warm_up(rest)
+            # The largest; the others cost a lane little the first time.
+            elif self._undivided is None or (number == 0 and self._side_by_side is None):
                 list(self._pool.map(run, [image] * self._count))
 
-    def run(self, images: Images, min_score: float = 0) -> tuple[Rows, ...]:
+    def run(
+        self, images: Images, min_score: float = 0, *, alone: bool = True, deadline: Deadline | None = None
+    ) -> tuple[Rows, ...]:
         """See Engine.run."""
-        if self._undivided is not None and len(images) == 1 and (lanes := self._all_lanes()):
-            try:
-                outputs = [_infer(self._undivided, images[0], min_score)]
-            finally:
-                for lane in lanes:
-                    self._lanes.put(lane)
-        elif self._undivided is None or len(images) == 1:
-            outputs = self._on_a_lane(images, min_score)
+        outputs: Sequence[tuple[NDArray[np.float32], ...]]
+        if alone and len(images) == 1 and (whole := self._all_threads(images[0], min_score, deadline)):
+            outputs = [whole]
+        elif self._batch_lanes is not None:
+            with _borrowed(self._batch_lanes) as batch_lane:
+                outputs = batch_lane.infer(images)
+        elif len(images) == 1:
+            outputs = [self._on_a_lane(images[0], min_score, deadline)]
         else:
-            run = carried(partial(self._on_a_lane, min_score=min_score))
-            outputs = [output for (output,) in self._pool.map(run, [[image] for image in images])]
+            run = carried(partial(self._on_a_lane, min_score=min_score, deadline=deadline))
+            outputs = list(self._pool.map(run, images))
         return tuple(zip(*outputs, strict=True))
 
     def close(self) -> None:
         """See Engine.close."""
         self._pool.shutdown()
-        self._lanes, self._undivided = SimpleQueue(), None
+        if self._side_by_side is not None:
+            self._side_by_side.close()
+        self._lanes, self._batch_lanes, self._undivided = SimpleQueue(), None, None
 
-    def _on_a_lane(self, images: Images, min_score: float) -> list[tuple[NDArray[np.float32], ...]]:
-        with self._a_lane() as lane:
-            return [_infer(lane, image, min_score) for image in images]
-
-    @contextmanager
-    def _a_lane(self) -> Iterator[Lane]:
-        lane = self._lanes.get()
+    def _all_threads(
+        self, image: NDArray[np.uint8], min_score: float, deadline: Deadline | None
+    ) -> tuple[NDArray[np.float32], ...]:
+        """The outputs of an image beside which nothing else is computed; none where something is."""
+        lanes: SimpleQueue[Any] = self._lanes if self._batch_lanes is None else self._batch_lanes
+        taken: list[Any] = []
         try:
-            yield lane
-        finally:
-            self._lanes.put(lane)
-
-    def _all_lanes(self) -> list[Lane]:
-        """All lanes, so that nothing else is computed meanwhile; none where one of them is in use."""
-        lanes: list[Lane] = []
-        try:
-            while len(lanes) < self._count:
-                lanes.append(self._lanes.get_nowait())
+            while self._undivided is not None and len(taken) < self._count:
+                taken.append(lanes.get_nowait())
+            return _infer(self._undivided, image, min_score, deadline) if self._undivided is not None else ()
         except Empty:
-            for lane in lanes:
-                self._lanes.put(lane)
-            return []
-        return lanes
+            return ()
+        finally:
+            for lane in taken:
+                lanes.put(lane)
+
+    def _on_a_lane(
+        self, image: NDArray[np.uint8], min_score: float, deadline: Deadline | None
+    ) -> tuple[NDArray[np.float32], ...]:
+        by_shape = None if self._side_by_side is None else self._side_by_side.lanes(image.shape)
+        with _borrowed(self._lanes if by_shape is None else by_shape) as lane:
+            return _infer(lane, image, min_score, deadline)
 
     def _compile(
-        self, parts: Sequence[openvino.Model], hint: Literal["LATENCY", "THROUGHPUT"], threads: int, **config: object
+        self, parts: Sequence[openvino.Model], threads: int, size: int = 1, **config: object
     ) -> list[openvino.CompiledModel]:
-        """The parts of the graph, for single images. threads: of all images at a time; 0 = as OpenVINO thinks best."""
+        """The parts of the graph. threads: 0 = as many as OpenVINO thinks best. size: images of a batch."""
         core = openvino.Core()
-        config |= self._config | {"PERFORMANCE_HINT": hint} | ({"INFERENCE_NUM_THREADS": threads} if threads else {})
+        config = {"PERFORMANCE_HINT": "LATENCY"} | self._config | config
+        if threads:
+            config["INFERENCE_NUM_THREADS"] = threads
         precisions = self.precision.split("+")
         if len(precisions) == 1:
             precisions *= len(parts)
         compiled = []
         for part, precision in zip(parts, precisions, strict=True):
-            part.reshape({each: [1, *each.partial_shape[1:]] for each in part.inputs})
+            part.reshape({each: [size, *each.partial_shape[1:]] for each in part.inputs})
             compiled.append(core.compile_model(part, "CPU", config | {"INFERENCE_PRECISION_HINT": _HINT[precision]}))
         return compiled
+
+    def _on_streams(self, make: MakeLane, parts: Sequence[openvino.Model], count: int) -> list[Lane]:
+        """Lanes that share their weights, of which each has a stream."""
+        streams = {"NUM_STREAMS": count, "ENABLE_CPU_PINNING": False}
+        compiled = self._compile(parts, cores(self._threads), **streams)
+        return [make(compiled) for _ in range(count)]
+
+    def _compile_shape(self, shape: tuple[int, ...], count: int) -> list[Lane]:
+        """Lanes for images of one shape."""
+        _, (graph,) = self._read()
+        graph.reshape({graph.inputs[0]: [1, *shape]})
+        return self._on_streams(lambda compiled: Stoppable(*compiled), [graph], count)
+
+    def _batches(self) -> BatchLane:
+        """A lane of one thread."""
+        requests = {}
+        for size in SIZES:
+            _, (graph,) = self._read()
+            (compiled,) = self._compile([graph], 1, size=size, ENABLE_CPU_PINNING=False)
+            requests[size] = compiled.create_infer_request()
+        return BatchLane(requests)
+
+
+@contextmanager
+def _borrowed(lanes: SimpleQueue[T]) -> Iterator[T]:
+    lane = lanes.get()
+    try:
+        yield lane
+    finally:
+        lanes.put(lane)
 
 
 def _shares(threads: int) -> list[int]:
@@ -187,15 +248,11 @@ def _shares(threads: int) -> list[int]:
     On OpenVINO's streams each part of an image's way would be handed to another thread and back, and meanwhile a core
     goes to sleep (4 % less).
     """
-    cores = len(os.sched_getaffinity(0))
-    threads = min(threads or cores, cores)
-    count = min(_SIDE_BY_SIDE, threads)
+    count, threads = side_by_side(threads), cores(threads)
     return [threads // count + (lane < threads % count) for lane in range(count)]
 
 
-def _in_parts(
-    graph: Path, precision: OwnPrecision, model: ModelName
-) -> tuple[Callable[[Sequence[openvino.CompiledModel]], Lane], Sequence[openvino.Model]]:
+def _in_parts(graph: Path, precision: OwnPrecision, model: ModelName) -> tuple[MakeLane, Sequence[openvino.Model]]:
     """The graph's parts and the kind of lane that uses them."""
     if precision == "f32+bf16":
         return Chain, cut(graph, _F32_UNTIL[model])
@@ -209,6 +266,11 @@ def _warm_up(lane: Lane, image: NDArray[np.uint8]) -> None:
     lane.warm_up(image[None])
 
 
-def _infer(lane: Lane, image: NDArray[np.uint8], min_score: float) -> tuple[NDArray[np.float32], ...]:
-    outputs = lane.infer(np.ascontiguousarray(image)[None], min_score)
+def _infer(
+    lane: Lane, image: NDArray[np.uint8], min_score: float, deadline: Deadline | None
+) -> tuple[NDArray[np.float32], ...]:
+    """Raises Abandoned where nobody waits any more."""
+    if deadline is not None:
+        deadline.check()
+    outputs = lane.infer(np.ascontiguousarray(image)[None], min_score, deadline)
     return tuple(np.array(row) for (row,) in outputs)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from math import prod
 from pathlib import Path
-from statistics import median
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -31,11 +30,6 @@ _MATRIX_OPERATORS: Final = frozenset(
         torch.ops.aten.linear.default,
     }
 )
-# A captured graph saves the launches, and holds the memory that its call needs: it is kept where it takes at most this
-# part of the time. (Depth's batches of four on an H100: 0.79 in a quiet hour, for 260 MB.)
-_GRAPH_PAYS_BELOW: Final = 0.75
-_TIMED_CALLS: Final = 5
-
 Requested = Literal["auto", "f32", "bf16", "f16"]
 
 
@@ -94,7 +88,7 @@ class CpuEngine(_TorchEngine):
             self.run(np.zeros(shape, dtype=np.uint8))
 
     @torch.inference_mode()
-    def run(self, images: Images, min_score: float = 0) -> tuple[NDArray[np.float32], ...]:  # noqa: ARG002
+    def run(self, images: Images, min_score: float = 0, **_: object) -> tuple[NDArray[np.float32], ...]:  # noqa: ARG002
         """See Engine.run."""
         return tuple(output.float().numpy() for output in self._forward(torch.from_numpy(np.asarray(images))))
 
@@ -103,7 +97,7 @@ class CudaEngine(_TorchEngine):
     """torch on a GPU.
 
     Channels-last (which the uint8 NHWC input is already), weights kept in the reduced precision, pinned host memory on
-    both sides of the copies, a stream of its own, and CUDA graphs for the warmed-up shapes where they pay.
+    both sides of the copies, a stream of its own, and CUDA graphs of the warmed-up shapes (see runners.graphs).
     """
 
     def __init__(self, program: Path, precision: str, stream: torch.cuda.Stream) -> None:
@@ -111,24 +105,25 @@ class CudaEngine(_TorchEngine):
         with cuda.device_errors():
             super().__init__(program, precision, cuda.DEVICE)
             self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            self._stream = stream
-            self._pool = torch.cuda.graph_pool_handle()
+        self._stream = stream
+        self._pool: Any = None
+        self._warm: list[Shape] = []
         self._captured: dict[Shape, cuda.Captured] = {}
+        self._too_large: dict[Shape, float] = {}  # graph → the MB in which there was no room for it
         self._capturable = True
+        self._turn = threading.Lock()  # what a call launches meanwhile would become part of what is captured
 
     def warm_up(self, shapes: Sequence[Shape]) -> None:
         """See Engine.warm_up."""
-        # The largest first: the graphs share their memory, and what a smaller one needs is found in that.
-        for shape in sorted(shapes, key=prod, reverse=True):
+        # The largest first: graphs share their memory, and what a smaller one needs is found in that.
+        self._warm = sorted({*self._warm, *shapes}, key=lambda shape: (prod(shape), shape), reverse=True)
+        for shape in self._warm:
             self.run(np.zeros(shape, dtype=np.uint8))
-            if self._capturable:
-                with cuda.on(self._stream):
-                    self._capture(shape)
 
-    def run(self, images: Images, min_score: float = 0) -> tuple[NDArray[np.float32], ...]:  # noqa: ARG002
+    def run(self, images: Images, min_score: float = 0, **_: object) -> tuple[NDArray[np.float32], ...]:  # noqa: ARG002
         """See Engine.run."""
         batch = np.asarray(images)
-        with cuda.on(self._stream):
+        with self._turn, cuda.on(self._stream):
             on_device = cuda.to_device(batch)
             captured = self._captured.get(batch.shape)
             if captured is None:
@@ -137,37 +132,47 @@ class CudaEngine(_TorchEngine):
             captured.graph.replay()
             return cuda.to_host(captured.outputs, self._stream)
 
+    def capture(self, room_mb: Callable[[], float]) -> int:
+        """See Graphed.capture."""
+        for shape in self._warm:
+            room = room_mb()
+            fits = room >= 0 and (shape not in self._too_large or room > self._too_large[shape])
+            if shape in self._captured or not fits or not self._capturable:
+                continue
+            with self._turn, cuda.on(self._stream):
+                self._capture(shape)
+            if room_mb() < 0:
+                self._too_large[shape] = room
+                with self._turn:
+                    self._captured.pop(shape, None)
+            if room_mb() < 0:  # what it took beyond the others' memory stays in that as long as there are others
+                self.give_back()
+        return len(self._captured)
+
+    def give_back(self) -> bool:
+        """See Graphed.give_back."""
+        with self._turn:
+            had = bool(self._captured)
+            self._captured.clear()
+            self._pool = None
+        return had
+
     def close(self) -> None:
         """See Engine.close."""
-        self._captured.clear()
+        self.give_back()
         super().close()
 
     def _capture(self, shape: Shape) -> None:
+        if not self._captured:
+            self._pool = torch.cuda.graph_pool_handle()
         try:
             with cuda.device_errors():
-                captured = cuda.capture(self._forward, shape, self._pool, self._stream)
+                self._captured[shape] = cuda.capture(self._forward, shape, self._pool, self._stream)
         except OutOfMemory as error:  # a smaller one may find enough
             logger.info("no CUDA graph for an input of %s, there is too little memory: %s", shape, error)
         except RuntimeError as error:
             self._capturable = False
             logger.warning("no CUDA graphs, an input of %s can't be captured: %s", shape, str(error).split("\n")[0])
-        else:
-            eager_s = self._time(lambda: self._forward(captured.images))
-            replay_s = self._time(captured.graph.replay)
-            if replay_s < eager_s * _GRAPH_PAYS_BELOW:
-                self._captured[shape] = captured
-            logger.debug("input %s: %.2f ms eager, %.2f ms replayed", shape, eager_s * 1000, replay_s * 1000)
-
-    def _time(self, call: Callable[[], object]) -> float:
-        """Seconds of a call, the median of a few."""
-        seconds = []
-        for _ in range(_TIMED_CALLS):
-            self._stream.synchronize()
-            began = time.perf_counter()
-            call()
-            self._stream.synchronize()
-            seconds.append(time.perf_counter() - began)
-        return median(seconds)
 
 
 def module_on(device: torch.device, program: Path) -> GraphModule:

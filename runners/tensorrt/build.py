@@ -26,11 +26,24 @@ EXPORT: Final = (sys.executable, "-P", str(Path(__file__).with_name("export.py")
 _STAGE: Final = re.compile(r"\b(ONNX|TensorRT):")
 _ERROR: Final = re.compile(r"(\w+\.)*\w*(Error|Exception): ")
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
+# TensorRT says it in the log alone: the exporter's own error is then that nothing came out.
+_NO_MEMORY: Final = re.compile(
+    r"out.?of.?memory|alloc_failed|memoryerror|bad_alloc|cannot allocate memory|insufficient memory|enough free memory",
+    re.IGNORECASE,
+)
+_CRASHES: Final = frozenset({-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGILL, -signal.SIGFPE})
 _TAIL: Final = 15  # lines of the process's last words that are kept
 
 
 class BuildFailed(RuntimeError):
-    """The engine could not be built; the text is the process's last words."""
+    """The engine could not be built; the text is the process's last words.
+
+    may_pass: it was for time, memory or a kill, none of which the exporter is to blame for.
+    """
+
+    def __init__(self, text: str, *, may_pass: bool) -> None:
+        super().__init__(text)
+        self.may_pass = may_pass
 
 
 class BuildStopped(RuntimeError):
@@ -65,7 +78,7 @@ class Export:
         timer.start()
         began = time.monotonic()
         try:
-            last_words = self._follow(inputs, process, began)
+            tail = self._follow(inputs, process, began)
         finally:
             timer.cancel()
             process.kill()
@@ -75,14 +88,17 @@ class Export:
         if self._stopped:
             raise BuildStopped
         if too_long.is_set():
-            raise BuildFailed(f"it took over {timeout_s:g} s")
+            raise BuildFailed(f"it took over {timeout_s:g} s", may_pass=True)
         if code in (-signal.SIGTERM, -signal.SIGINT):
             raise BuildStopped
+        last_words = _last_words(tail)
         if code != 0 and os.strerror(errno.ENOSPC) in last_words:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
         engine = copy.with_suffix(".engine")
         if code != 0 or not engine.is_file():
-            raise BuildFailed(f"exit code {code}: {last_words or 'it said nothing'}")
+            killed = code < 0 and code not in _CRASHES
+            may_pass = killed or any(_NO_MEMORY.search(line) for line in tail)
+            raise BuildFailed(f"exit code {code}: {last_words or 'it said nothing'}", may_pass=may_pass)
         return engine
 
     def stop(self) -> None:
@@ -106,8 +122,8 @@ class Export:
             )
             return self._process
 
-    def _follow(self, inputs: EngineInputs, process: subprocess.Popen[str], began: float) -> str:
-        """Log the stages; returns the last line that names an error, else the last one."""
+    def _follow(self, inputs: EngineInputs, process: subprocess.Popen[str], began: float) -> list[str]:
+        """Log the stages; returns the last lines."""
         tail: deque[str] = deque(maxlen=_TAIL)
         assert process.stdout is not None
         for line in process.stdout:
@@ -120,5 +136,9 @@ class Export:
         process.wait()
         if process.returncode:
             logger.error("TensorRT build of %s, its last words:\n%s", inputs.model, "\n".join(tail))
-        errors = [line for line in tail if _ERROR.match(line)]
-        return (errors or list(tail) or [""])[-1]
+        return list(tail)
+
+
+def _last_words(tail: list[str]) -> str:
+    """The last line that names an error, else the last one."""
+    return ([line for line in tail if _ERROR.match(line)] or tail or [""])[-1]

@@ -21,6 +21,9 @@ from models.catalogue import ModelName
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
 _SCRATCH: Final = "building-"
+_CONFIGURATION: Final = ("gpu", "compute_capability", "driver", "precision", "max_batch", "max_side")  # see find
+FIRST_RETRY_S: Final = 600.0  # after which a build whose failure may pass is tried again; doubled with each failure
+LONGEST_RETRY_S: Final = 6 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,14 @@ class EngineInputs:
         return f"{self.model}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
+@dataclass(frozen=True)
+class BuildFailure:
+    """Why a build is not to be tried now. again_s: in how many seconds it is; None: only after a restart."""
+
+    text: str
+    again_s: float | None
+
+
 class EngineCache:
     """A folder of `<name>.engine` files, each with what it was made of and its checksum beside it in `<name>.json`.
 
@@ -57,7 +68,8 @@ class EngineCache:
     def find(self, inputs: EngineInputs) -> Path | None:
         """The engine for these inputs, if it is there unharmed. A harmed one is deleted.
 
-        So are the engines of the same model on the same GPU which other weights, drivers or versions have outdated.
+        So are engines of the same model in the same configuration (GPU, driver, precision, profile) which other weights
+        or another TensorRT have outdated; who shares the folder may need those of another.
         """
         self._delete_outdated(inputs)
         engine, description = self._engine(inputs), _read(self._description(inputs))
@@ -74,15 +86,30 @@ class EngineCache:
         self._description(inputs).unlink(missing_ok=True)
         self._engine(inputs).unlink(missing_ok=True)
 
-    def failure(self, inputs: EngineInputs) -> str | None:
-        """Why and when a build from these inputs failed, and what to delete to have it tried again."""
+    def failure(self, inputs: EngineInputs, since: float) -> BuildFailure | None:
+        """Why and when a build from these inputs failed, where that still holds.
+
+        since: seconds since the epoch; what failed for good before that can be tried again.
+        """
         note = self._failure(inputs)
         content = _read(note)
-        return f"{content['reason']} ({content['at']}; delete {note} to try again)" if content else None
+        if not content:
+            return None
+        text = f"{content.get('reason')} ({content.get('at')}; "
+        failed_at = _number(content, "failed_at")
+        if content.get("may_pass") is True:
+            again_s = failed_at + _wait_s(_number(content, "failures")) - time.time()
+            again_at = time.strftime("%Y-%m-%d %H:%M", time.localtime(time.time() + again_s))
+            return BuildFailure(f"{text}it is tried again at {again_at})", again_s) if again_s > 0 else None
+        return BuildFailure(f"{text}restart, or delete {note}, to try again)", None) if failed_at >= since else None
 
-    def remember_failure(self, inputs: EngineInputs, reason: str) -> None:
-        """Keep a failed build from being tried at each start."""
-        self._write(self._failure(inputs), {"reason": reason, "at": time.strftime("%Y-%m-%d %H:%M"), **asdict(inputs)})
+    def remember_failure(self, inputs: EngineInputs, reason: str, *, may_pass: bool) -> None:
+        """Keep a failed build from being tried again, for the time being or until a restart."""
+        note = self._failure(inputs)
+        failures = _number(_read(note) or {}, "failures") + 1
+        at = time.strftime("%Y-%m-%d %H:%M")
+        failure = {"reason": reason, "at": at, "failed_at": time.time(), "may_pass": may_pass, "failures": failures}
+        self._write(note, failure | asdict(inputs))
 
     def store(self, inputs: EngineInputs, built: Path) -> Path:
         """Take over a built engine, which lies in a `scratch` folder; returns its place here."""
@@ -120,17 +147,16 @@ class EngineCache:
 
     def _delete_outdated(self, inputs: EngineInputs) -> None:
         for path in [*self.folder.glob(f"{inputs.model}-*.engine"), *self.folder.glob(f"{inputs.model}-*.failed.json")]:
-            name = path.name.split(".")[0]
-            made_of = _read(path.with_suffix(".json") if path.suffix == ".engine" else path) or {}
-            if name == inputs.name or made_of.get("gpu", inputs.gpu) != inputs.gpu:
-                continue  # the one looked for, or another card's, which shares the volume
-            changed = [key for key, value in asdict(inputs).items() if made_of.get(key) != value]
-            logger.warning("TensorRT cache: %s is outdated, it was made with another %s", path, ", ".join(changed))
             try:
+                made_of = _read(path.with_suffix(".json") if path.suffix == ".engine" else path) or {}
+                changed = [key for key, value in asdict(inputs).items() if made_of.get(key) != value]
+                if not changed or set(changed) & {"model", *_CONFIGURATION}:
+                    continue
+                logger.warning("TensorRT cache: %s is outdated, it was made with another %s", path, ", ".join(changed))
                 path.with_suffix(".json").unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
             except OSError as error:  # read-only: the engine that is looked for may be there all the same
-                logger.warning("TensorRT cache: %s can't be deleted: %s", path, error.strerror)
+                logger.warning("TensorRT cache: %s can't be read or deleted: %s", path, error.strerror)
 
     def _write(self, path: Path, content: dict[str, Any]) -> None:
         new = path.with_suffix(".new")
@@ -144,6 +170,15 @@ def _read(path: Path) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError):
         return None
     return content if isinstance(content, dict) else None
+
+
+def _number(content: dict[str, Any], key: str) -> float:
+    value = content.get(key)
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _wait_s(failures: float) -> float:
+    return min(FIRST_RETRY_S * (1 << min(max(int(failures), 1), 16) - 1), LONGEST_RETRY_S)
 
 
 def _sha256(path: Path) -> str:

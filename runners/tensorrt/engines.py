@@ -15,13 +15,14 @@ from models.catalogue import CATALOGUE, ModelName
 from models.store import StoredModel
 from models.weights import loaded_path
 from runners import engines
+from runners.back_off import BackOff
 from runners.device import Gpu
 from runners.engines import Engine
 from runners.engines.errors import OutOfMemory
 from runners.residency import Exchange
 from runners.resident import Loaded, Resident
 from runners.tensorrt.build import BuildFailed, BuildStopped, Export
-from runners.tensorrt.cache import EngineCache, EngineInputs
+from runners.tensorrt.cache import FIRST_RETRY_S, LONGEST_RETRY_S, BuildFailure, EngineCache, EngineInputs
 from settings import DetectorSettings, Settings
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
@@ -33,8 +34,12 @@ _MEANWHILE: Final = "torch serves meanwhile"
 ExchangeCall = Callable[[Resident, Exchange], None]  # Residency.exchange
 
 
-class _FailedBefore(Exception):
-    """A build from the same inputs failed; the text says why and when."""
+class _BuildFailed(Exception):
+    """This build failed, or one from the same inputs before. again_s: see BuildFailure."""
+
+    def __init__(self, failure: BuildFailure) -> None:
+        super().__init__(failure.text)
+        self.again_s = failure.again_s
 
 
 class TensorRtEngines:
@@ -46,7 +51,11 @@ class TensorRtEngines:
         self._gpu = gpu
         self._version = version
         self._cache = EngineCache(settings.tensorrt.cache)
+        self._began = time.time()
+        self._closed = False
         self._exports: list[Export] = []
+        self._retries: dict[ModelName, threading.Timer] = {}
+        self._back_offs: dict[ModelName, BackOff] = {}  # of failures that no note is kept of
         self._under_way: set[ModelName] = set()
 
     def wants(self, stored: StoredModel) -> bool:
@@ -80,11 +89,12 @@ class TensorRtEngines:
             return
         inputs = self._inputs(resident.stored)
         try:
-            failure = self._cache.failure(inputs)
+            failure = self._cache.failure(inputs, self._began)
         except OSError as error:
-            failure = f"its cache {self._cache.folder} can't be read: {error}"
+            text = f"its cache {self._cache.folder} can't be read: {error}"
+            failure = BuildFailure(text, self._back_off(resident))
         if failure is not None:
-            self._give_up(resident, failure)
+            self._give_up(resident, failure.text, exchange, failure.again_s)
             return
         self._under_way.add(resident.name)
         resident.set_building(f"a TensorRT engine is being built, which takes minutes; {_MEANWHILE}")
@@ -96,7 +106,10 @@ class TensorRtEngines:
         ).start()
 
     def close(self) -> None:
-        """Stop the builds under way."""
+        """Stop the builds under way, and those to come."""
+        self._closed = True
+        for retry in self._retries.values():
+            retry.cancel()
         for export in self._exports:
             export.stop()
 
@@ -104,9 +117,9 @@ class TensorRtEngines:
         began = time.monotonic()
         checkpoint = loaded_path(CATALOGUE[resident.name], stored.weights_folder)
 
-        def give_up(reason: str) -> None:
+        def give_up(reason: str, again_s: float | None = None) -> None:
             logger.error("TensorRT build of %s failed after %.0f s", resident.name, time.monotonic() - began)
-            self._give_up(resident, reason)
+            self._give_up(resident, reason, exchange, again_s)
 
         def wanted(loaded: Loaded) -> bool:
             return loaded.stored is stored and loaded.engine.name != "tensorrt"
@@ -116,18 +129,16 @@ class TensorRtEngines:
             file = self._find_or_make(inputs, checkpoint)
         except BuildStopped:
             self._give_up(resident, "its build was stopped")
-        except _FailedBefore as error:
-            self._give_up(resident, str(error))
-        except BuildFailed as error:
-            give_up(str(error))
+        except _BuildFailed as error:
+            self._give_up(resident, str(error), exchange, error.again_s)
         except OSError as error:
-            give_up(f"its cache {self._cache.folder} can't be written: {error}")
+            give_up(f"its cache {self._cache.folder} can't be written: {error}", self._back_off(resident))
         except Exception as error:  # a fault of ours must not leave the model building for ever
             logger.exception("TensorRT build of %s failed in a way that was not foreseen", resident.name)
             give_up(f"{type(error).__name__}: {error}")
         else:
             logger.info("TensorRT build of %s ended well after %.0f s", resident.name, time.monotonic() - began)
-            done = partial(self._exchanged, resident, inputs)
+            done = partial(self._exchanged, resident, inputs, exchange)
             exchange(resident, Exchange(wanted, lambda: _open(file, inputs), done))
 
     def _find_or_make(self, inputs: EngineInputs, checkpoint: Path) -> Path:
@@ -137,37 +148,62 @@ class TensorRtEngines:
             found = self._cache.find(inputs)  # another process that shares the cache may have been first
             if found is not None:
                 return found
-            failure = self._cache.failure(inputs)
+            failure = self._cache.failure(inputs, self._began)
             if failure is not None:
-                raise _FailedBefore(failure)
+                raise _BuildFailed(failure)
             limits = self._settings.tensorrt
             with self._cache.scratch() as folder:
                 try:
                     built = export.run(inputs, checkpoint, folder, limits.workspace_gib, limits.build_timeout_s)
-                except BuildFailed as error:
-                    self._remember(inputs, str(error))  # before another process that waits has its turn
-                    raise
+                except BuildFailed as error:  # remembered before another process that waits has its turn
+                    raise _BuildFailed(self._remember(inputs, str(error), may_pass=error.may_pass)) from error
                 return self._cache.store(inputs, built)
 
-    def _exchanged(self, resident: Resident, inputs: EngineInputs, error: Exception | None) -> None:
+    def _exchanged(
+        self, resident: Resident, inputs: EngineInputs, exchange: ExchangeCall, error: Exception | None
+    ) -> None:
         if error is None:  # it is on TensorRT, or has left and comes back on it
             self._under_way.discard(resident.name)
+            self._back_offs.pop(resident.name, None)
             resident.set_building(None)
-            return
-        if not isinstance(error, OutOfMemory):
-            self._remember(inputs, f"the engine was built and can't be loaded: {error}")
-        self._give_up(resident, str(error))
+        elif isinstance(error, OutOfMemory):
+            self._give_up(resident, str(error), exchange, self._back_off(resident))
+        else:
+            reason = f"the engine was built and can't be loaded: {error}"
+            self._give_up(resident, self._remember(inputs, reason, may_pass=False).text)
 
-    def _remember(self, inputs: EngineInputs, reason: str) -> None:
+    def _remember(self, inputs: EngineInputs, reason: str, *, may_pass: bool) -> BuildFailure:
         try:
-            self._cache.remember_failure(inputs, reason)
+            self._cache.remember_failure(inputs, reason, may_pass=may_pass)
+            remembered = self._cache.failure(inputs, self._began)
         except OSError as error:
             logger.warning("TensorRT cache %s can't be written: %s", self._cache.folder, error)
+            remembered = None
+        return remembered or BuildFailure(reason, FIRST_RETRY_S if may_pass else None)
 
-    def _give_up(self, resident: Resident, reason: str) -> None:
+    def _back_off(self, resident: Resident) -> float:
+        return self._back_offs.setdefault(resident.name, BackOff(FIRST_RETRY_S, LONGEST_RETRY_S)).failed()
+
+    def _give_up(
+        self, resident: Resident, reason: str, exchange: ExchangeCall | None = None, again_s: float | None = None
+    ) -> None:
+        """Leave a model on torch, for again_s seconds or for good (None)."""
         logger.warning("TensorRT: %s goes on on torch: %s", resident.name, reason)
         self._under_way.discard(resident.name)
         resident.set_building(None, failure=f"no TensorRT engine, torch serves: {reason}")
+        if exchange is None or again_s is None or self._closed:
+            return
+        if (former := self._retries.get(resident.name)) is not None:
+            former.cancel()
+        retry = self._retries[resident.name] = threading.Timer(again_s, self._try_again, (resident, exchange))
+        retry.daemon = True
+        retry.start()
+
+    def _try_again(self, resident: Resident, exchange: ExchangeCall) -> None:
+        """One that has left meanwhile is tried when it comes back."""
+        loaded = resident.loaded
+        if loaded is not None and loaded.engine.name != "tensorrt":
+            self.build(resident, exchange)
 
     def _inputs(self, stored: StoredModel) -> EngineInputs:
         name: ModelName = stored.card.name

@@ -79,7 +79,7 @@ def test_a_person_beside_the_box_is_seen_and_not_reported() -> None:
 def test_a_crop_sent_with_its_box_in_the_frame_is_looked_at_whole() -> None:
     for box in ((700.0, 400, 780, 640), (700.4, 401, 781.9, 639.5)):  # of 80×240 pixels to within two
         asked = picture(80, 240, box)
-        assert (asked.part.shape, asked.box, asked.is_crop) == ((240, 80, 3), None, True)
+        assert (asked.part.shape, asked.frame.box, asked.is_crop) == ((240, 80, 3), None, True)
         # 640×640 with the crop in its middle: the network's pixels are the crop's, moved by 280 and 200.
         (person,) = poses(asked, pose([[280, 200, 360, 440]], [0.9])).persons
         assert corners(person.bbox) == (0, 0, 80, 240)
@@ -87,7 +87,7 @@ def test_a_crop_sent_with_its_box_in_the_frame_is_looked_at_whole() -> None:
 
 def test_a_box_that_is_the_image_itself_does_not_make_it_a_crop() -> None:
     asked = picture(640, 480, (0, 0, 640, 480))
-    assert (asked.box, asked.is_crop) == (None, False)
+    assert (asked.frame.box, asked.is_crop) == (None, False)
 
 
 def test_a_box_of_another_size_outside_the_image_is_refused() -> None:

@@ -1,47 +1,76 @@
 from __future__ import annotations
 
-import asyncio
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from api.budget import PixelBudget
+from api.budget import MemoryBudget
+from runners.deadline import Abandoned, Deadline
 
 
-async def test_who_finds_too_little_waits_until_somebody_gives_back() -> None:
-    budget = PixelBudget(100)
-    order: list[str] = []
+class Holders:
+    """Threads that take from a budget, and give back when they are told."""
 
-    async def request(name: str, pixels: int, work: asyncio.Event) -> None:
-        async with budget.hold(pixels):
-            order.append(name)
-            await work.wait()
+    def __init__(self, budget: MemoryBudget) -> None:
+        self.budget = budget
+        self.order: list[str] = []
+        self._pool = ThreadPoolExecutor(8)
+        self._release: dict[str, threading.Event] = {}
 
-    first, rest = asyncio.Event(), asyncio.Event()
-    rest.set()
-    tasks = [asyncio.create_task(request("large", 80, first)), asyncio.create_task(request("small", 20, rest))]
-    await asyncio.sleep(0)
-    tasks.append(asyncio.create_task(request("waiting", 30, rest)))
-    await asyncio.sleep(0.01)
-    assert order == ["large", "small"]
-    first.set()
-    await asyncio.gather(*tasks)
-    assert order == ["large", "small", "waiting"]
+    def begin(self, name: str, amount: int, deadline: Deadline | None = None) -> object:
+        release = self._release[name] = threading.Event()
+
+        def hold() -> None:
+            with self.budget.hold(amount, deadline or Deadline.after(60)):
+                self.order.append(name)
+                assert release.wait(10)
+
+        future = self._pool.submit(hold)
+        time.sleep(0.05)  # so that it is in the line before the next one
+        return future
+
+    def release(self, *names: str) -> None:
+        for name in names:
+            self._release[name].set()
+        time.sleep(0.05)
 
 
-@pytest.mark.parametrize("holding", [True, False])
-async def test_a_cancelled_request_takes_nothing_with_it(holding: bool) -> None:
-    budget = PixelBudget(100)
-    never = asyncio.Event()
+def test_first_come_first_served_so_that_a_large_picture_has_its_turn() -> None:
+    holders = Holders(MemoryBudget(100))
+    holders.begin("first", 60)
+    holders.begin("second", 40)
+    holders.begin("large", 100)
+    holders.begin("small", 10)
+    assert holders.order == ["first", "second"]
+    holders.release("first")
+    assert holders.order == ["first", "second"]  # the small one would fit, and has to wait for who came before
+    holders.release("second")
+    assert holders.order == ["first", "second", "large"]
+    holders.release("large", "small")
+    assert holders.order == ["first", "second", "large", "small"]
 
-    async def request(pixels: int) -> None:
-        async with budget.hold(pixels):
-            await never.wait()
 
-    async with budget.hold(0 if holding else 50):
-        task = asyncio.create_task(request(100))
-        await asyncio.sleep(0.01)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-    async with asyncio.timeout(1), budget.hold(100):
+def test_the_largest_picture_is_alone_and_never_refused() -> None:
+    with MemoryBudget(100).hold(1000, Deadline.after(1)):
+        pass
+
+
+@pytest.mark.parametrize("expired", [True, False])
+def test_who_is_abandoned_leaves_the_line_at_once_and_takes_nothing(expired: bool) -> None:
+    holders = Holders(MemoryBudget(100))
+    holders.begin("first", 60)
+    deadline = Deadline.after(0.15 if expired else 60)
+    gone = holders.begin("gone", 100, deadline)
+    holders.begin("next", 40)
+    assert holders.order == ["first"]
+    if not expired:
+        deadline.abandon()
+    with pytest.raises(Abandoned):
+        gone.result(5)  # type: ignore[attr-defined]
+    time.sleep(0.05)
+    assert holders.order == ["first", "next"]
+    holders.release("first", "next")
+    with holders.budget.hold(100, Deadline.after(1)):
         pass

@@ -149,7 +149,7 @@ def test_boundaries(content_type: str, boundary: bytes) -> None:
         (form(end=b""), "does not occur in the body of 0 bytes"),
         (form(b"--edge\r\nno header\r\n", end=b""), "the headers of a part do not end"),
         (form(b"--edge\r\nA: " + b"b" * 50_000 + b"\r\n\r\nx\r\n"), "the headers of a part do not end within 4096"),
-        (form(*[part('form-data; name="x"', b"y")] * 101), "over 100 parts"),
+        (form(*[part('form-data; name="x"', b"y")] * 17), "over 16 parts"),
     ],
 )
 def test_a_form_that_cannot_be_read(received: Received, said: str) -> None:
@@ -204,7 +204,7 @@ def test_a_hostile_form_is_refused_quickly(body: bytes) -> None:
 )
 def test_headers_full_of_parameters_take_no_long_time(value: str) -> None:
     began = time.monotonic()
-    assert read(form(*[part(value, b"x")] * 99, part(FILE, IMAGE))).image == IMAGE
+    assert read(form(*[part(value, b"x")] * 15, part(FILE, IMAGE))).image == IMAGE
     assert time.monotonic() - began < 10  # about 1 s of an idle machine
 
 

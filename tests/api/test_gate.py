@@ -1,29 +1,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
 import pytest
-from prometheus_client import REGISTRY
 from starlette.applications import Starlette
 from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import ApiError
 from api.gate import Gate, request_id
-from settings import DEFAULT_FILE, Limits, load
 
 ROUTE = "/pose-analyze"
 PNG = {"content-type": "image/png"}
-# 30,000 bytes of image are 40,000 of base64, and a tenth more is room for the rest.
-LIMITS = load(DEFAULT_FILE, {}).limits.model_copy(
-    update={"max_image_mib": 30_000 / 2**20, "max_in_flight": 2, "request_timeout_s": 0.3}
-)
-MAX_BODY = 44_000
 
 
 def nothing(_: Any) -> None: ...
@@ -55,8 +47,8 @@ def app_of(answer: Answer = right) -> ASGIApp:
     return app
 
 
-def gate_of(answer: Answer = right, limits: Limits = LIMITS) -> Gate:
-    return Gate(app_of(answer), frozenset({ROUTE}), frozenset({"/health"}), limits)
+def gate_of(answer: Answer = right) -> Gate:
+    return Gate(app_of(answer), frozenset({"/health"}))
 
 
 async def ask(gate: Gate, method: str = "POST", path: str = ROUTE, **request: Any) -> httpx.Response:
@@ -83,15 +75,10 @@ def answering(status: int, headers: dict[str, str] | None = None, content: bytes
     return answer
 
 
-def count(status: int) -> float:
-    labels = {"endpoint": ROUTE, "status": str(status)}
-    return REGISTRY.get_sample_value("enrichment_light_inference_requests_total", labels) or 0.0
-
-
 async def test_a_right_request_goes_through_whole() -> None:
-    response = await ask(gate_of(), content=b"x" * MAX_BODY)
+    response = await ask(gate_of(), content=b"x" * 44_000)
     assert response.status_code == 200
-    assert response.text == f"{MAX_BODY} {response.headers['x-request-id']}"
+    assert response.text == f"44000 {response.headers['x-request-id']}"
 
 
 async def test_the_ids_sent_are_given_back_with_the_answer_and_with_an_error() -> None:  # all of them: test_identity.py
@@ -117,127 +104,6 @@ async def test_each_request_has_an_id_of_its_own() -> None:
     gate = gate_of()
     answers = await asyncio.gather(*(ask(gate, content=b"1") for _ in range(2)))
     assert answers[0].text != answers[1].text
-
-
-@pytest.mark.parametrize("content_type", ["text/plain", "text/csv; header=present", "image/svg+xml"])
-async def test_a_content_type_outside_the_list_is_refused(content_type: str) -> None:
-    response = await ask(gate_of(), headers={"content-type": content_type}, content=b"x")
-    assert response.status_code == 415
-    error = error_of(response)
-    assert error["code"] == "unsupported_media_type"
-    kind = content_type.split(";")[0]
-    assert error["message"].startswith(f"the content type {kind} is not accepted; send application/json, multipart")
-
-
-@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "deflate", "identity", ""])
-async def test_a_content_encoding_of_the_list_goes_through_unread(encoding: str) -> None:
-    response = await ask(gate_of(), headers={**PNG, "content-encoding": encoding}, content=b"xyz")
-    assert response.status_code == 200
-    assert response.text.startswith("3 ")
-
-
-@pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip"])
-async def test_a_content_encoding_outside_the_list_is_refused(encoding: str) -> None:
-    response = await ask(gate_of(), headers={**PNG, "content-encoding": encoding}, content=b"x")
-    assert response.status_code == 415
-    message = f"the content encoding {encoding} is not accepted; send gzip, deflate or none"
-    assert error_of(response)["message"] == message
-
-
-async def test_a_body_that_is_announced_too_large_is_not_read() -> None:
-    reads = 0
-
-    async def receive() -> Message:
-        nonlocal reads
-        reads += 1
-        return {"type": "http.request", "body": b"x", "more_body": True}
-
-    status, body = await converse(gate_of(), receive, [(b"content-length", str(MAX_BODY + 1).encode())])
-    assert status == 413
-    assert body["error"]["code"] == "payload_too_large"
-    assert reads == 0
-
-
-@pytest.mark.parametrize("length", [b"", b"ten", b"-1", "²".encode("latin-1")])
-async def test_a_body_of_unknown_length_is_read_no_farther_than_the_limit(length: bytes) -> None:
-    reads = 0
-
-    async def receive() -> Message:
-        nonlocal reads
-        reads += 1
-        return {"type": "http.request", "body": b"x" * 1000, "more_body": reads < 1000}
-
-    status, body = await converse(gate_of(), receive, [(b"content-length", length)])
-    assert status == 413
-    assert body["error"]["code"] == "payload_too_large"
-    assert reads == MAX_BODY // 1000 + 1
-
-
-async def test_more_requests_than_the_limit_are_told_to_come_back() -> None:
-    release = asyncio.Event()
-
-    async def answer(body: bytes) -> tuple[int, dict[str, str], bytes]:
-        await release.wait()
-        return await right(body)
-
-    gate = gate_of(answer, LIMITS.model_copy(update={"request_timeout_s": 5}))
-    held = [asyncio.create_task(ask(gate, content=b"x")) for _ in range(2)]
-    await asyncio.sleep(0.05)
-    refused = await ask(gate, content=b"x")
-    assert refused.status_code == 429
-    assert refused.headers["retry-after"] == "1"
-    assert error_of(refused)["code"] == "overloaded"
-    release.set()
-    assert [response.status_code for response in await asyncio.gather(*held)] == [200, 200]
-    assert (await ask(gate, content=b"x")).status_code == 200
-
-
-@pytest.mark.parametrize("failure", [ApiError("invalid_json", "no"), RuntimeError("no")])
-async def test_a_failed_request_gives_its_place_back(failure: Exception) -> None:
-    async def answer(_: bytes) -> tuple[int, dict[str, str], bytes]:
-        raise failure
-
-    gate = gate_of(answer)
-    assert {(await ask(gate, content=b"x")).status_code for _ in range(5)} <= {400, 500}
-
-
-async def test_a_request_over_its_time_is_a_timeout() -> None:
-    async def answer(body: bytes) -> tuple[int, dict[str, str], bytes]:
-        await asyncio.sleep(5)
-        return await right(body)
-
-    gate = gate_of(answer)
-    for _ in range(3):  # one more than may be in flight
-        response = await ask(gate, content=b"x")
-        assert response.status_code == 504
-        assert error_of(response) == {
-            "code": "timeout",
-            "message": "no result within 0.3 s",
-            "request_id": response.headers["x-request-id"],
-        }
-
-
-async def test_a_body_that_never_ends_is_a_request_timeout() -> None:
-    chunks = [b"a part"]
-
-    async def receive() -> Message:
-        if not chunks:
-            await asyncio.sleep(60)
-        return {"type": "http.request", "body": chunks.pop(), "more_body": True}
-
-    status, body = await converse(gate_of(), receive)
-    assert status == 408
-    assert body["error"]["code"] == "request_timeout"
-
-
-async def test_a_client_that_goes_away_gets_no_answer() -> None:
-    before = count(200), count(500)
-
-    async def receive() -> Message:
-        return {"type": "http.disconnect"}
-
-    assert await converse(gate_of(), receive) == (None, {})
-    assert (count(200), count(500)) == before
 
 
 @pytest.mark.parametrize(
@@ -300,22 +166,6 @@ async def test_an_exception_is_logged_under_the_id_and_told_without_its_text(cap
     assert "secret at /usr/lib/secret.py" in caplog.text
 
 
-async def test_an_answer_that_has_begun_is_not_begun_again() -> None:
-    async def slow(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await asyncio.sleep(5)
-
-    sent: list[Message] = []
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    gate = Gate(slow, frozenset({ROUTE}), frozenset(), LIMITS)
-    with pytest.raises(ApiError, match="no result"):
-        await gate(scope_of([]), once(b"x"), send)
-    assert [message["type"] for message in sent] == ["http.response.start"]
-
-
 async def test_paths_left_alone_keep_their_own_status_and_body() -> None:
     response = await ask(gate_of(answering(503, content=b"down")), "GET", "/health")
     assert (response.status_code, response.text) == (503, "down")
@@ -336,46 +186,32 @@ async def test_another_method_on_a_path_left_alone_gets_our_error() -> None:
     assert response.headers["allow"] == "GET, HEAD"
 
 
-async def test_only_posts_to_the_routes_are_limited() -> None:
-    gate = gate_of()
-    assert (await ask(gate, "POST", "/elsewhere", headers={"content-type": "text/plain"})).status_code == 200
-    assert (await ask(gate, "GET", ROUTE, headers={})).status_code == 200
+async def test_an_answer_that_has_begun_is_not_begun_again() -> None:
+    async def fails(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise ApiError("timeout", "too late")
 
-
-async def test_requests_are_counted_by_route_and_status() -> None:
-    before = count(200), count(415), count(500)
-    gate = gate_of()
-    await ask(gate, content=b"x")
-    await ask(gate, content=b"x", headers={"content-type": "text/plain"})
-    await ask(gate, content=b"x", headers={"content-type": "text/plain"})
-    await ask(gate_of(answering(503)), content=b"x")
-    await ask(gate, "GET", ROUTE)
-    await ask(gate, "POST", "/elsewhere", content=b"x")
-    assert (count(200), count(415), count(500)) == (before[0] + 1, before[1] + 2, before[2] + 1)
-
-
-def scope_of(headers: list[tuple[bytes, bytes]]) -> Scope:
-    sent = [(b"content-type", b"image/png"), *headers]
-    return {"type": "http", "method": "POST", "path": ROUTE, "headers": sent, "app": BENTOML}
-
-
-def once(body: bytes) -> Receive:
-    async def receive() -> Message:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return receive
-
-
-async def converse(
-    gate: Gate, receive: Receive, headers: list[tuple[bytes, bytes]] | None = None
-) -> tuple[int | None, dict[str, Any]]:
-    """Status and JSON of the answer to a POST whose body comes out of `receive`; None and {} where there is none."""
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
         sent.append(message)
 
-    await gate(scope_of(headers or []), receive, send)
-    if not sent:
-        return None, {}
-    return sent[0]["status"], json.loads(sent[1]["body"])
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    scope = {"type": "http", "method": "POST", "path": ROUTE, "headers": [], "app": BENTOML}
+    with pytest.raises(ApiError, match="too late"):
+        await Gate(fails, frozenset())(scope, receive, send)
+    assert [message["type"] for message in sent] == ["http.response.start"]
+
+
+@pytest.mark.parametrize(("status", "level"), [(404, "WARNING"), (500, "ERROR"), (503, "ERROR")])
+async def test_a_failure_is_one_line_in_the_log_with_its_id_route_and_code(
+    caplog: pytest.LogCaptureFixture, status: int, level: str
+) -> None:
+    with caplog.at_level(logging.INFO):
+        response = await ask(gate_of(answering(status)), "GET", "/models/status", headers={"x-request-id": "find-me"})
+    (record,) = [record for record in caplog.records if "find-me" in record.getMessage()]
+    assert record.levelname == level
+    code = error_of(response)["code"]
+    assert record.getMessage().startswith(f"request find-me GET /models/status → {response.status_code} {code} after ")

@@ -22,6 +22,7 @@ from api.errors import ApiError
 from api.link import RunnerLink
 from runners import shared_memory
 from runners.contract import Item, State
+from runners.deadline import Deadline
 
 ITEM: Item = {"image": np.zeros((2, 2, 3), np.uint8)}
 LARGE: list[Item] = [{"image": np.full((300, 200, 3), value, np.uint8)} for value in (3, 4)]
@@ -46,6 +47,8 @@ class Runner:
         self.pid = pid
         self.silent: BaseException | None = None  # what /state raises
         self.images: list[Any] = []  # as they came
+        self.ids: list[str] = []
+        self.abandoned: list[str] = []
         self.fault: str | None = None
         self.out_of_memory = 0  # batches that had too little of it, as the process says
         self.hold = asyncio.Event()
@@ -62,8 +65,12 @@ class Runner:
             model = {"state": State.READY}
             memory = {"used_mb": 1, "budget_mb": None, "out_of_memory": self.out_of_memory}
             return {"pid": self.pid, "fault": self.fault, "memory": memory, "models": {"person_reid": model}}
+        if method == "abandon":
+            self.abandoned += args[0]
+            return None
         ((item,),) = args
         assert method == "person_reid"
+        self.ids.append(item["id"])
         self.images.append(item["image"])
         await self.hold.wait()
         step = self.script.pop(0)
@@ -84,9 +91,14 @@ async def watched(runner: Runner) -> Any:
         watch.cancel()
 
 
+async def infer(link: RunnerLink, item: Item) -> Any:
+    (result,) = await link.infer("person_reid", [item], Deadline.after(60))
+    return result
+
+
 async def refusal(link: RunnerLink) -> ApiError:
     with pytest.raises(ApiError) as caught:
-        await link.infer("person_reid", ITEM)
+        await infer(link, ITEM)
     return caught.value
 
 
@@ -115,7 +127,7 @@ def zombie_pid() -> Iterator[int]:
 async def test_an_answer_comes_back_as_it_is() -> None:
     runner = Runner([RESULT])
     async with watched(runner) as link:
-        assert await link.infer("person_reid", ITEM) is RESULT
+        assert await infer(link, ITEM) is RESULT
     assert runner.images == [ITEM["image"]]
 
 
@@ -133,7 +145,7 @@ async def test_a_large_image_is_sent_by_shared_memory() -> None:
     runner.script = [look, look]
     async with watched(runner) as link:
         for large in LARGE:
-            assert np.array_equal((await link.infer("person_reid", large))["seen"], large["image"])
+            assert np.array_equal((await infer(link, large))["seen"], large["image"])
     assert names(runner.images) == names(runner.images[:1]) * 2
 
 
@@ -142,8 +154,8 @@ async def test_memory_that_an_earlier_call_may_be_reading_is_not_written(ended: 
     runner = Runner(ended, [RESULT])
     async with watched(runner) as link:
         with pytest.raises((ApiError, asyncio.CancelledError)):
-            await link.infer("person_reid", LARGE[0])
-        assert await link.infer("person_reid", LARGE[1]) is RESULT
+            await infer(link, LARGE[0])
+        assert await infer(link, LARGE[1]) is RESULT
     first, second = names(runner.images)
     assert (first == second) is isinstance(ended, dict)  # a wrong answer is one
 
@@ -151,27 +163,27 @@ async def test_memory_that_an_earlier_call_may_be_reading_is_not_written(ended: 
 async def test_a_call_that_is_repeated_does_not_use_the_memory_of_the_one_that_broke() -> None:
     runner = Runner(RACE, RACE, [RESULT])
     async with watched(runner) as link:
-        assert await link.infer("person_reid", LARGE[0]) is RESULT
+        assert await infer(link, LARGE[0]) is RESULT
     assert len(set(names(runner.images))) == 3
 
 
 async def test_unreadable_is_never_taken_for_an_answer() -> None:
     unreadable = [{"unreadable": "[Errno 13] Permission denied"}]  # the second by a process that came between
     async with watched(Runner(unreadable, unreadable, [RESULT])) as link:
-        assert await link.infer("person_reid", LARGE[0]) is RESULT
+        assert await infer(link, LARGE[0]) is RESULT
 
 
 async def test_what_the_runner_cannot_read_is_sent_and_all_that_follows(caplog: pytest.LogCaptureFixture) -> None:
     runner = Runner([{"unreadable": "[Errno 13] Permission denied"}], [RESULT], [RESULT])
     async with watched(runner) as link:
         for _ in range(2):
-            assert await link.infer("person_reid", LARGE[0]) is RESULT
+            assert await infer(link, LARGE[0]) is RESULT
         assert [image is LARGE[0]["image"] for image in runner.images] == [False, True, True]
         assert caplog.text.count("Permission denied") == 1
         runner.pid = os.getppid()  # its successor may
         await until(lambda: link.status is not None and link.status["pid"] == runner.pid)
         runner.script = [[RESULT]]
-        assert await link.infer("person_reid", LARGE[0]) is RESULT
+        assert await infer(link, LARGE[0]) is RESULT
         assert len(names(runner.images[-1:])) == 1
 
 
@@ -186,7 +198,7 @@ async def test_before_the_first_heartbeat_there_is_no_runner() -> None:
 async def test_a_broken_connection_to_a_living_runner_is_tried_again(broken: Exception, times: int) -> None:
     runner = Runner(*[broken] * times, [RESULT])
     async with watched(runner) as link:
-        assert await link.infer("person_reid", ITEM) is RESULT
+        assert await infer(link, ITEM) is RESULT
     assert runner.inferences == times + 1
 
 
@@ -206,7 +218,7 @@ async def test_a_runner_with_another_pid_died_so_nothing_is_repeated() -> None:
         assert (await refusal(link)).code == "runner_unavailable"
         assert runner.inferences == 1
         await until(lambda: link.status is not None)  # and the new one is used from then on
-        assert await link.infer("person_reid", ITEM) is RESULT
+        assert await infer(link, ITEM) is RESULT
 
 
 async def test_a_runner_that_is_dead_is_not_asked_again(dead_pid: int) -> None:
@@ -291,7 +303,7 @@ async def test_a_living_runner_may_miss_heartbeats_until_it_was_silent_too_long(
         await until(lambda: link.status is None, 3)
         runner.silent = None
         await until(lambda: link.status is not None, 3)
-        assert await link.infer("person_reid", ITEM) is RESULT
+        assert await infer(link, ITEM) is RESULT
 
 
 @pytest.mark.parametrize("unexpected", [RuntimeError("Session is closed"), KeyError("pid"), ValueError("no JSON")])
@@ -308,7 +320,12 @@ async def test_the_heartbeat_goes_on_whatever_a_probe_raises(unexpected: Excepti
 async def test_a_caller_that_gives_up_ends_its_call() -> None:
     ended = asyncio.Event()
 
-    async def call(method: str, *_: Any) -> Any:
+    told: list[str] = []
+
+    async def call(method: str, *arguments: Any) -> Any:
+        if method == "abandon":
+            told.extend(arguments[0])
+            return None
         if method == "state":
             return {"pid": OWN_PID, "fault": None, "memory": {"out_of_memory": 0}, "models": {}}
         try:
@@ -320,9 +337,66 @@ async def test_a_caller_that_gives_up_ends_its_call() -> None:
     watch = asyncio.create_task(link.watch(lambda: None))
     await until(lambda: link.status is not None)
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(link.infer("person_reid", ITEM), 0.1)
+        await asyncio.wait_for(infer(link, ITEM), 0.1)
     await asyncio.wait_for(ended.wait(), 1)
+    await until(lambda: len(told) == 1)  # the runner need not compute it any more
     watch.cancel()
+
+
+async def test_items_of_one_request_go_in_one_call_and_carry_their_deadline() -> None:
+    calls: list[list[Any]] = []
+
+    async def call(method: str, *arguments: Any) -> Any:
+        if method == "state":
+            return {"pid": OWN_PID, "fault": None, "memory": {"out_of_memory": 0}, "models": {}}
+        calls.append(arguments[0])
+        return [{"number": number} for number, _ in enumerate(arguments[0])]
+
+    link = RunnerLink("runner", ["person_reid"], call)
+    watch = asyncio.create_task(link.watch(lambda: None))
+    await until(lambda: link.status is not None)
+    deadline = Deadline.after(60)
+    results: list[Any] = await link.infer("person_reid", [ITEM, ITEM, ITEM], deadline)
+    watch.cancel()
+    assert [result["number"] for result in results] == [0, 1, 2]
+    (sent,) = calls
+    assert {item["expires"] for item in sent} == {deadline.expires}
+    assert len({item["id"] for item in sent}) == 3
+
+
+@pytest.mark.parametrize("method", ["load", "unload"])
+async def test_loading_meets_a_closed_connection_and_is_tried_again(method: Any) -> None:
+    answers: list[object] = [RACE, {"model": {"state": State.READY}}]
+
+    async def call(asked: str, *_: Any) -> Any:
+        if asked == "state":
+            return {"pid": OWN_PID, "fault": None, "memory": {"out_of_memory": 0}, "models": {}}
+        assert asked == method
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    link = RunnerLink("runner", ["person_reid"], call)
+    watch = asyncio.create_task(link.watch(lambda: None))
+    await until(lambda: link.status is not None)
+    assert (await link.manage(method, "person_reid"))["state"] == State.READY
+    watch.cancel()
+
+
+async def test_the_heartbeat_goes_on_where_another_users_process_has_the_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def kill(pid: int, number: int) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    runner = Runner()
+    async with watched(runner) as link:
+        monkeypatch.setattr(os, "kill", kill)
+        await until(lambda: link.status is None)
+        monkeypatch.undo()
+        monkeypatch.setattr(links, "HEARTBEAT_DOWN_S", 0.02)
+        await until(lambda: link.status is not None)
 
 
 async def test_a_runner_with_a_fault_is_gone_at_once_and_the_fault_is_kept() -> None:
@@ -339,7 +413,7 @@ async def test_a_runner_with_a_fault_is_gone_at_once_and_the_fault_is_kept() -> 
         await until(lambda: link.status is not None)
         assert link.restarts == 1
         assert "illegal memory access" in link.last_fault  # still told after the restart
-        assert await link.infer("person_reid", ITEM) is RESULT
+        assert await infer(link, ITEM) is RESULT
 
 
 async def test_a_fault_that_no_call_met_is_heard_by_the_heartbeat() -> None:

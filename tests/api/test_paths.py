@@ -7,7 +7,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, Router
 from starlette.types import Receive, Scope, Send
 
 from api.paths import OneSpelling
@@ -33,7 +33,7 @@ async def reached(target: str) -> str:
     """The path that a request for `target` has inside, which uvicorn gives with its percent-encoding resolved."""
     recorder = Recorder()
     scope = {"type": "http", "path": unquote(target), "raw_path": target.encode()}
-    await OneSpelling(recorder)(scope, receive, send)
+    await OneSpelling(recorder, Router())(scope, receive, send)
     return recorder.path
 
 
@@ -75,7 +75,8 @@ async def test_no_spelling_is_a_redirect() -> None:
         return PlainTextResponse(f"{request.url.query} {(await request.body()).decode()}")
 
     folder = Mount("/folder", routes=[Route("/", show, methods=["POST"])])
-    app = OneSpelling(Starlette(routes=[Route("/pose-analyze", show, methods=["POST"]), folder]))
+    inside = Starlette(routes=[Route("/pose-analyze", show, methods=["POST"]), folder])
+    app = OneSpelling(inside, inside.router)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x") as client:
         response = await client.post("/pose-analyze/?bbox=1", content=b"body")
         assert (response.status_code, response.text) == (200, "bbox=1 body")

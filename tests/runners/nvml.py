@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import wraps
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,10 +24,11 @@ class Card:
 
 @dataclass
 class FakeNvml:
-    """Takes the place of pynvml's functions. error: what every call raises."""
+    """Takes the place of pynvml's functions. error: what every call raises; broken: function → its NVML error."""
 
     cards: list[Card]
     error: Exception | None = None
+    broken: dict[str, int] = field(default_factory=dict)
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
         for name, function in self.functions().items():
@@ -35,7 +37,18 @@ class FakeNvml:
 
     def functions(self) -> dict[str, Any]:
         """By their names in pynvml."""
-        return {name: getattr(self, name) for name in dir(self) if name.startswith("nvml")}
+        return {name: self._function(name) for name in dir(self) if name.startswith("nvml")}
+
+    def _function(self, name: str) -> Any:
+        function = getattr(self, name)
+
+        @wraps(function)
+        def call(*arguments: Any) -> Any:
+            if name in self.broken:
+                raise pynvml.NVMLError(self.broken[name])
+            return function(*arguments)
+
+        return call
 
     def nvmlInit(self) -> None:  # noqa: N802 - NVML's own names, here and below
         self._raise()

@@ -22,10 +22,10 @@ from types import MethodType
 from typing import Any, Final, Literal
 
 import pytest
-from _bentoml_impl.client import RemoteProxy  # type: ignore[import-untyped]
-from _bentoml_impl.client.proxy2 import SessionManager  # type: ignore[import-untyped]
-from _bentoml_impl.server.app import ServiceAppFactory  # type: ignore[import-untyped]
-from _bentoml_impl.server.mount import PassiveMount  # type: ignore[import-untyped]
+from _bentoml_impl.client import RemoteProxy
+from _bentoml_impl.client.proxy2 import SessionManager
+from _bentoml_impl.server.app import ServiceAppFactory
+from _bentoml_impl.server.mount import PassiveMount
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.marshal import dispatcher
 from bentoml._internal.server.http import instruments

@@ -21,6 +21,53 @@ def test_a_machine_without_a_driver_has_no_gpu(monkeypatch: pytest.MonkeyPatch) 
     assert environment == {}
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
+        pynvml.NVML_ERROR_GPU_IS_LOST,
+        pynvml.NVML_ERROR_NO_PERMISSION,
+        pynvml.NVML_ERROR_UNKNOWN,
+    ],
+)
+@pytest.mark.parametrize(
+    "broken", ["nvmlInit", "nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetUUID"]
+)
+@pytest.mark.parametrize("visible", [{}, {"CUDA_VISIBLE_DEVICES": "1"}])
+def test_a_gpu_that_does_not_answer_is_none_and_the_reason_is_said(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: str, error: int, visible: dict[str, str]
+) -> None:
+    FakeNvml([a5500(), a400()], broken={broken: error}).install(monkeypatch)
+    assert choose(1, visible) is None
+    assert f"NVML gives no GPU: {pynvml.NVMLError(error)}" in caplog.text
+
+
+@pytest.mark.parametrize("error", [pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_GPU_IS_LOST])
+def test_what_nvml_does_not_know_of_a_gpu_is_unknown_and_no_error(monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+    needed = {"nvmlInit", "nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex", "nvmlDeviceGetUUID"}
+    nvml = FakeNvml([a5500(), a400()])
+    nvml.broken = dict.fromkeys(nvml.functions().keys() - needed, error)
+    nvml.install(monkeypatch)
+    gpu = choose(1, {})
+    assert gpu == Gpu(1, "unknown", "GPU-bbbb", None, "unknown", "unknown")
+    assert str(gpu) == "GPU 1: unknown, memory unknown, driver unknown"
+
+
+def test_another_gpu_that_is_lost_does_not_hide_the_one_that_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = FakeNvml([a5500(), a400()])
+    original = nvml.nvmlDeviceGetHandleByIndex
+
+    def first_is_lost(index: int) -> Card:
+        if index == 0:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+        return original(index)
+
+    nvml.install(monkeypatch)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", first_is_lost)
+    for visible in ("1", "GPU-bbbb"):
+        assert choose(0, {"CUDA_VISIBLE_DEVICES": visible}) == A400
+
+
 def test_the_configured_gpu_is_taken_where_there_are_two(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeNvml([a5500(), a400()]).install(monkeypatch)
     environment: dict[str, str] = {}

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pynvml
@@ -8,6 +10,7 @@ import pytest
 
 from runners import memory
 from runners.device import choose
+from runners.engines.errors import DeviceLost
 from runners.memory import CpuMemory, GpuMemory
 from tests.runners.nvml import Card, FakeNvml, a400
 
@@ -33,10 +36,10 @@ def card(monkeypatch: pytest.MonkeyPatch) -> Card:
     return found
 
 
-def make() -> GpuMemory:
+def make(lost: list[DeviceLost] | None = None) -> GpuMemory:
     gpu = choose(0, {})
     assert gpu is not None
-    return GpuMemory(gpu)
+    return GpuMemory(gpu, (lost if lost is not None else []).append)
 
 
 @pytest.fixture
@@ -108,3 +111,86 @@ def test_a_driver_that_stops_answering_leaves_torchs_own_figures(
     FakeNvml([card], pynvml.NVMLError(pynvml.NVML_ERROR_UNKNOWN)).install(monkeypatch)
     assert [gpu.used_mb(), gpu.used_mb()] == [840, 840]
     assert caplog.text.count("NVML gives no memory of this process (Unknown Error)") == 1
+
+
+ASKED = ["nvmlDeviceGetHandleByUUID", "nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetMemoryInfo"]
+
+
+@pytest.mark.parametrize("broken", [ASKED, *[[name] for name in ASKED]])
+@pytest.mark.parametrize(
+    "error",
+    [pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_NO_PERMISSION, pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH],
+)
+def test_what_nvml_never_answers_is_no_error_and_torch_is_asked(
+    monkeypatch: pytest.MonkeyPatch, reserved: dict[str, float], broken: list[str], error: int
+) -> None:
+    found = a400()
+    FakeNvml([found], broken=dict.fromkeys(broken, error)).install(monkeypatch)
+    lost: list[DeviceLost] = []
+    gpu = make(lost)
+    assert gpu.used_mb() == 0
+    with gpu.recognising():
+        found.processes[OWN] = 300 * MB
+    found.processes[OWN] = 850 * MB
+    reserved["mb"] = 540
+    expected = {ASKED[1]: 300 + 540, ASKED[2]: 850}.get(broken[0], 540) if len(broken) == 1 else 540
+    assert gpu.used_mb() == expected
+    assert lost == []
+
+
+def test_a_card_that_begins_to_answer_in_the_middle_is_not_charged_to_the_process(
+    monkeypatch: pytest.MonkeyPatch, card: Card, reserved: dict[str, float]
+) -> None:
+    card.other_bytes = 3000 * MB
+    nvml = FakeNvml([card], broken={ASKED[2]: pynvml.NVML_ERROR_TIMEOUT}).install(monkeypatch)
+    gpu = make()
+    with gpu.recognising():
+        nvml.broken.clear()
+    assert gpu.used_mb() == 0
+
+
+@pytest.mark.parametrize("broken", ASKED[:2])
+def test_a_lost_gpu_is_told_and_no_figure_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, card: Card, reserved: dict[str, float], broken: str
+) -> None:
+    nvml = FakeNvml([card]).install(monkeypatch)
+    lost: list[DeviceLost] = []
+    gpu = make(lost)
+    with gpu.recognising():
+        card.processes[OWN] = 300 * MB
+    nvml.broken[broken] = pynvml.NVML_ERROR_GPU_IS_LOST
+    reserved["mb"] = 40
+    assert gpu.used_mb() == 340
+    assert [str(error) for error in lost] == ["NVML: GPU is lost"]
+
+
+def test_a_context_that_could_be_made_at_the_second_try_is_measured_from_the_first(
+    card: Card, reserved: dict[str, float]
+) -> None:
+    gpu = make()
+
+    def half() -> None:
+        with gpu.recognising():
+            card.processes[31337] = 200 * MB  # this process, under its pid on the host
+            raise MemoryError
+
+    with pytest.raises(MemoryError):
+        half()
+    assert gpu.used_mb() == gpu.context_mb == 0
+    with gpu.recognising():
+        card.processes[31337] = 300 * MB
+    assert gpu.used_mb() == gpu.context_mb == 300
+    card.processes[31337] = None
+    assert gpu.used_mb() == 300  # by the card
+
+
+def test_a_lost_device_that_takes_no_memory_back_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, card: Card, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse() -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nsee above")
+
+    torch = SimpleNamespace(cuda=SimpleNamespace(empty_cache=refuse))
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    make().give_back()
+    assert "takes no memory back: CUDA error: an illegal memory access was encountered" in caplog.text

@@ -6,13 +6,16 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from models.catalogue import CATALOGUE, ModelName
 from models.store import StoredModel
+from runners import back_off
 from runners import residency as residencies
+from runners import resident as residents
 from runners.budget import Policy
 from runners.contract import State
 from runners.engines import Engine, Images, Rows, Shape
@@ -40,7 +43,7 @@ class FakeEngine:
 
     def warm_up(self, shapes: Sequence[Shape]) -> None: ...
 
-    def run(self, images: Images, min_score: float = 0) -> tuple[Rows, ...]:
+    def run(self, images: Images, min_score: float = 0, **_: object) -> tuple[Rows, ...]:
         raise AssertionError("not asked for")
 
     def close(self) -> None:
@@ -249,7 +252,8 @@ def test_one_that_can_never_fit_is_refused_with_the_figures_and_not_loaded_again
     assert world.loads == [POSE, THREAT]  # once, to be measured
     assert world.used_mb() == CONTEXT_MB + 300
     assert states(residency)[THREAT] == "failed"
-    assert residency.models[THREAT].status()["detail"] == str(caught.value)
+    detail = residency.models[THREAT].status()["detail"]
+    assert detail == f"{caught.value}; the next try is in 5 s at the earliest"
     use(residency, REID)  # the others are none the worse
 
 
@@ -270,7 +274,8 @@ def test_a_budget_beside_the_context_is_the_models_alone(make: Make, world: Worl
 def test_one_that_did_not_fit_is_measured_again_a_while_later(
     make: Make, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(residencies, "_RETRY_S", 0.3)
+    monkeypatch.setattr(residents, "FIRST_RETRY_S", 0.3)
+    monkeypatch.setattr(residents, "LONGEST_RETRY_S", 0.3)
     residency = make(budget_mb=700, pinned=[POSE])
     use(residency, POSE, REID)
     for _ in range(3):
@@ -415,7 +420,7 @@ def test_what_was_left_before_and_after_is_in_the_log(make: Make, caplog: pytest
 def test_a_load_that_finds_no_memory_fails_for_a_while(
     make: Make, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(residencies, "_RETRY_S", 0.2)
+    monkeypatch.setattr(residents, "FIRST_RETRY_S", 0.2)
     world.failures = [OutOfMemory("CUDA out of memory: 96 MiB")]
     residency = make()
     for _ in range(2):
@@ -426,6 +431,107 @@ def test_a_load_that_finds_no_memory_fails_for_a_while(
     assert world.given_back == 2  # before the load, to measure it, and after
     time.sleep(0.25)
     use(residency, POSE)
+
+
+def fail(resident: Resident, world: World, residency: Residency, heartbeats: int) -> None:
+    """Let a heartbeat load a preloaded model that fails, and more heartbeats come."""
+    loads = len(world.loads)
+    residency.refresh()
+    until(lambda: len(world.loads) == loads + 1 and resident.status()["state"] is State.FAILED)
+    for _ in range(heartbeats):
+        residency.refresh()
+        resident_ones(residency)
+    assert len(world.loads) == loads + 1
+
+
+@pytest.mark.parametrize("failure", [OutOfMemory("96 MiB"), MemoryError()])
+def test_a_preloaded_one_that_failed_for_memory_is_tried_by_heartbeats_ever_more_rarely(
+    make: Make, world: World, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(back_off, "time", SimpleNamespace(monotonic=lambda: now))
+    residency = make(pinned=[POSE])
+    pose = residency.models[POSE]
+    for _ in range(2):
+        for wait_s in (5, 10, 20, 40, 80, 160, 300, 300):
+            world.failures = [failure]
+            fail(pose, world, residency, heartbeats=3)
+            assert f"; the next try is in {wait_s} s at the earliest" in (pose.status()["detail"] or "")
+            now += wait_s - 0.5
+            assert "is in 1 s at" in (pose.status()["detail"] or "")
+            residency.refresh()
+            assert pose.status()["state"] is State.FAILED
+            now += 0.5
+        residency.refresh()
+        until(lambda: pose.status()["state"] is State.READY)
+        assert pose.status()["detail"] is None
+        residency._enqueue(lambda: residency._evict(pose, "left"))  # what comes back later begins with 5 s again
+        resident_ones(residency)
+
+
+def test_a_preloaded_one_that_did_not_fit_comes_when_there_is_room(
+    make: Make, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(residents, "FIRST_RETRY_S", 0.05)
+    other = FakeEngine(world, POSE, "what is not ours", size=400)
+    residency = make(budget_mb=700, pinned=[POSE, REID])
+    residency.refresh()
+    until(lambda: states(residency)[POSE] == "failed" and states(residency)[REID] == "ready")
+    other.close()
+    until(lambda: residency.refresh() or states(residency)[POSE] == "ready")  # type: ignore[func-returns-value]
+
+
+def test_a_context_that_found_no_room_is_tried_again_with_the_model(
+    make: Make, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(residents, "FIRST_RETRY_S", 0.05)
+    full = [OutOfMemory("CUDA error: out of memory") for _ in range(3)]
+
+    def start() -> None:
+        if full:
+            raise full.pop()
+        world.started = True
+
+    monkeypatch.setattr(world, "start", start)
+    residency = make(pinned=[POSE, REID])
+    residency.refresh()
+    until(lambda: states(residency)[POSE] == "failed")
+    until(lambda: residency.refresh() or resident_ones(residency) == [POSE, REID])  # type: ignore[func-returns-value]
+    assert not full
+
+
+@pytest.mark.parametrize("failure", [EngineError("no such precision"), RuntimeError("broken")])
+def test_a_preloaded_one_that_failed_for_good_is_not_tried_again(
+    make: Make, world: World, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(back_off, "time", SimpleNamespace(monotonic=lambda: now))
+    world.failures = [failure]
+    residency = make(pinned=[POSE])
+    fail(residency.models[POSE], world, residency, heartbeats=1)
+    now += 10_000
+    residency.refresh()
+    resident_ones(residency)
+    assert world.loads == [POSE]
+    assert "next try" not in (residency.models[POSE].status()["detail"] or "")
+
+
+def test_neither_one_on_demand_nor_one_that_an_operator_unloaded_is_tried_by_heartbeats(
+    make: Make, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(back_off, "time", SimpleNamespace(monotonic=lambda: now))
+    world.failures = [OutOfMemory("96 MiB"), OutOfMemory("96 MiB")]
+    residency = make(pinned=[POSE])
+    for name in (POSE, THREAT):
+        with pytest.raises(ModelUnavailable):
+            use(residency, name)
+    residency.unload(POSE, 5)
+    now += 10
+    residency.refresh()
+    resident_ones(residency)
+    assert world.loads == [POSE, THREAT]
+    use(residency, POSE, THREAT)  # requests do
 
 
 def test_a_lost_device_is_told_to_the_runner(make: Make, world: World) -> None:

@@ -15,7 +15,8 @@ import runners
 import runners.engines
 from models.catalogue import CATALOGUE, ModelName
 from runners.contract import Item, State
-from runners.runner import Runner
+from runners.device import Gpu
+from runners.runner import Runner, _device_status
 from runners.shared_memory import Pool
 from settings import DEFAULT_FILE, load
 from tests.serving import fake
@@ -124,6 +125,11 @@ def test_a_model_that_is_absent_fails_each_item_with_the_remedy(tmp_path: Path) 
     assert "python -m models.import_models person_reid" in results[0]["message"]
 
 
+def test_a_gpu_whose_memory_is_unknown_has_a_status() -> None:
+    status = _device_status(Gpu(1, "GB10", "GPU-cccc", None, "580.95.05", "12.1"))
+    assert status == {"name": "GB10", "index": 1, "memory_gb": None, "driver": "580.95.05"}
+
+
 async def test_the_state_tells_the_process_and_its_models(tmp_path: Path) -> None:
     (tmp_path / fake.ABSENT / "person_reid").touch()
     (tmp_path / fake.UNLOADABLE / "pet_classifier").write_text("no such precision")
@@ -155,7 +161,7 @@ def test_every_batch_size_is_warm_before_the_model_is_ready(monkeypatch: pytest.
     seen: list[tuple[int, ...]] = []
 
     class Counting(fake.FakeEngine):
-        def run(self, images: runners.engines.Images, min_score: float = 0) -> tuple[fake.F32, ...]:
+        def run(self, images: runners.engines.Images, min_score: float = 0, **_: object) -> tuple[fake.F32, ...]:
             seen.append(np.shape(images))
             return super().run(images)
 
@@ -176,7 +182,7 @@ def test_a_detector_is_asked_for_what_the_least_demanding_item_of_a_batch_wants(
     asked: list[float] = []
 
     class Asked(fake.FakeEngine):
-        def run(self, images: runners.engines.Images, min_score: float = 0) -> tuple[fake.F32, ...]:
+        def run(self, images: runners.engines.Images, min_score: float = 0, **_: object) -> tuple[fake.F32, ...]:
             asked.append(min_score)
             return super().run(images)
 
@@ -199,7 +205,7 @@ def test_a_detector_is_asked_for_what_the_least_demanding_item_of_a_batch_wants(
 
 def test_a_model_that_fails_its_warm_up_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(fake.FakeEngine):
-        def run(self, images: runners.engines.Images, min_score: float = 0) -> tuple[fake.F32, ...]:
+        def run(self, images: runners.engines.Images, min_score: float = 0, **_: object) -> tuple[fake.F32, ...]:
             if len(images) == 4:
                 raise MemoryError("not for four")
             return super().run(images)

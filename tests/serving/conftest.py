@@ -19,6 +19,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The same with the engines in a process of their own, as with a GPU."""
+    with serving(tmp_path_factory.mktemp("shared"), {"ENRICHMENT_PLACEMENT": "shared"}) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
 def document(server: Server) -> Document:
     """The OpenAPI document as it is served."""
     return Document.of(server.url)
@@ -59,7 +66,7 @@ def limited(limited_folder: Path) -> Iterator[Server]:
     narrow = {
         "limits.max_image_mib": 0.25,
         "limits.max_megapixels": 1,
-        "limits.max_in_flight": 3,
+        "limits.max_body_mib": 4,
         "limits.request_timeout_s": 1.5,
         "preload": ["pose_estimator", "threat_detector", "depth_estimator"],
     }

@@ -22,7 +22,7 @@ NAMES = tuple(CATALOGUE)
 SIZE_MB = 120
 BUDGET_MB = 500  # three models, and what the process takes beside them
 STAY_S = 0.25
-REQUESTS = 2000
+REQUESTS = 600
 PICTURES = [
     *(encoded(plain((20 * i, 90, 255 - 20 * i))) for i in range(8)),
     encoded(marked((10, 20, 40, 60), (160, 90))),
@@ -31,8 +31,7 @@ PICTURES = [
 
 
 def same(_: str, expected: dict[str, Any], body: dict[str, Any]) -> bool:
-    # Whether somebody looks for a person in a pet's picture depends on whether the pose estimator is in memory.
-    may_differ = {"inference_time_ms": 0, "person_in_view": None, "is_household_pet": None}
+    may_differ = {"inference_time_ms": 0}
     return expected | may_differ == body | may_differ
 
 
@@ -95,7 +94,9 @@ def test_a_model_that_can_never_fit_is_refused_with_the_figures(tmp_path: Path) 
             assert "the budget is 360 MB; preloaded and staying: pose_estimator (1" in message
             assert int(response.headers["retry-after"]) > 0
         server.wait(lambda: server.model("person_reid")["state"] == "failed", "failed", 5)
-        assert server.model("person_reid")["detail"] == message
+        detail = server.model("person_reid")["detail"]
+        assert detail.startswith("person_reid does not fit: it takes 1")
+        assert "; the next try is in " in detail
         assert server.health().json()["status"] == "degraded"
         assert server.is_ready()
         assert ask(client, "/pose-analyze", PICTURES[0]).status_code == 200

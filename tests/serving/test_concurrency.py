@@ -13,7 +13,7 @@ import aiohttp
 import httpx
 import pytest
 
-from runners.engines import MOST_CALLS
+from runners.engines import MOST_CALLS, side_by_side
 from tests.serving import fake
 from tests.serving.pictures import ROUTES, encoded, marked, plain, ramp
 from tests.serving.server import Server
@@ -21,6 +21,7 @@ from tests.serving.test_metrics import samples
 
 pytestmark = pytest.mark.serve
 
+EMBEDDED_CALLS = side_by_side(0) + 1
 PNG = {"content-type": "image/png"}
 # Of different colours, sizes and contents: 640-pixel inputs of five shapes.
 DIFFERENT = [
@@ -35,6 +36,12 @@ DIFFERENT = [
 async def session(server: Server) -> AsyncIterator[aiohttp.ClientSession]:
     connector = aiohttp.TCPConnector(limit=64)
     async with aiohttp.ClientSession(server.url, connector=connector) as open_session:
+        yield open_session
+
+
+@pytest.fixture
+async def shared_session(shared_server: Server) -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(shared_server.url, connector=aiohttp.TCPConnector(limit=64)) as open_session:
         yield open_session
 
 
@@ -89,27 +96,28 @@ def batches(client: httpx.Client, model: str) -> tuple[float, float]:
 
 
 @asynccontextmanager
-async def runner_kept_busy(session: aiohttp.ClientSession) -> AsyncIterator[None]:
+async def runner_kept_busy(session: aiohttp.ClientSession, calls: int = MOST_CALLS) -> AsyncIterator[None]:
     """For half a second at the least all that comes is queued, behind as many batches as may be under way."""
     slow = []
-    for _ in range(MOST_CALLS):  # one after the other, or they were one batch
+    for _ in range(calls):  # one after the other, or they were one batch
         slow.append(asyncio.create_task(post(session, "/person-reid", encoded(plain(fake.sleeper(1.0))))))
-        await asyncio.sleep(0.25)
+        await asyncio.sleep(0.5 / calls)
     yield
     assert {status for status, _ in await asyncio.gather(*slow)} == {200}
 
 
-async def test_two_batches_are_under_way_at_a_time(session: aiohttp.ClientSession) -> None:
+async def test_two_batches_are_under_way_at_a_time(shared_session: aiohttp.ClientSession) -> None:
     began = time.monotonic()
-    async with runner_kept_busy(session):
+    async with runner_kept_busy(shared_session):
         pass
     assert time.monotonic() - began < 1.0 * MOST_CALLS
 
 
-async def test_what_waits_is_run_in_batches(session: aiohttp.ClientSession, client: httpx.Client) -> None:
+async def test_what_waits_is_run_in_batches(shared_session: aiohttp.ClientSession, shared_server: Server) -> None:
+    client = httpx.Client(base_url=shared_server.url)
     count_before, single_before = batches(client, "person_reid")
-    async with runner_kept_busy(session):
-        assert {status for status, _ in await together(session, "/person-reid", DIFFERENT[:16])} == {200}
+    async with runner_kept_busy(shared_session):
+        assert {status for status, _ in await together(shared_session, "/person-reid", DIFFERENT[:16])} == {200}
     count, single = batches(client, "person_reid")
     assert count - count_before < 16 + MOST_CALLS  # batches for so many images
     assert (count - count_before) - (single - single_before) >= 1  # some were of more than one
@@ -130,36 +138,38 @@ async def test_one_image_on_which_the_engine_fails_among_32_fails_alone(
     alone = [await post(session, "/person-reid", image) for image in DIFFERENT]
     sent = list(DIFFERENT)
     sent[13] = encoded(plain(colour))
-    async with runner_kept_busy(session):  # and so in a batch with others
+    async with runner_kept_busy(session, EMBEDDED_CALLS):  # and so in a batch with others
         replies = [without_id(reply) for reply in await together(session, "/person-reid", sent)]
     assert replies == [*alone[:13], (500, "internal"), *alone[14:]]
 
 
-async def test_2000_requests_without_a_single_error(session: aiohttp.ClientSession, server: Server) -> None:
+async def test_2000_requests_without_a_single_error(
+    shared_session: aiohttp.ClientSession, shared_server: Server
+) -> None:
     # BentoML's own limit of 100 calls on a session made 5 to 26 % of them fail (runners/bentoml_cures.py). The API
     # would repeat them, which nobody sees but the log: 149 of 2,000.
-    repeated = server.log.count("will be repeated")
+    repeated = shared_server.log.count("will be repeated")
     images, todo = [encoded(plain((i, 9, 9), (8, 16))) for i in range(16)], iter(range(2000))
     statuses = Counter[int]()
 
     async def worker(number: int) -> None:
         for _ in todo:
-            status, body = await post(session, "/person-reid", images[number])
+            status, body = await post(shared_session, "/person-reid", images[number])
             statuses[status] += 1
             assert status == 200, body
             assert fake.colour_of(body["embedding"]) == (number, 9, 9)
 
     await asyncio.gather(*(worker(number) for number in range(16)))
     assert statuses == {200: 2000}
-    assert server.log.count("will be repeated") - repeated < 5  # an idle connection may break now and then
+    assert shared_server.log.count("will be repeated") - repeated < 5  # an idle connection may break now and then
 
 
 @pytest.mark.slow
-async def test_requests_after_gaps_of_five_seconds_meet_no_closed_connection(server: Server) -> None:
+async def test_requests_after_gaps_of_five_seconds_meet_no_closed_connection(shared_server: Server) -> None:
     # Five seconds is when a runner closes an idle connection, which BentoML may just then use again (api/link.py).
     image = encoded(plain((1, 2, 3), (8, 16)))
     connector = aiohttp.TCPConnector(limit=64, force_close=True)  # the race is of the API with its runner, not of ours
-    async with aiohttp.ClientSession(server.url, connector=connector) as session:
+    async with aiohttp.ClientSession(shared_server.url, connector=connector) as session:
         for gap in (5.05, 5.1, 0):
             began = time.monotonic()
             replies = await together(session, "/person-reid", [image] * 60)

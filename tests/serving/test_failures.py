@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import aiohttp
 import httpx
@@ -57,7 +58,7 @@ def check_gone(server: Server) -> None:
         server.wait(lambda: unloaded in client.get("/metrics").text, "a gauge of 0", 5)  # with the next heartbeat
 
 
-async def test_a_killed_runner_is_told_at_once_and_comes_back(server: Server) -> None:
+async def test_a_killed_runner_is_told_at_once_and_comes_back(shared_server: Server) -> None:
     replies: list[tuple[float, int, float, str]] = []  # when it was sent, status, seconds, error code
     health: list[tuple[float, int]] = []
     stop = asyncio.Event()
@@ -81,14 +82,14 @@ async def test_a_killed_runner_is_told_at_once_and_comes_back(server: Server) ->
                 health.append((began, response.status))
             await asyncio.sleep(0.05)
 
-    async with aiohttp.ClientSession(server.url) as session:
+    async with aiohttp.ClientSession(shared_server.url) as session:
         tasks = [asyncio.create_task(load(session)) for _ in range(8)] + [asyncio.create_task(watch(session))]
         async with asyncio.timeout(10):
             while len(replies) < 16:
                 await asyncio.sleep(0.01)
         killed = time.monotonic()
-        os.kill(server.runner_pid(), signal.SIGKILL)
-        await asyncio.to_thread(check_gone, server)
+        os.kill(shared_server.runner_pid(), signal.SIGKILL)
+        await asyncio.to_thread(check_gone, shared_server)
         async with asyncio.timeout(BACK_S):
             while not any(status == 200 and began > killed + 0.5 for began, status, _, _ in replies):
                 await asyncio.sleep(0.05)
@@ -105,8 +106,18 @@ async def test_a_killed_runner_is_told_at_once_and_comes_back(server: Server) ->
     assert 503 in {status for began, status in health if began > killed}
     assert max(began for began, status in health if status == 503) - killed > 0.1
 
-    server.wait(server.is_ready, "ready again", BACK_S)
-    assert server.health().json()["status"] == "healthy"
+    shared_server.wait(shared_server.is_ready, "ready again", BACK_S)
+    assert shared_server.health().json()["status"] == "healthy"
+
+
+async def test_a_killed_process_with_its_engines_is_back_by_itself(tmp_path: Path) -> None:
+    # Embedded, nothing is left to say so: callers find the port closed or waiting, until BentoML has started it anew.
+    with serving(tmp_path, {}) as server, httpx.Client(base_url=server.url, timeout=30) as client:
+        before = server.health().json()["runners"][0]["pid"]
+        os.kill(before, signal.SIGKILL)
+        await asyncio.to_thread(server.wait, server.is_ready, "ready again", BACK_S)
+        assert server.health().json()["runners"][0]["pid"] != before
+        assert fake.colour_of(answer(client, "/person-reid", PNG)["embedding"]) == (1, 2, 3)
 
 
 def test_an_image_that_crashes_one_of_two_runners_leaves_the_other(isolated: Server) -> None:

@@ -105,21 +105,33 @@ def test_who_sends_all_before_reading_gets_the_refusal(server: Server) -> None:
     assert (response.status, json.load(response)["error"]["code"]) == (413, "payload_too_large")
 
 
-def test_a_client_that_goes_away_leaves_its_place(limited: Server, limited_client: httpx.Client) -> None:
-    head = (
-        b"POST /person-reid HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 1000\r\n\r\nand no more"
-    )
-    for _ in range(3):  # as many as may be in flight
-        connections = [Connection(limited) for _ in range(3)]
-        for connection in connections:
-            connection.send(head)
-        time.sleep(0.1)
-        assert ask(limited_client, "/person-reid", PNG).status_code == 429
-        for connection in connections:
-            with connection:
-                pass
-        time.sleep(0.1)
+def test_uploads_that_stall_keep_nobody_out(limited: Server, limited_client: httpx.Client) -> None:
+    head = b"POST /person-reid HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 300000\r\n\r\n"
+    connections = [Connection(limited) for _ in range(64)]
+    for connection in connections:
+        connection.send(head + bytes(290_000))  # 18 MB in all, and 4 are the limit
+    time.sleep(0.2)
+    for _ in range(3):
         assert ask(limited_client, "/person-reid", PNG).status_code == 200
+    for connection in connections:
+        with connection:
+            pass
+
+
+def test_who_hangs_up_is_not_computed(server: Server, client: httpx.Client) -> None:
+    # Twelve callers of a slow model that are gone after a moment, and it has three places.
+    body = json.dumps({"image": base64_of(plain(fake.sleeper(2.0)))}).encode()
+    head = (
+        b"POST /depth-estimate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+        % len(body)
+    )
+    for _ in range(12):
+        with Connection(server) as connection:
+            connection.send(head + body)
+            time.sleep(0.02)
+    began = time.monotonic()
+    assert ask(client, "/depth-estimate", PNG).status_code == 200
+    assert time.monotonic() - began < 4  # one round of those that had begun, and not four
 
 
 # ── the path ──

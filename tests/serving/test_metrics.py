@@ -44,6 +44,7 @@ def test_there_are_the_documented_metrics_and_no_others(client: httpx.Client) ->
         "enrichment_light_gpu_memory_used_gb": "gauge",
         "enrichment_light_model_loaded": "gauge",
         # and beside the seed's four:
+        "enrichment_light_request_duration_seconds": "histogram",
         "enrichment_light_model_state": "gauge",
         "enrichment_light_model_loads": "gauge",
         "enrichment_light_runner_memory_used_gb": "gauge",

@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.serving.pictures import answer, plain
-from tests.serving.server import ROOT, Server
+from tests.serving.server import FAKE, ROOT, Server, serving
 
 
 def test_importing_the_service_imports_no_engine(tmp_path: Path) -> None:
@@ -27,8 +28,36 @@ def test_importing_the_service_imports_no_engine(tmp_path: Path) -> None:
 
 
 @pytest.mark.serve
-def test_images_reach_the_runner_by_shared_memory(server: Server, client: httpx.Client) -> None:
-    answer(client, "/pose-analyze", plain((1, 2, 3)))
-    maps = Path(f"/proc/{server.runner_pid()}/maps").read_text(encoding="utf-8")
+def test_images_reach_the_runner_by_shared_memory(shared_server: Server) -> None:
+    with httpx.Client(base_url=shared_server.url) as client:
+        answer(client, "/pose-analyze", plain((1, 2, 3)))
+    maps = Path(f"/proc/{shared_server.runner_pid()}/maps").read_text(encoding="utf-8")
     assert "/memfd:enrichment-image-" in maps
-    assert "not by shared memory" not in server.log
+    assert "not by shared memory" not in shared_server.log
+
+
+@pytest.mark.serve
+def test_no_runner_process_is_started_that_others_could_reach(tmp_path: Path) -> None:
+    # BentoML's runners unpickle what they get, and without unix sockets they listen on a port.
+    environment = {"ENRICHMENT_PLACEMENT": "shared", "BENTOML_NO_UDS": "1"}
+    server = Server(tmp_path, environment, FAKE, ROOT)
+    try:
+        assert server.process.wait(60) != 0
+        assert "any user of this machine could run code in the runner process" in server.log
+    finally:
+        server.stop()
+
+
+@pytest.mark.serve
+def test_without_a_runner_process_there_is_nothing_to_reach(tmp_path: Path) -> None:
+    with serving(tmp_path, {"BENTOML_NO_UDS": "1"}) as server:
+        family = psutil.Process(server.process.pid).children(recursive=True)
+        ports = {
+            connection.laddr.port
+            for process in [psutil.Process(server.process.pid), *family]
+            for connection in process.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN
+        }
+        assert server.address[1] in ports
+        workers = [process for process in family if "_bentoml_impl.worker.service" in process.cmdline()]
+        assert len(workers) == 1

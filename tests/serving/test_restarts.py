@@ -69,7 +69,7 @@ def value(series: Series, name: str, **labels: str) -> float:
 
 
 def test_nothing_stays_of_processes_that_died_but_what_they_counted(tmp_path: Path) -> None:
-    with serving(tmp_path, {}) as server:
+    with serving(tmp_path, {"ENRICHMENT_PLACEMENT": "shared"}) as server:
         requests(server)
         server.health()  # each path that is asked for later has its series now
         time.sleep(1.5)  # a heartbeat

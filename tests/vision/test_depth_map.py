@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from vision.depth_map import normalise, region, to_png
+from vision import depth_map
+from vision.depth_map import normalise, region, rendered
 
 
 def ramp(height: int, width: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
@@ -63,8 +65,34 @@ def test_one_pixel_of_a_large_image_has_a_value() -> None:
     assert region(ramp(518, 518), (65535, 700), (40000, 3, 40001, 4))[0, 0] == pytest.approx(40000 / 65535, abs=0.01)
 
 
-def test_the_png_is_grey_with_eight_bits_and_bright_is_near() -> None:
-    image = Image.open(io.BytesIO(to_png(np.array([[0, 0.5, 1]], np.float32))))
+def grey(png: bytes) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+    image = Image.open(io.BytesIO(png))
     assert image.format == "PNG"
     assert image.mode == "L"
-    assert np.asarray(image).tolist() == [[0, 128, 255]]
+    return np.asarray(image)
+
+
+def test_the_png_is_grey_with_eight_bits_and_bright_is_near() -> None:
+    found = rendered(np.array([[0, 0.5, 1]], np.float32), (3, 1), (0, 0, 3, 1))
+    assert grey(found.png).tolist() == [[0, 128, 255]]
+    assert (found.low, found.high, found.mean) == (0, 1, 0.5)
+
+
+@pytest.mark.parametrize("image_size", [(28, 14), (900, 700), (21, 9), (700, 9), (21, 700), (1, 1), (40_000, 15)])
+def test_a_picture_in_strips_shows_the_region(image_size: tuple[int, int]) -> None:
+    depth = normalise(np.random.default_rng(0).uniform(0, 1, size=(14, 28)).astype(np.float32))
+    width, height = image_size
+    for box in [(0, 0, width, height), (width // 2, height // 3, width, height)]:
+        found, whole = rendered(depth, image_size, box), region(depth, image_size, box)
+        assert np.abs(grey(found.png) - np.float64(whole) * 255).max() <= 0.5 + 255e-4
+        figures = whole.min(), whole.max(), whole.mean(dtype=np.float64)
+        np.testing.assert_allclose((found.low, found.high, found.mean), figures, atol=1e-4)
+
+
+def test_a_large_map_takes_little_more_than_its_own_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(depth_map, "_png", lambda _: b"")
+    tracemalloc.start()
+    rendered(ramp(14, 28), (5000, 4000), (0, 0, 5000, 4000))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5000 * 4000 * 1.4

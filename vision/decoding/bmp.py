@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision.decoding import alpha, pillow
+from vision.decoding.bands import band_bytes, bands, in_bands
 from vision.decoding.colour import to_srgb
 from vision.decoding.picture_file import PictureFile
 from vision.errors import DamagedImage, UnsupportedFormat
@@ -43,16 +44,23 @@ class BmpFile(PictureFile):
     top_down: bool
     profile: bytes | None
 
+    @property
+    def peak_bytes(self) -> int:
+        per_pixel = 3 if self.bits in _PLAIN_MASKS else 7 if self.bits == 24 else 6
+        return self.pixels * per_pixel + band_bytes(self.height, self.width)
+
     def decode(self) -> RGB:
         if self.bits not in _PLAIN_MASKS:
             return to_srgb(pillow.samples(self.data, "BMP", "RGB"), self.profile)
         words = self._words()
-        colours = to_srgb(self._colours(words), self.profile)
-        if not self.masks[3]:
-            return colours
-        opacity = _channel(words, self.masks[3])
         # Many writers leave the fourth byte zero and mean an opaque picture.
-        return alpha.on_white(colours, opacity) if opacity.any() else colours
+        has_alpha = any((words[part] & words.dtype.type(self.masks[3])).any() for part in bands(*words.shape))
+
+        def convert(part: slice) -> RGB:
+            colours = to_srgb(self._colours(words[part]), self.profile)
+            return alpha.on_white(colours, _channel(words[part], self.masks[3])) if has_alpha else colours
+
+        return in_bands(convert, self.height, self.width)
 
     def _words(self) -> NDArray[np.uint16] | NDArray[np.uint32]:
         """(h, w) pixels, top row first."""
@@ -66,7 +74,7 @@ class BmpFile(PictureFile):
 
     def _colours(self, words: NDArray[np.uint16] | NDArray[np.uint32]) -> RGB:
         if self.masks[:3] == _WHOLE_BYTES:
-            pixels = np.ascontiguousarray(words).view(np.uint8).reshape(self.height, self.width, 4)
+            pixels = np.ascontiguousarray(words).view(np.uint8).reshape(*words.shape, 4)
             return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB), dtype=np.uint8)
         return np.asarray(cv2.merge([_channel(words, mask) for mask in self.masks[:3]]), dtype=np.uint8)
 

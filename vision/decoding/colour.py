@@ -50,7 +50,9 @@ def to_srgb(samples: NDArray[np.uint8], profile: bytes | None) -> RGB:
     if mode == "RGB":
         return samples
     colours = cv2.cvtColor(samples, cv2.COLOR_GRAY2RGB)
-    return np.asarray(colours if conversion.greys is None else cv2.LUT(colours, conversion.greys), dtype=np.uint8)
+    return np.asarray(
+        colours if conversion.greys is None else cv2.LUT(colours, conversion.greys, dst=colours), dtype=np.uint8
+    )
 
 
 def _converted(samples: NDArray[np.uint8], mode: Mode, transform: ImageCms.ImageCmsTransform | None) -> RGB:

@@ -10,6 +10,7 @@ import numpy as np
 
 from vision.decoding import pillow
 from vision.decoding.alpha import WHITE
+from vision.decoding.bands import band_bytes
 from vision.decoding.picture_file import PictureFile
 from vision.errors import DamagedImage, ImageTooLarge
 from vision.image import RGB
@@ -36,6 +37,13 @@ class GifFile(PictureFile):
     palette: bytes
     transparent: int | None
     coded: bytes
+
+    @property
+    def peak_bytes(self) -> int:
+        frame = self.frame_width * self.frame_height
+        is_whole = (self.frame_width, self.frame_height) == (self.width, self.height)
+        peak = max(4 * frame, 0 if is_whole else 3 * (frame + self.pixels))
+        return peak + 2 * len(self.coded) + band_bytes(self.height, self.width)
 
     def decode(self) -> RGB:
         if self.frame_width == 0 or self.frame_height == 0:

@@ -6,6 +6,7 @@ without metadata nearly all that are left mean lost data.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import struct
 from dataclasses import dataclass, field
@@ -17,8 +18,9 @@ import simplejpeg
 from numpy.typing import NDArray
 
 from vision.decoding import pillow
+from vision.decoding.bands import band_bytes
 from vision.decoding.colour import to_srgb
-from vision.decoding.orientation import orientation_of, turn
+from vision.decoding.orientation import UPRIGHT, orientation_of, turn
 from vision.decoding.picture_file import PictureFile
 from vision.errors import DamagedImage, ImageTooLarge, UnsupportedFormat
 from vision.image import RGB
@@ -48,6 +50,8 @@ _REFUSED: Final = {
     0xF7: "JPEG-LS",
 }
 _SPACES: Final = {1: _Space("Gray", "L"), 3: _Space("RGB", "RGB"), 4: _Space("CMYK", "CMYK")}  # by components
+_USUAL_SAMPLINGS: Final = frozenset({(1, 1), (2, 1), (1, 2), (2, 2), (4, 1)})  # across, down, of brightness
+_ROWS, _FEW = 256, 4 * 2**20  # bytes that libjpeg-turbo has for each column, and beside
 _BLOCK_SIDE: Final = 8
 _COEFFICIENTS: Final = 64  # of a block
 _MISSING: Final = 255
@@ -97,7 +101,8 @@ class JpegFile(PictureFile):
     """kept: the segments and coded data that the pixels need. adobe: the colour transform of Adobe's marker.
 
     complete: whether the scans bring all bits of all coefficients. The standard does not ask for that, but encoders do
-    it, and a file cut between two scans shows nothing else of its loss.
+    it, and a file cut between two scans shows nothing else of its loss. coefficient_bytes: what libjpeg-turbo keeps
+    from scan to scan. is_rare: of a sampling that perhaps only Pillow decodes.
     """
 
     FORMAT: ClassVar[str] = "JPEG"
@@ -110,12 +115,27 @@ class JpegFile(PictureFile):
     adobe: int | None
     orientation: int
     profile: bytes | None
+    coefficient_bytes: int
+    is_rare: bool
+
+    @property
+    def peak_bytes(self) -> int:
+        own = self.components * self.pixels
+        # Pillow's four bytes a pixel stand beside the coefficients first, then beside the array made of them.
+        decoded = 4 * self.pixels + max(own, self.coefficient_bytes) if self.is_rare else own + self.coefficient_bytes
+        is_converted = self.components != 3 or self.profile is not None
+        converted = own + 3 * self.pixels if is_converted else own
+        turned = 0 if self.orientation == UPRIGHT else 6 * self.pixels
+        copies = 2 * sum(len(part) if isinstance(part, bytes) else len(part.coded) for part in self.kept)
+        around = band_bytes(self.height, self.width) if is_converted or self.is_rare else _ROWS * self.width + _FEW
+        return max(decoded, converted, turned) + copies + around
 
     def decode(self) -> RGB:
-        samples = self.samples(self.adobe)
-        if self.components == 4 and self.adobe is not None:
-            samples = 255 - samples  # Adobe's CMYK counts paper, not ink
-        return turn(to_srgb(samples, self.profile), self.orientation)
+        return turn(to_srgb(self._positive(self.samples(self.adobe)), self.profile), self.orientation)
+
+    def _positive(self, samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Samples of ink. Adobe's CMYK counts paper."""
+        return np.invert(samples, out=samples) if self.components == 4 and self.adobe is not None else samples
 
     def samples(self, adobe: int | None) -> NDArray[np.uint8]:
         """The decoded samples: (h, w) grey, (h, w, 3) RGB or (h, w, 4) CMYK as stored. adobe: as in Adobe's marker.
@@ -128,8 +148,10 @@ class JpegFile(PictureFile):
         if warning is not None and not (any(text in warning for text in _TOLERATED) and self._has_all_restarts()):
             raise _loss()
         if self.arithmetic or (warning is not None and _LAST_BYTES not in warning):
-            again, _ = self._decoded(adobe, filling=_FILLING_OF_ARITHMETIC if self.arithmetic else _FILLING)
-            if not np.array_equal(samples, again):
+            found = _digest(samples)
+            del samples  # two of them would be twice the memory
+            samples, _ = self._decoded(adobe, filling=_FILLING_OF_ARITHMETIC if self.arithmetic else _FILLING)
+            if _digest(samples) != found:
                 raise _loss()
         return samples[..., 0] if self.components == 1 else samples
 
@@ -147,9 +169,10 @@ class JpegFile(PictureFile):
         except ValueError as warning:
             if _UNKNOWN_SAMPLING not in str(warning):
                 return samples, str(warning)
-            samples = pillow.samples(file, "JPEG", space.pillow).reshape(samples.shape)
+            del samples
+            found = pillow.samples(file, "JPEG", space.pillow).reshape(self.height, self.width, self.components)
             inverted = self.components == 4 and adobe is not None  # Pillow has done that already
-            return 255 - samples if inverted else samples, str(warning)
+            return np.invert(found) if inverted else found, str(warning)
         return samples, None
 
 
@@ -240,7 +263,19 @@ class _Reader:
             adobe=self._known_transform(),
             orientation=orientation_of(self.exif),
             profile=b"".join(self.profile[part] for part in sorted(self.profile)) if whole else None,
+            coefficient_bytes=self._coefficient_bytes() if self.has_several_scans else 0,
+            is_rare=self._is_rare(),
         )
+
+    def _coefficient_bytes(self) -> int:
+        across, down = (max(sampling[axis] for sampling in self.samplings.values()) for axis in (0, 1))
+        groups = -(-self.width // (_BLOCK_SIDE * across)) * -(-self.height // (_BLOCK_SIDE * down))
+        blocks = groups * sum(right * below for right, below in self.samplings.values())
+        return blocks * _COEFFICIENTS * 2
+
+    def _is_rare(self) -> bool:
+        first, *others = self.samplings.values()
+        return bool(others) and (first not in _USUAL_SAMPLINGS or any(other != (1, 1) for other in others[:2]))
 
     def _keep(self, marker: int, segment: bytes) -> None:
         self.kept.append(struct.pack(">BBH", 0xFF, marker, len(segment) + 2) + segment)
@@ -319,6 +354,10 @@ def _adobe_segment(transform: int | None) -> bytes:
     if transform is None:
         return b""
     return bytes.fromhex("ffee000e41646f6265006400000000") + bytes([transform])
+
+
+def _digest(samples: NDArray[np.uint8]) -> bytes:
+    return hashlib.blake2b(samples.data).digest()
 
 
 def _loss() -> DamagedImage:

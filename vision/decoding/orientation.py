@@ -41,7 +41,9 @@ def turn(pixels: RGB, orientation: int) -> RGB:
         case 6:
             turned = cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE)
         case 7:
-            turned = cv2.rotate(cv2.transpose(pixels), cv2.ROTATE_180)
+            turned = cv2.transpose(pixels)
+            for axis in (0, 1):
+                cv2.flip(turned, axis, dst=turned)
         case 8:
             turned = cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE)
         case _:

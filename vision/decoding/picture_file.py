@@ -23,6 +23,11 @@ class PictureFile(ABC):
     def pixels(self) -> int:
         return self.width * self.height
 
+    @property
+    @abstractmethod
+    def peak_bytes(self) -> int:
+        """The most memory that `decode` takes at a time, in bytes: a bound by the header, the RGB array included."""
+
     @abstractmethod
     def decode(self) -> RGB:
         """The picture (first frame) as upright (height, width, 3) uint8 sRGB, C-contiguous.

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from vision.decoding.bands import Rows, in_bands
 from vision.errors import DamagedImage
 
 # Judged from the header, before anything is decoded.
@@ -35,9 +36,25 @@ def samples(data: bytes, form: str, mode: str | None = None) -> NDArray[Any]:
 
     Raises DamagedImage.
     """
+    image = decoded(data, form)
+    return in_bands(rows_of(image, mode), image.height, image.width)
+
+
+def decoded(data: bytes, form: str) -> Image.Image:
+    """Decode a file of one format. Raises DamagedImage."""
     try:
         image = Image.open(io.BytesIO(data), formats=(form,))
         image.load()
-        return np.asarray(image if mode in (None, image.mode) else image.convert(mode))
     except _DAMAGED:
         raise DamagedImage(f"the {form} image is damaged or truncated") from None
+    return image
+
+
+def rows_of(image: Image.Image, mode: str | None = None) -> Rows:
+    """A decoded image a few rows at a time: the array of a whole one takes its memory twice over."""
+
+    def rows(part: slice) -> NDArray[Any]:
+        band = image.crop((0, part.start, image.width, part.stop))
+        return np.asarray(band if mode in (None, image.mode) else band.convert(mode))
+
+    return rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
@@ -12,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision.decoding import alpha, pillow
-from vision.decoding.bands import in_bands
+from vision.decoding.bands import Rows, band_bytes, bands, in_bands
 from vision.decoding.colour import to_srgb
 from vision.decoding.orientation import orientation_of, turn
 from vision.decoding.picture_file import PictureFile
 from vision.decoding.png_colour import ColourSpace, colour_space
-from vision.decoding.significant_bits import right_aligned_peaks, spread
+from vision.decoding.significant_bits import is_narrow, present, right_aligned_peaks, spread
 from vision.errors import DamagedImage, ImageTooLarge
 from vision.image import RGB
 
@@ -27,6 +28,7 @@ _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _GREY, _COLOUR, _PALETTE, _GREY_ALPHA, _COLOUR_ALPHA = 0, 2, 3, 4, 6
 _DEPTHS: Final = {_GREY: (1, 2, 4, 8, 16), _COLOUR: (8, 16), _PALETTE: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _COLOUR_CHUNKS: Final = frozenset({b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"sBIT"})
+_USE_ALL_BITS: Final = (b"cICP", b"gAMA", b"sBIT", b"tRNS")
 _CRITICAL: Final = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _READ: Final = _CRITICAL | _COLOUR_CHUNKS | {b"tRNS", b"eXIf"}
 _ANCILLARY: Final = 0x20  # a bit of the first letter
@@ -43,6 +45,18 @@ class PngFile(PictureFile):
     header: bytes
     depth: int
     kind: int
+
+    @property
+    def peak_bytes(self) -> int:
+        if self._needs_16_bits():  # OpenCV holds the samples twice, grey as three
+            decoded = 12 if self.kind == _COLOUR else 16
+        elif self.kind == _PALETTE or (self.kind == _GREY and self.depth < 16):
+            decoded = 1
+        else:
+            decoded = 2 if self.kind == _GREY else 4  # Pillow has four bytes for two, three or four channels
+        turned = 6  # EXIF may stand behind the pixels
+        per_pixel = max(decoded if self._needs_16_bits() else decoded + 3, turned)
+        return self.pixels * per_pixel + 2 * len(self.data) + band_bytes(self.height, self.width)
 
     def decode(self) -> RGB:
         chunks = _read(self.data, self.kind)
@@ -64,50 +78,62 @@ class PngFile(PictureFile):
         return pillow.samples(self._file(chunks, table.tobytes()), "PNG", "RGB")
 
     def _sample_pixels(self, chunks: _Chunks) -> RGB:
-        colours, opacity = self._samples(chunks)
-        if opacity is not None and alpha.is_opaque(opacity):
-            opacity = None
-        channels = 1 if colours.ndim == 2 else 3
+        rows, depth = self._rows(chunks)
+        channels, has_alpha = 1 if self.kind in (_GREY, _GREY_ALPHA) else 3, self.kind in (_GREY_ALPHA, _COLOUR_ALPHA)
+
+        def colours(part: slice) -> Samples:
+            found = rows(part)
+            return (found[..., 0] if channels == 1 else found[..., :3]) if has_alpha else found
+
+        def opacity(part: slice) -> Samples:
+            return rows(part)[..., -1]
+
+        def peaks(of: Rows, significant: bytes, number: int) -> NDArray[np.uint32] | None:
+            if not is_narrow(significant, number, depth):
+                return None
+            return right_aligned_peaks(present(map(of, self._bands()), number, depth), significant)
+
         bits = chunks.found.get(b"sBIT", b"")
-        peaks = right_aligned_peaks(colours, bits[:channels])
-        opacity_peaks = None if opacity is None else right_aligned_peaks(opacity, bits[channels:])
+        is_transparent = has_alpha and not all(alpha.is_opaque(opacity(part)) for part in self._bands())
+        colour_peaks = peaks(colours, bits[:channels], channels)
+        opacity_peaks = peaks(opacity, bits[channels:], 1) if is_transparent else None
         space, key = colour_space(chunks.found, "L" if channels == 1 else "RGB"), self._transparent_key(chunks)
 
-        def convert(rows: slice) -> RGB:
-            part = np.ascontiguousarray(colours[rows])
-            pixels = to_srgb(_eight_bits(_transferred(spread(part, peaks), space)), space.profile)
-            if opacity is not None:
-                return alpha.on_white(pixels, _eight_bits(spread(opacity[rows], opacity_peaks)))
+        def convert(part: slice) -> RGB:
+            found = np.ascontiguousarray(colours(part))
+            pixels = to_srgb(_eight_bits(_transferred(spread(found, colour_peaks), space)), space.profile)
+            if is_transparent:
+                return alpha.on_white(pixels, _eight_bits(spread(opacity(part), opacity_peaks)))
             if key is not None:
-                hidden = part == key
+                hidden = found == key
                 pixels = pixels.copy()
                 pixels[hidden if channels == 1 else hidden.all(axis=2)] = alpha.WHITE
             return pixels
 
-        untouched = peaks is None and key is None and space == ColourSpace()
-        if channels == 3 and self.depth == 8 and opacity is None and untouched:
-            return colours
         return in_bands(convert, self.height, self.width)
 
-    def _samples(self, chunks: _Chunks) -> tuple[Samples, Samples | None]:
-        """(h, w) grey or (h, w, 3) RGB, and (h, w) alpha, of uint8 or uint16. Grey of few bits is spread to 8."""
+    def _bands(self) -> Iterator[slice]:
+        return bands(self.height, self.width)
+
+    def _rows(self, chunks: _Chunks) -> tuple[Rows, int]:
+        """All channels, a few rows at a time, and the bits of a sample: 8 or 16. Grey of few bits is spread to 8."""
         file = self._file(chunks)
-        if self.depth < 16 or self.kind == _GREY:
-            samples = pillow.samples(file, "PNG", "L" if self.depth == 1 else None)
-            if self.kind in (_GREY, _COLOUR):
-                return samples, None
-            if self.kind == _GREY_ALPHA:
-                return samples[..., 0], samples[..., 1]
-            # OpenCV takes the colours out in a third of NumPy's time.
-            return np.asarray(cv2.cvtColor(samples, cv2.COLOR_RGBA2RGB)), samples[..., 3]
+        if not self._needs_16_bits():
+            depth = 16 if self.depth == 16 and self.kind == _GREY else 8
+            return pillow.rows_of(pillow.decoded(file, "PNG"), "L" if self.depth == 1 else None), depth
         # Pillow keeps the upper 8 bits only.
         found = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED)
         if found is None or found.dtype != np.uint16 or found.shape[:2] != (self.height, self.width):
             raise DamagedImage("the PNG image is damaged or truncated")
-        if self.kind == _COLOUR:
-            return found[..., ::-1], None
-        # OpenCV repeats the grey three times.
-        return found[..., 0] if self.kind == _GREY_ALPHA else found[..., 2::-1], found[..., 3]
+        if self.kind == _GREY_ALPHA:  # OpenCV repeats the grey three times
+            return lambda part: found[part, :, 2:], 16
+        order = [2, 1, 0] if self.kind == _COLOUR else [2, 1, 0, 3]
+        return lambda part: found[part][..., order], 16
+
+    def _needs_16_bits(self) -> bool:
+        """Whether more than the upper 8 bits of a sample may matter. Grey is decoded in 16 bits always."""
+        head = self.data[: self.data.find(b"IDAT")]
+        return self.depth == 16 and self.kind != _GREY and any(kind in head for kind in _USE_ALL_BITS)
 
     def _transparent_key(self, chunks: _Chunks) -> Samples | None:
         """The sample, or the three, that mean transparency; None where none does."""

@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-def right_aligned_peaks(samples: NDArray[Any], significant: bytes) -> NDArray[np.uint32] | None:
+def present(bands: Iterable[NDArray[Any]], channels: int, depth: int) -> NDArray[np.bool_]:
+    """(channels, 2 ** depth): which samples a picture has. bands: parts of it, (h, w) or (h, w, channels)."""
+    found = np.zeros((channels, 2**depth), bool)
+    for band in bands:
+        for index, channel in enumerate(found):
+            channel[band if band.ndim == 2 else band[..., index]] = True
+    return found
+
+
+def is_narrow(significant: bytes, channels: int, depth: int) -> bool:
+    """Whether PNG's sBIT says that not all bits count. significant: the bits that do, by channel."""
+    known = len(significant) == channels and all(0 < bits <= depth for bits in significant)
+    return known and any(bits < depth for bits in significant)
+
+
+def right_aligned_peaks(found: NDArray[np.bool_], significant: bytes) -> NDArray[np.uint32] | None:
     """The greatest sample of each channel where samples stand in the low bits of their type; None where they don't.
 
-    samples: (h, w) or (h, w, channels), uint8 or uint16. significant: PNG's sBIT, the bits that count, by channel. The
-    standard wants those bits left-aligned, and some encoders write them right-aligned. That is certain where all
-    samples fit into the low bits and one of them is none that a left-aligned sample can be.
+    found: (channels, 2 ** depth), which samples there are. significant: PNG's sBIT, narrow. The standard wants those
+    bits left-aligned, and some encoders write them right-aligned. That is certain where all samples fit into the low
+    bits and one of them is none that a left-aligned sample can be.
     """
-    channels = samples[..., None] if samples.ndim == 2 else samples
-    depth = int(np.iinfo(samples.dtype).max).bit_length()
-    if len(significant) != channels.shape[2] or not all(0 < bits <= depth for bits in significant):
-        return None
+    depth = found.shape[1].bit_length() - 1
     peaks = np.array([2**bits - 1 for bits in significant], np.uint32)
-    if all(bits == depth for bits in significant) or (channels.max(axis=(0, 1)) > peaks).any():
+    if any(channel[peak + 1 :].any() for channel, peak in zip(found, peaks.tolist(), strict=True)):
         return None
-    aligned = (_left_aligned(channels[..., index], bits, depth) for index, bits in enumerate(significant))
+    aligned = (_is_left_aligned(channel, bits, depth) for channel, bits in zip(found, significant, strict=True))
     return None if all(aligned) else peaks
 
 
@@ -35,7 +48,7 @@ def spread(samples: NDArray[Any], peaks: NDArray[np.uint32] | None) -> NDArray[A
     return scaled.astype(samples.dtype)
 
 
-def _left_aligned(channel: NDArray[Any], bits: int, depth: int) -> bool:
+def _is_left_aligned(found: NDArray[np.bool_], bits: int, depth: int) -> bool:
     """Whether all samples may be left-aligned: zeros, the upper bits again or a rounded product in the low ones."""
     values = np.arange(2**bits, dtype=np.int64)
     shifted = values << (depth - bits)
@@ -45,4 +58,4 @@ def _left_aligned(channel: NDArray[Any], bits: int, depth: int) -> bool:
     scaled = (values * (2**depth - 1) * 2 + 2**bits - 1) // (2 * (2**bits - 1))
     possible = np.zeros(2**depth, bool)
     possible[np.concatenate([shifted, repeated, scaled])] = True
-    return bool(possible[channel].all())
+    return not (found & ~possible).any()

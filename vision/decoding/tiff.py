@@ -7,19 +7,28 @@ strips and tiles, in one plane and in several, in either byte order and under an
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import ClassVar, Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from vision.decoding import alpha
-from vision.decoding.bands import in_bands
+from vision.decoding.bands import Rows, band_bytes, bands, in_bands
 from vision.decoding.colour import to_srgb
 from vision.decoding.directory import Directory
 from vision.decoding.orientation import ORIENTATION, UPRIGHT, turn
 from vision.decoding.picture_file import PictureFile
-from vision.decoding.tiff_samples import Coding, Samples, Segments, jpeg_samples, read_samples
+from vision.decoding.tiff_samples import (
+    Coding,
+    Segments,
+    eight_bits,
+    jpeg_samples,
+    of_range,
+    range_of,
+    read_samples,
+    stored_bytes,
+)
 from vision.errors import DamagedImage, ImageTooLarge, UnsupportedFormat
 from vision.image import RGB
 
@@ -121,35 +130,47 @@ class TiffFile(PictureFile):
     coding: Coding
     segments: Segments
 
+    @property
+    def peak_bytes(self) -> int:
+        stored, segment = stored_bytes(self.segments, self.coding, (self.width, self.height))
+        turned = 0 if self._orientation() == UPRIGHT else 6 * self.pixels
+        is_plain = self.coding.compression == _NONE and not self.segments.tiled
+        if is_plain:  # bytes in reversed order are looked up by numbers of eight bytes
+            decoding = 10 * stored if self.coding.fill_order == 2 else stored
+        else:
+            decoding = stored + 2 * segment + 4 * len(self.data)
+        return max(decoding, stored + 3 * self.pixels, turned) + band_bytes(self.height, self.width)
+
     def decode(self) -> RGB:
+        return turn(self._pixels(self._rows()), self._orientation())
+
+    def _rows(self) -> Rows:
         if self.coding.compression == _JPEG:
             adobe = {_RGB: 0, _YCBCR: 1}.get(self.layout.photometric)
             samples = jpeg_samples(self.data, self.segments, self.coding, adobe)
-        else:
-            samples = read_samples(self.data, self.segments, self.coding, (self.width, self.height))
-        return turn(self._pixels(samples[: self.height, : self.width]), self._orientation())
+            return lambda part: samples[part, : self.width]
+        return read_samples(self.data, self.segments, self.coding, (self.width, self.height))
 
-    def _pixels(self, samples: Samples) -> RGB:
-        lowest, highest = _range(samples) if self.coding.format == _FLOAT else (0.0, 0.0)
+    def _pixels(self, samples: Rows) -> RGB:
+        is_float = self.coding.format == _FLOAT
+        lowest, highest = range_of(map(samples, bands(self.height, self.width))) if is_float else (0.0, 0.0)
         palette = self._palette() if self.layout.photometric == _PALETTE else None
         profile, extra = self.tags.raw(_PROFILE), self.layout.extra
 
         def convert(rows: slice) -> RGB:
-            part = samples[rows]
+            part = samples(rows)
             if palette is not None:
                 colours = palette[part[..., 0]]
-            elif self.coding.format == _FLOAT:
-                colours = _of_range(part, lowest, highest)
+            elif is_float:
+                colours = of_range(part, lowest, highest)
             else:
-                colours = _eight_bits(part if extra is None else part[..., :-1], self.coding.bits)
+                colours = eight_bits(part if extra is None else part[..., :-1], self.coding.bits)
             pixels = to_srgb(np.ascontiguousarray(self._meant(colours)), profile)
             if extra not in (_ASSOCIATED, _UNASSOCIATED):
                 return pixels
-            opacity = _eight_bits(part[..., -1], self.coding.bits)
+            opacity = eight_bits(part[..., -1], self.coding.bits)
             return alpha.on_white(pixels, opacity, premultiplied=extra == _ASSOCIATED)
 
-        if self.layout.photometric == _RGB and self.coding.bits == 8 and extra is None and profile is None:
-            return samples
         return in_bands(convert, self.height, self.width)
 
     def _meant(self, colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -275,25 +296,3 @@ def _segments(tags: Directory, coding: Coding, size: tuple[int, int], file_size:
     if any(offset + count > file_size for offset, count in zip(offsets[:number], counts, strict=False)):
         raise DamagedImage("the TIFF is truncated: a part of its pixels lies behind the end of the file")
     return Segments(tiled, width, height, across, down, offsets[:number], counts[:number])
-
-
-def _eight_bits(samples: Samples, bits: int) -> NDArray[np.uint8]:
-    if bits <= 8:
-        return np.asarray(samples * np.uint8(255 // (2**bits - 1)) if bits < 8 else samples, dtype=np.uint8)
-    highest: NDArray[np.uint8] = (samples >> samples.dtype.type(bits - 8)).astype(np.uint8)
-    return highest
-
-
-def _range(values: Samples) -> tuple[float, float]:
-    """The least and the greatest of floats, which have no fixed range. What is no number counts as 0."""
-    known = _known(values)
-    return float(known.min()), float(known.max())
-
-
-def _of_range(values: Samples, lowest: float, highest: float) -> NDArray[np.uint8]:
-    span = max(highest - lowest, 1e-12)
-    return np.asarray((_known(values).astype(np.float64) - lowest) / span * 255, dtype=np.uint8)
-
-
-def _known(values: Samples) -> NDArray[Any]:
-    return np.nan_to_num(values, posinf=0.0, neginf=0.0)

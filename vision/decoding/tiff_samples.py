@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -10,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vision.decoding import pillow
+from vision.decoding.bands import Rows
 from vision.decoding.jpeg import open_jpeg
 from vision.errors import DamagedImage, UnsupportedFormat
 
 Samples: TypeAlias = NDArray[Any]  # (h, w, samples) of uint8, uint16, uint32 or floats
 
-_NONE: Final = 1  # a compression
+_NONE, _JPEG = 1, 7  # compressions
 _FAX: Final = (2, 3, 4)
 _FLOAT: Final = 3  # a format
 _MARKER_BYTES: Final = 2  # SOI in front of, EOI behind a JPEG's tables
@@ -58,12 +60,24 @@ class Segments:
         return Segments(self.tiled, *size, self.offsets[part], self.counts[part])
 
 
-def read_samples(data: bytes, segments: Segments, coding: Coding, size: tuple[int, int]) -> Samples:
-    """Decompress and unpack the samples of a picture of a width and a height. Raises DamagedImage."""
+def read_samples(data: bytes, segments: Segments, coding: Coding, size: tuple[int, int]) -> Rows:
+    """Decompress a picture of a width and a height; its samples are unpacked by rows. Raises DamagedImage."""
     if not coding.planar:
         return _plane(data, segments, coding, coding.samples, size)
     planes = [_plane(data, segments.of_plane(plane), coding, 1, size) for plane in range(coding.samples)]
-    return np.concatenate(planes, axis=2)
+    return lambda part: np.concatenate([plane(part) for plane in planes], axis=2)
+
+
+def stored_bytes(segments: Segments, coding: Coding, size: tuple[int, int]) -> tuple[int, int]:
+    """What the decompressed samples of a picture of a width and a height take, and what those of a segment do."""
+    if coding.compression == _JPEG:
+        segment = segments.width * segments.height * max(coding.samples, 4)
+        return segments.across * segments.down * segments.width * segments.height * coding.samples, segment
+    samples = 1 if coding.planar else coding.samples
+    planes = coding.samples if coding.planar else 1
+    bits = 8 if coding.compression in _FAX else coding.bits  # Pillow has a byte for each
+    row_bytes, segment_bytes = (-(-width * samples * bits // 8) for width in (size[0], segments.width))
+    return row_bytes * size[1] * planes, segment_bytes * segments.height
 
 
 def jpeg_samples(data: bytes, segments: Segments, coding: Coding, adobe: int | None) -> Samples:
@@ -87,32 +101,57 @@ def jpeg_samples(data: bytes, segments: Segments, coding: Coding, adobe: int | N
     return samples
 
 
-def _plane(data: bytes, segments: Segments, coding: Coding, samples: int, size: tuple[int, int]) -> Samples:
+def eight_bits(samples: Samples, bits: int) -> NDArray[np.uint8]:
+    """Samples of so many bits spread, or cut, to 8."""
+    if bits <= 8:
+        return np.asarray(samples * np.uint8(255 // (2**bits - 1)) if bits < 8 else samples, dtype=np.uint8)
+    highest: NDArray[np.uint8] = (samples >> samples.dtype.type(bits - 8)).astype(np.uint8)
+    return highest
+
+
+def range_of(parts: Iterable[Samples]) -> tuple[float, float]:
+    """The least and the greatest of floats, which have no fixed range. What is no number counts as 0."""
+    ranges = [(float(known.min()), float(known.max())) for known in map(_known, parts)]
+    return min(low for low, _ in ranges), max(high for _, high in ranges)
+
+
+def of_range(values: Samples, lowest: float, highest: float) -> NDArray[np.uint8]:
+    """Floats of a range, as 0…255."""
+    span = max(highest - lowest, 1e-12)
+    return np.asarray((_known(values).astype(np.float64) - lowest) / span * 255, dtype=np.uint8)
+
+
+def _plane(data: bytes, segments: Segments, coding: Coding, samples: int, size: tuple[int, int]) -> Rows:
     width, height = size
     if coding.compression in _FAX:
-        return pillow.samples(_rewritten(data, segments, coding, width, segments.width, height), "TIFF")[
-            ..., None
-        ].astype(np.uint8)
+        bits = pillow.rows_of(pillow.decoded(_rewritten(data, segments, coding, width, segments.width, height), "TIFF"))
+        return lambda part: bits(part)[..., None].astype(np.uint8)
     row_bytes = -(-width * samples * coding.bits // 8)
     segment_bytes = -(-segments.width * samples * coding.bits // 8)
     if coding.compression == _NONE and not segments.tiled:
-        rows = _joined(data, segments, row_bytes, height)
-        rows = _BITS_REVERSED[rows] if coding.fill_order == 2 else rows
+        rows: Rows = _joined(data, segments, row_bytes, height, coding.fill_order).__getitem__
     else:
-        rows = pillow.samples(_rewritten(data, segments, coding, row_bytes, segment_bytes, height), "TIFF", "L")
-    values = _unpacked(rows, coding)[:, : width * samples].reshape(height, width, samples)
-    return _summed(values, segments.width) if coding.predictor else values
+        rows = pillow.rows_of(
+            pillow.decoded(_rewritten(data, segments, coding, row_bytes, segment_bytes, height), "TIFF"), "L"
+        )
+
+    def unpacked(part: slice) -> Samples:
+        values = _unpacked(rows(part), coding)[:, : width * samples].reshape(-1, width, samples)
+        return _summed(values, segments.width) if coding.predictor else values
+
+    return unpacked
 
 
-def _joined(data: bytes, segments: Segments, row_bytes: int, height: int) -> NDArray[np.uint8]:
+def _joined(data: bytes, segments: Segments, row_bytes: int, height: int, fill_order: int) -> NDArray[np.uint8]:
     """(height, row_bytes) of strips that are not compressed."""
-    strips = []
+    strips, view = [], memoryview(data)
     for index, (offset, count) in enumerate(zip(segments.offsets, segments.counts, strict=True)):
         needed = row_bytes * min(segments.height, height - index * segments.height)
         if count < needed:
             raise DamagedImage("the TIFF is damaged: a strip is shorter than its rows")
-        strips.append(data[offset : offset + needed])
-    return np.frombuffer(b"".join(strips), np.uint8).reshape(height, row_bytes)
+        strips.append(view[offset : offset + needed])
+    rows = np.frombuffer(b"".join(strips), np.uint8).reshape(height, row_bytes)
+    return _BITS_REVERSED[rows] if fill_order == 2 else rows
 
 
 def _rewritten(data: bytes, segments: Segments, coding: Coding, width: int, segment_width: int, height: int) -> bytes:
@@ -143,7 +182,9 @@ def _rewritten(data: bytes, segments: Segments, coding: Coding, width: int, segm
         table += struct.pack("<HHI", tag, 4, len(values))
         table += struct.pack("<I", values[0] if len(values) == 1 else behind + len(body))
         body += struct.pack(f"<{len(values)}I", *values) if len(values) > 1 else b""
-    return b"".join((struct.pack("<2sHI", b"II", 42, start), data[8:].ljust(start - 8, b"\0"), table, bytes(4), body))
+    return b"".join(
+        (struct.pack("<2sHI", b"II", 42, start), memoryview(data)[8:], bytes(len(data) % 2), table, bytes(4), body)
+    )
 
 
 def _unpacked(rows: NDArray[np.uint8], coding: Coding) -> NDArray[Any]:
@@ -171,3 +212,7 @@ def _summed(values: Samples, segment_width: int) -> Samples:
         for left in range(0, values.shape[1], segment_width)
     ]
     return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+
+def _known(values: Samples) -> NDArray[Any]:
+    return np.nan_to_num(values, posinf=0.0, neginf=0.0)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from runners import engines
+from runners.device import Gpu
 from runners.engines.cuda import device_errors
-from runners.engines.errors import DeviceLost, OutOfMemory
+from runners.engines.errors import DeviceLost, EngineError, OutOfMemory
+from settings import DEFAULT_FILE, load
 from tests.runners.engines.cuda_layer import FakeCuda
 
 ILLEGAL = "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be asynchronously reported"
@@ -53,3 +56,34 @@ def test_an_error_of_one_call_stays_what_it_is(monkeypatch: pytest.MonkeyPatch, 
     with pytest.raises(type(error)) as caught:
         fail(error)
     assert caught.value is error
+
+
+FULL = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB"),
+    torch.AcceleratorError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA"),
+    torch.cuda.DeferredCudaCallError("CUDA call failed lazily at initialization with error: CUDA error: out of memory"),
+]
+UNFIT = [
+    RuntimeError("The NVIDIA driver on your system is too old\nsee the documentation"),
+    torch.AcceleratorError("CUDA error: no kernel image is available for execution on the device"),
+    torch.cuda.DeferredCudaCallError("CUDA call failed lazily at initialization with error: invalid device"),
+]
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"), [(error, OutOfMemory) for error in FULL] + [(error, EngineError) for error in UNFIT]
+)
+def test_a_context_that_finds_no_room_may_find_it_later_and_any_other_error_is_for_good(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, raised: type[Exception]
+) -> None:
+    FakeCuda(answers=False).install(monkeypatch)  # nor is a device lost that never answered
+
+    def zeros(*_: object, **__: object) -> torch.Tensor:
+        raise error
+
+    monkeypatch.setattr(torch, "zeros", zeros)
+    settings = load(DEFAULT_FILE, {})
+    gpu = Gpu(1, "NVIDIA RTX A400", "GPU-bbbb", 4295, "580.95.05", "8.6")
+    with pytest.raises(raised) as caught:
+        engines.start(settings, gpu)
+    assert "\n" not in str(caught.value)

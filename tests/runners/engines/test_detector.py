@@ -122,7 +122,7 @@ def test_a_score_that_is_no_number_hides_no_other(tmp_path: Path) -> None:
     trunk, rests = Asked(scores, scores), [Asked(scores) for _ in range(2)]
     lane = DetectorLane.__new__(DetectorLane)
     lane.first, lane._rests = cast(Any, trunk), cast(Any, rests)
-    lane.infer(np.zeros((1, 8, 8, 3), dtype=np.uint8), 0.25)
+    lane.infer(np.zeros((1, 8, 8, 3), dtype=np.uint8), 0.25, None)
     assert [rest.inputs for rest in rests] == [2, 0]
 
 
@@ -182,10 +182,10 @@ def test_the_threads_are_shared_out(
     shares: list[int] = []
     compile_parts = OpenVinoEngine._compile
 
-    def compiled(self: OpenVinoEngine, parts: Any, hint: Any, share: int, **config: object) -> Any:
+    def compiled(self: OpenVinoEngine, parts: Any, share: int, **config: Any) -> Any:
         shares.append(share)
-        return compile_parts(self, parts, hint, 1, **config)
+        return compile_parts(self, parts, 1, **config)
 
     monkeypatch.setattr(OpenVinoEngine, "_compile", compiled)
     OpenVinoEngine(graph, "f32", model="pose_estimator", threads=threads)
-    assert shares == expected + [threads] * (len(expected) > 1)
+    assert shares == ([threads, *expected] if len(expected) > 1 else [threads])

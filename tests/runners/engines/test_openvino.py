@@ -18,8 +18,10 @@ from openvino import opset13 as operations
 
 from models.catalogue import ModelName
 from profiling import Profiler
+from runners.deadline import Abandoned, Deadline
 from runners.engines import openvino as openvino_engine
 from runners.engines import processor
+from runners.engines.batched import BatchLane
 from runners.engines.errors import EngineError
 from runners.engines.lanes import Lane
 from runners.engines.openvino import OpenVinoEngine
@@ -115,7 +117,7 @@ def test_a_graph_that_gives_another_number_of_results_than_it_got_images_is_an_e
     for model in ("threat_detector", "person_reid"):
         loaded = engine(tmp_path / "graph.xml", model)
         for count in (1, 2):
-            with pytest.raises(ValueError, match="too many values"):
+            with pytest.raises(ValueError, match=r"too many values|results for"):
                 loaded.run(pictures(count))
 
 
@@ -154,17 +156,89 @@ def test_nothing_is_computed_beside_an_image_that_has_all_threads(graph: Path, s
     assert seen.undivided == [True, False]
 
 
-@pytest.mark.parametrize(("model", "threads"), [("person_reid", 1), ("depth_estimator", None)])
-def test_others_are_computed_in_turn(graph: Path, seen: Seen, model: ModelName, threads: int | None) -> None:
+@several_cores
+def test_a_shape_gets_lanes_of_its_own_when_images_of_it_come_together(graph: Path, seen: Seen) -> None:
+    loaded = engine(graph, "depth_estimator")
+    assert loaded._side_by_side is not None
+    call(loaded, 2, 2)  # on all threads one after the other, as nobody waits for what is compiled meanwhile
+    assert set(seen.undivided) == {True}
+    while loaded._side_by_side.lanes((8, 6, 3)) is None:
+        time.sleep(0.01)
+    seen.lanes.clear()
+    seen.hold_s = 0.05
+    call(loaded, 2, 2)
+    assert {streams for streams, _ in seen.lanes} == {2 if CORES == 2 else min(4, CORES)}
+    assert seen.at_a_time > 1
+    seen.lanes.clear()
+    call(loaded, 1)
+    assert seen.undivided == [True]  # alone it has all threads
+
+
+@several_cores
+def test_no_more_than_two_shapes_have_lanes(graph: Path) -> None:
+    loaded = engine(graph, "depth_estimator")
+    side = loaded._side_by_side
+    assert side is not None
+    for height in (8, 9, 10, 8):
+        while side.lanes((height, 6, 3)) is None:
+            time.sleep(0.01)
+    assert list(side._sides) == [(10, 6, 3), (8, 6, 3)]  # the ones that came last
+    loaded.close()
+
+
+@several_cores
+def test_images_of_a_small_graph_are_computed_as_one_batch(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    loaded = engine(graph, "person_reid")
+    infer = BatchLane.infer
+
+    def counted(self: BatchLane, images: Any) -> Any:
+        sizes.append(len(images))
+        return infer(self, images)
+
+    monkeypatch.setattr(BatchLane, "infer", counted)
+    loaded.run(pictures(1))  # alone: on all threads
+    loaded.run(pictures(1), alone=False)
+    loaded.run(pictures(7))
+    assert sizes == [1, 7]
+
+
+@pytest.mark.parametrize("model", ["threat_detector", "depth_estimator"])
+def test_what_nobody_waits_for_is_not_computed(graph: Path, seen: Seen, model: ModelName) -> None:
     loaded = engine(graph, model)
-    seen.hold_s = 0.02
-    call(loaded, 1, 2, 2)
-    ((streams, found),) = set(seen.lanes)
-    assert (streams, seen.at_a_time) == (1, 1)
-    assert found == threads or (threads is None and (found > 1 or CORES == 1))
+    deadline = Deadline.after(60)
+    deadline.abandon()
+    for alone in (True, False):
+        with pytest.raises(Abandoned):
+            loaded.run(pictures(1), alone=alone, deadline=deadline)
+    assert loaded._lanes.qsize() == loaded._count
 
 
-@pytest.mark.parametrize("model", ["threat_detector", "person_reid"])
+def test_a_long_computation_is_stopped_where_its_caller_has_gone(tmp_path: Path) -> None:
+    # Forty convolutions of 96 channels, one after the other: seconds.
+    image = operations.parameter([-1, -1, -1, 3], openvino.Type.u8)
+    node = operations.transpose(operations.convert(image, "f32"), operations.constant(np.array([0, 3, 1, 2])))
+    for number in range(40):
+        kernel = np.full((96, 96 if number else 3, 3, 3), 1e-3, np.float32)
+        ones = [1, 1]
+        node = operations.relu(operations.convolution(node, operations.constant(kernel), ones, ones, ones, ones))
+    openvino.save_model(openvino.Model([node], [image]), tmp_path / "graph.xml", compress_to_fp16=False)
+    loaded = engine(tmp_path / "graph.xml", "depth_estimator")
+    picture = [np.zeros((256, 256, 3), np.uint8)]
+    loaded.run(picture)
+    began = time.monotonic()
+    loaded.run(picture)
+    whole_s = time.monotonic() - began
+    deadline = Deadline.after(60)
+    threading.Timer(whole_s / 5, deadline.abandon).start()
+    began = time.monotonic()
+    with pytest.raises(Abandoned):
+        loaded.run(picture, deadline=deadline)
+    assert time.monotonic() - began < whole_s * 0.7
+    loaded.run(picture)  # and the lane works on
+
+
+@pytest.mark.parametrize("model", ["threat_detector", "pet_classifier"])
 def test_no_more_threads_than_it_was_told(graph: Path, seen: Seen, model: ModelName) -> None:
     loaded = engine(graph, model, threads=1)
     seen.hold_s = 0.02
@@ -175,7 +249,7 @@ def test_no_more_threads_than_it_was_told(graph: Path, seen: Seen, model: ModelN
 
 @several_cores
 @pytest.mark.parametrize(
-    ("model", "undivided", "rounds"), [("threat_detector", 2, 1), ("person_reid", 0, 2), ("depth_estimator", 2, 0)]
+    ("model", "undivided", "rounds"), [("threat_detector", 2, 1), ("person_reid", 2, 0), ("depth_estimator", 2, 0)]
 )
 def test_warming_up_reaches_every_lane(graph: Path, seen: Seen, model: ModelName, undivided: int, rounds: int) -> None:
     loaded = engine(graph, model)
@@ -184,7 +258,7 @@ def test_warming_up_reaches_every_lane(graph: Path, seen: Seen, model: ModelName
     loaded.warm_up([(1, 8, 6, 3), (2, 8, 6, 3), (4, 8, 6, 3), (8, 8, 6, 3), (1, 3, 9, 3)])
     assert sum(seen.undivided) == undivided
     assert len(seen.lanes) == undivided + rounds * lanes
-    assert seen.at_a_time == lanes
+    assert seen.at_a_time == (lanes if rounds else 1)
 
 
 @several_cores

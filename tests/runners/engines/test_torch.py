@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from torch.export import Dim
 from calibration.pipeline import ROOMS
 from models.catalogue import CATALOGUE, ModelName
 from models.store import find
+from runners.engines import cuda
 from runners.engines import torch as engines
 from runners.engines.errors import DeviceLost, EngineError, OutOfMemory
 from runners.runner import warm_up_shapes
@@ -93,10 +96,8 @@ def cuda_engine(program: Path, precision: engines.Requested = "f32") -> engines.
     return engine
 
 
-def pay(monkeypatch: pytest.MonkeyPatch, ratio: float) -> None:
-    """Let replaying a graph take `ratio` of the eager call's time."""
-    seconds = iter([1.0, ratio] * 100)
-    monkeypatch.setattr(engines.CudaEngine, "_time", lambda *_: next(seconds))
+def everything() -> float:
+    return 1e9
 
 
 def test_on_cuda_auto_is_f16(monkeypatch: pytest.MonkeyPatch, program: Path) -> None:
@@ -107,13 +108,14 @@ def test_on_cuda_auto_is_f16(monkeypatch: pytest.MonkeyPatch, program: Path) -> 
     assert engine._module.get_parameter("convolution.weight").is_contiguous(memory_format=torch.channels_last)
 
 
-def test_graphs_are_kept_where_they_pay_and_give_each_batch_its_own_answers(
+def test_graphs_give_each_batch_its_own_answers(
     monkeypatch: pytest.MonkeyPatch, program: Path, expected: list[np.ndarray]
 ) -> None:
     device = FakeCuda().install(monkeypatch)
-    pay(monkeypatch, 0.5)
     engine = cuda_engine(program)
     engine.warm_up([(2, 8, 8, 3), (4, 8, 8, 3)])
+    assert not device.graphs  # they come when the others are in, and there is room
+    assert engine.capture(everything) == 2
     first, second = engine.run(BATCH), engine.run(BATCH[::-1].copy())
     assert close(first, expected, 1e-5)
     assert close(second, [output[::-1] for output in expected], 1e-5)
@@ -122,15 +124,111 @@ def test_graphs_are_kept_where_they_pay_and_give_each_batch_its_own_answers(
     assert list(device.graphs) == [(4, 8, 8, 3), (2, 8, 8, 3)]  # they share their memory: the largest first
 
 
-def test_graphs_that_do_not_pay_are_not_kept(
+def test_graphs_that_were_given_back_are_not_used_and_can_be_had_again(
     monkeypatch: pytest.MonkeyPatch, program: Path, expected: list[np.ndarray]
 ) -> None:
     device = FakeCuda().install(monkeypatch)
-    pay(monkeypatch, 0.79)
     engine = cuda_engine(program)
     engine.warm_up([(4, 8, 8, 3)])
+    for _ in range(2):
+        assert engine.capture(everything) == 1
+        assert close(engine.run(BATCH), expected, 1e-5)
+        assert device.graphs[4, 8, 8, 3].replays == 1
+        assert engine.give_back()
+        assert close(engine.run(BATCH), expected, 1e-5)
+        assert device.graphs[4, 8, 8, 3].replays == 1
+
+
+class Pool:
+    """What graphs leave of `room_mb`: they share their memory, and none of it comes back before the last has left."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, engine: engines.CudaEngine, room_mb: float) -> None:
+        self.room_mb = room_mb
+        self.needed = {4: 400.0, 2: 200.0, 1: 100.0}  # images → MB
+        self.tried: list[int] = []
+        self._engine = engine
+        self._held = 0.0
+        capture = cuda.capture
+
+        def counted(forward: Any, shape: tuple[int, ...], pool: Any, stream: Any) -> cuda.Captured:
+            self.left()
+            self.tried.append(shape[0])
+            self._held = max(self._held, self.needed[shape[0]])
+            return capture(forward, shape, pool, stream)
+
+        monkeypatch.setattr(cuda, "capture", counted)
+
+    def left(self) -> float:
+        self._held = self._held if self._engine._captured else 0
+        return self.room_mb - self._held
+
+
+@pytest.mark.parametrize(
+    ("room_mb", "kept"), [(400, [4, 2, 1]), (399, [2, 1]), (200, [2, 1]), (150, [1]), (99, []), (0, []), (-5, [])]
+)
+def test_the_largest_graphs_that_fit_are_kept_whenever_it_is_done(
+    monkeypatch: pytest.MonkeyPatch, program: Path, expected: list[np.ndarray], room_mb: float, kept: list[int]
+) -> None:
+    FakeCuda().install(monkeypatch)
+    engine = cuda_engine(program)
+    engine.warm_up([(1, 8, 8, 3), (4, 8, 8, 3), (2, 8, 8, 3)])
+    pool = Pool(monkeypatch, engine, room_mb)
+    for _ in range(3):
+        assert engine.capture(pool.left) == len(kept)
+        assert [shape[0] for shape in engine._captured] == kept
+    assert pool.left() >= min(room_mb, 0)
+    assert pool.tried == ([4, 2, 1] if room_mb >= 0 else [])  # what did not fit is not tried again in the same room
     assert close(engine.run(BATCH), expected, 1e-5)
-    assert device.graphs[4, 8, 8, 3].replays == 0
+
+
+def test_a_graph_is_tried_again_where_there_is_more_room(monkeypatch: pytest.MonkeyPatch, program: Path) -> None:
+    FakeCuda().install(monkeypatch)
+    engine = cuda_engine(program)
+    engine.warm_up([(4, 8, 8, 3)])
+    pool = Pool(monkeypatch, engine, 300)
+    assert engine.capture(pool.left) == 0
+    pool.room_mb = 450
+    assert engine.capture(pool.left) == 1
+    assert pool.tried == [4, 4]
+
+
+def test_one_that_passes_the_budget_in_the_memory_of_others_leaves_with_them(
+    monkeypatch: pytest.MonkeyPatch, program: Path
+) -> None:
+    FakeCuda().install(monkeypatch)
+    engine = cuda_engine(program)
+    engine.warm_up([(4, 8, 8, 3), (2, 8, 8, 3), (1, 8, 8, 3)])
+    pool = Pool(monkeypatch, engine, 400)
+    pool.needed[2] = 450
+    for _ in range(3):
+        engine.capture(pool.left)
+        assert pool.left() >= 0
+
+
+def test_a_call_does_not_become_part_of_what_is_captured(
+    monkeypatch: pytest.MonkeyPatch, program: Path, expected: list[np.ndarray]
+) -> None:
+    FakeCuda().install(monkeypatch)
+    engine = cuda_engine(program)
+    engine.warm_up([(4, 8, 8, 3)])
+    capture, ended = cuda.capture, threading.Event()
+    answers: list[tuple[np.ndarray, ...]] = []
+
+    def call() -> None:
+        answers.append(engine.run(BATCH))
+        ended.set()
+
+    thread = threading.Thread(target=call)
+
+    def slow(*arguments: Any) -> cuda.Captured:
+        thread.start()
+        assert not ended.wait(0.3)
+        return capture(*arguments)
+
+    monkeypatch.setattr(cuda, "capture", slow)
+    assert engine.capture(everything) == 1
+    thread.join(10)
+    assert close(answers[0], expected, 1e-5)
 
 
 def test_what_cannot_be_captured_runs_without_a_graph(
@@ -138,9 +236,9 @@ def test_what_cannot_be_captured_runs_without_a_graph(
 ) -> None:
     FakeCuda(uncapturable=RuntimeError("operation not permitted when stream is capturing")).install(monkeypatch)
     engine = cuda_engine(program)
-    engine.warm_up([(4, 8, 8, 3)])
+    engine.warm_up([(4, 8, 8, 3), (2, 8, 8, 3)])
+    assert [engine.capture(everything), engine.capture(everything)] == [0, 0]  # nor is it tried again
     assert close(engine.run(BATCH), expected, 1e-5)
-    engine.warm_up([(2, 8, 8, 3), (1, 8, 8, 3)])  # nor is it tried again
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
 
@@ -148,10 +246,10 @@ def test_where_memory_is_short_the_smaller_ones_are_still_captured(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, program: Path, expected: list[np.ndarray]
 ) -> None:
     device = FakeCuda(uncapturable=torch.OutOfMemoryError("CUDA out of memory"), capturable=2).install(monkeypatch)
-    pay(monkeypatch, 0.5)
     caplog.set_level("INFO", "bentoml.enrichment.runner")
     engine = cuda_engine(program)
     engine.warm_up([(1, 8, 8, 3), (2, 8, 8, 3), (4, 8, 8, 3)])
+    assert engine.capture(everything) == 2
     assert close(engine.run(BATCH), expected, 1e-5)
     assert close(engine.run(BATCH[:2]), [output[:2] for output in expected], 1e-5)
     assert {shape[0]: graph.replays for shape, graph in device.graphs.items()} == {2: 1, 1: 0}
@@ -161,9 +259,10 @@ def test_where_memory_is_short_the_smaller_ones_are_still_captured(
 def test_a_capture_that_breaks_the_device_is_no_warning(monkeypatch: pytest.MonkeyPatch, program: Path) -> None:
     device = FakeCuda(uncapturable=RuntimeError("CUDA error: unspecified launch failure")).install(monkeypatch)
     engine = cuda_engine(program)
+    engine.warm_up([(4, 8, 8, 3)])
     device.answers = False
     with pytest.raises(DeviceLost):
-        engine.warm_up([(4, 8, 8, 3)])
+        engine.capture(everything)
 
 
 def test_a_batch_that_finds_no_memory_says_so_and_the_next_one_runs(

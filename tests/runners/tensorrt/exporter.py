@@ -35,6 +35,8 @@ elif what == "fail":
     sys.exit(argument)
 elif what == "killed":
     os.kill(os.getpid(), 9)
+elif what == "signal":
+    os.kill(os.getpid(), int(argument))
 elif what == "nothing":
     sys.exit(0)
 elif what == "orphan":  # is to end with its standard input

@@ -26,6 +26,7 @@ from runners.engines.errors import EngineError, OutOfMemory
 from runners.memory import CpuMemory
 from runners.residency import Residency
 from runners.tensorrt import build, engines
+from runners.tensorrt import cache as caches
 from runners.tensorrt.engines import TensorRtEngines
 from settings import DEFAULT_FILE, load
 from tests.runners.tensorrt.test_build import EXPORTER
@@ -223,22 +224,61 @@ def test_an_engine_that_tensorrt_can_not_read_any_more_is_built_anew(
     assert engine.stat().st_mtime_ns != made
 
 
-def test_a_build_that_failed_is_not_tried_at_the_next_start(
+def test_a_build_that_failed_for_good_is_tried_at_the_next_start_and_not_before(
     start: Start, cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     world = start("fail RuntimeError: no kernel image")
     assert world.settle() == "torch"
-    assert world.detail == "no TensorRT engine, torch serves: exit code 1: RuntimeError: no kernel image"
+    assert world.detail.startswith("no TensorRT engine, torch serves: exit code 1: RuntimeError: no kernel image (2")
     assert world.pose.status()["engine_build_failed"]
-    again = start("slow 0")  # it would succeed now, but nothing that is part of the engine has changed
-    assert again.settle() == "torch"
-    assert "exit code 1: RuntimeError: no kernel image (2" in again.detail
-    assert again.pose.status()["engine_build_failed"]
-    assert caplog.text.count("its last words") == 1
+    assert not world.tensorrt._retries
     (note,) = cache.glob("*.failed.json")
-    assert f"delete {note} to try again" in again.detail
-    note.unlink()
+    assert f"restart, or delete {note}, to try again" in world.detail
+    for _ in range(2):
+        world.residency._enqueue(lambda: world.residency._evict(world.pose, "left"))
+        world.idle()
+        assert world.settle() == "torch"  # which comes back to the same note
+    assert caplog.text.count("its last words") == 1
     assert start("slow 0").settle() == "tensorrt"
+    assert not note.exists()
+
+
+@pytest.mark.parametrize("what", ["killed", "fail torch.OutOfMemoryError: CUDA out of memory."])
+def test_a_build_that_was_killed_or_found_no_memory_is_tried_again_by_itself(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    monkeypatch.setattr(caches, "FIRST_RETRY_S", 1)
+    world = start(what)
+    world.use()
+    world.until(lambda: caplog.text.count("its last words") == 2)
+    assert "it is tried again at " in world.detail or world.state is State.BUILDING_ENGINE
+    (tmp_path / "weights" / "yolov8n-pose.pt").write_text("slow 0")
+    world.until(lambda: world.use() == "tensorrt", 20)
+    world.until(lambda: not world.pose.status()["engine_build_failed"])
+
+
+def test_its_wait_holds_over_a_restart_and_ends_with_a_stop(start: Start) -> None:
+    world = start("killed")
+    assert world.settle() == "torch"
+    again = start("slow 0")
+    assert again.settle() == "torch"
+    assert "exit code -9" in again.detail
+    (retry,) = again.tensorrt._retries.values()
+    assert retry.is_alive()
+    again.close()
+    retry.join(5)
+    assert not retry.is_alive()
+
+
+def test_a_cache_that_can_be_written_again_is_tried_again(
+    start: Start, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "FIRST_RETRY_S", 0.5)
+    cache.write_text("a file where the folder should be")
+    world = start()
+    assert world.settle() == "torch"
+    cache.unlink()
+    world.until(lambda: world.use() == "tensorrt", 20)
 
 
 def test_a_build_that_failed_is_tried_again_with_other_inputs(start: Start) -> None:

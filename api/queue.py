@@ -1,0 +1,148 @@
+"""The requests to one model: who is admitted, who waits, and who is worked on."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Generic, TypeVar
+
+from api.errors import ApiError
+from models.catalogue import ModelName
+from runners.deadline import Deadline
+
+W = TypeVar("W")
+R = TypeVar("R")
+Outcomes = Sequence[R | Exception]  # one for each request, in their order
+Start = Callable[[Sequence[W], bool], "asyncio.Future[Outcomes[R]]"]
+
+_WEIGHT: Final = 0.2  # of the last measurement in a mean
+# Of the time that a request has: what it is expected to take may be as much. The rest is for what nobody foresees.
+_SHARE: Final = 0.5
+
+
+@dataclass(eq=False)
+class _Waiting(Generic[W, R]):
+    work: W
+    deadline: Deadline
+    outcome: asyncio.Future[R]
+
+
+@dataclass(eq=False)
+class _Group(Generic[W, R]):
+    """Requests that are worked on together."""
+
+    members: Sequence[_Waiting[W, R]]
+    began: float
+
+
+class ModelQueue(Generic[W, R]):
+    """First come, first served: `width` groups of requests are worked on at a time, the others wait.
+
+    A group is what waits when a place becomes free, `most` requests at most: nobody waits for company. A request is
+    admitted where it is expected to be answered in time. That is measured: how long a group takes, and how much time
+    passes from one answer to the next while others wait. For one event loop.
+    """
+
+    def __init__(self, name: ModelName, width: int, start: Start[W, R], most: int = 1) -> None:
+        """start: begins to work on a group, told whether it found nobody else here. most: requests of a group."""
+        self._name = name
+        self._free = width
+        self._start = start
+        self._most = most
+        self._waiting: deque[_Waiting[W, R]] = deque()
+        self._working: dict[_Group[W, R], asyncio.Future[Outcomes[R]]] = {}  # the one that began first, first
+        self._takes_s = 0.0
+        self._between_s: float | None = None
+        self._last_end: float | None = None  # while others waited ever since
+
+    @property
+    def expected_s(self) -> float:
+        """Seconds until a request that comes now is expected to be answered."""
+        takes = self._takes_s
+        if self._working:
+            takes = max(takes, time.monotonic() - next(iter(self._working)).began)
+        if self._free:
+            return takes
+        between = takes / len(self._working) if self._between_s is None else self._between_s
+        return between * (len(self._waiting) + 1) + takes
+
+    def check(self, left_s: float) -> None:
+        """Raises ApiError `overloaded` where a request with so many seconds left would not be answered in time."""
+        late_s = self.expected_s - left_s * _SHARE
+        if late_s > 0 and not self._free:
+            raise self._overloaded(late_s)
+
+    async def run(self, work: W, deadline: Deadline) -> R:
+        """Wait for one's turn and the outcome. A task that is cancelled leaves at once.
+
+        Raises ApiError `overloaded` as soon as the answer is expected to be late.
+        """
+        own: _Waiting[W, R] = _Waiting(work, deadline, asyncio.get_running_loop().create_future())
+        self._waiting.append(own)
+        self._begin(alone=len(self._waiting) == 1 and not self._working)
+        try:
+            return await own.outcome
+        finally:
+            if own in self._waiting:  # the task was cancelled
+                self._waiting.remove(own)
+
+    def _begin(self, *, alone: bool = False) -> None:
+        while self._free and self._waiting:
+            members = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
+            group = _Group(members, time.monotonic())
+            self._free -= 1
+            future = self._start([member.work for member in group.members], alone)
+            self._working[group] = future
+            future.add_done_callback(partial(self._end, group))
+
+    def _end(self, group: _Group[W, R], future: asyncio.Future[Outcomes[R]]) -> None:
+        del self._working[group]
+        self._free += 1
+        failure = asyncio.CancelledError() if future.cancelled() else future.exception()
+        if failure is None:
+            self._measure(group)
+        outcomes = future.result() if failure is None else [failure] * len(group.members)
+        for member, outcome in zip(group.members, outcomes, strict=True):
+            if member.outcome.done():  # its task was cancelled
+                continue
+            if isinstance(outcome, BaseException):
+                member.outcome.set_exception(outcome)
+            else:
+                member.outcome.set_result(outcome)
+        self._begin()
+        self._shed()
+
+    def _shed(self) -> None:
+        """Refuse from the end those that are expected to be late after all: their time is their callers' again."""
+        while self._waiting:
+            late_s = self.expected_s - self._waiting[-1].deadline.left_s
+            if late_s <= 0:
+                return
+            last = self._waiting.pop()
+            if not last.outcome.done():
+                last.outcome.set_exception(self._overloaded(late_s))
+
+    def _overloaded(self, late_s: float) -> ApiError:
+        return ApiError(
+            "overloaded",
+            f"{len(self._waiting)} requests to {self._name} wait already: an answer would take too long",
+            retry_after_s=math.ceil(late_s),
+        )
+
+    def _measure(self, group: _Group[W, R]) -> None:
+        now = time.monotonic()
+        takes = now - group.began
+        self._takes_s = _mean(self._takes_s or takes, takes)
+        if self._last_end is not None:
+            between = (now - self._last_end) / len(group.members)
+            self._between_s = _mean(between if self._between_s is None else self._between_s, between)
+        self._last_end = now if self._waiting else None
+
+
+def _mean(former: float, last: float) -> float:
+    return (1 - _WEIGHT) * former + _WEIGHT * last

@@ -1,0 +1,48 @@
+"""The threads on which requests are worked on, and how many at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+from api.queue import Outcomes
+from runners.priority import step_back
+
+W = TypeVar("W")
+R = TypeVar("R")
+
+
+class Workers:
+    """A model's own threads, each of which goes all the way of a group of requests.
+
+    What queues is worked on by threads that leave the processor to others: so a request that finds nobody else at its
+    model is hardly slowed down by models that are saturated.
+    """
+
+    def __init__(self, name: str, width: int) -> None:
+        self._queued = ThreadPoolExecutor(width, thread_name_prefix=f"{name}-queued", initializer=step_back)
+        self._prompt = ThreadPoolExecutor(1, thread_name_prefix=name)
+
+    def start(
+        self, work: Callable[[Sequence[W], bool], Outcomes[R]], group: Sequence[W], alone: bool
+    ) -> asyncio.Future[Outcomes[R]]:
+        """Work on a group. The future is done when the thread has returned, and not before."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Outcomes[R]] = loop.create_future()
+
+        def hand_over(worked: Future[Outcomes[R]]) -> None:
+            loop.call_soon_threadsafe(_copy, worked, done)
+
+        threads = self._prompt if alone else self._queued
+        threads.submit(work, group, alone).add_done_callback(hand_over)
+        return done
+
+
+def _copy(worked: Future[Outcomes[R]], done: asyncio.Future[Outcomes[R]]) -> None:
+    failure = worked.exception()
+    if failure is None:
+        done.set_result(worked.result())
+    else:
+        done.set_exception(failure)

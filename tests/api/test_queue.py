@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import pytest
+
+from api import queue
+from api.errors import ApiError
+from api.queue import ModelQueue, Outcomes
+from runners import deadline as deadlines
+from runners.deadline import Deadline
+
+
+class Worker:
+    """Works on groups until it is told that one is done."""
+
+    def __init__(self, width: int = 1, most: int = 1) -> None:
+        self.deadline = Deadline(math.inf)
+        self.groups: list[list[str]] = []
+        self.alone: list[bool] = []
+        self._done: list[asyncio.Future[Outcomes[str]]] = []
+        self.queue: ModelQueue[str, str] = ModelQueue("person_reid", width, self.start, most)
+
+    def start(self, group: Sequence[str], alone: bool) -> asyncio.Future[Outcomes[str]]:
+        self.groups.append(list(group))
+        self.alone.append(alone)
+        done: asyncio.Future[Outcomes[str]] = asyncio.get_running_loop().create_future()
+        self._done.append(done)
+        return done
+
+    async def ask(self, *names: str) -> list[asyncio.Task[str]]:
+        tasks = [asyncio.create_task(self.queue.run(name, self.deadline)) for name in names]
+        await asyncio.sleep(0)
+        return tasks
+
+    async def finish(self, number: int, outcomes: Outcomes[str] | None = None) -> None:
+        self._done[number].set_result(outcomes or [name.upper() for name in self.groups[number]])
+        await asyncio.sleep(0.001)
+
+
+async def test_first_come_first_served_and_no_more_at_a_time_than_there_are_places() -> None:
+    worker = Worker(width=2)
+    tasks = await worker.ask("a", "b", "c", "d")
+    assert worker.groups == [["a"], ["b"]]
+    await worker.finish(1)
+    assert worker.groups == [["a"], ["b"], ["c"]]
+    await worker.finish(0)
+    await worker.finish(2)
+    await worker.finish(3)
+    assert await asyncio.gather(*tasks) == ["A", "B", "C", "D"]
+
+
+async def test_a_group_is_what_waits_when_a_place_becomes_free() -> None:
+    worker = Worker(most=4)
+    tasks = await worker.ask("a", "b", "c", "d", "e", "f")
+    assert worker.groups == [["a"]]  # nobody waits for company
+    await worker.finish(0)
+    assert worker.groups == [["a"], ["b", "c", "d", "e"]]
+    await worker.finish(1)
+    await worker.finish(2)
+    assert await asyncio.gather(*tasks) == ["A", "B", "C", "D", "E", "F"]
+
+
+async def test_one_failure_in_a_group_is_one_requests() -> None:
+    worker = Worker(most=4)
+    tasks = await worker.ask("a", "b", "c")
+    await worker.finish(0)
+    await worker.finish(1, ["B", ApiError("invalid_image", "no")])
+    assert await tasks[1] == "B"
+    with pytest.raises(ApiError, match="no"):
+        await tasks[2]
+
+
+async def test_only_who_finds_nobody_is_alone() -> None:
+    worker = Worker(width=2)
+    await worker.ask("a")
+    await worker.ask("b")
+    await worker.finish(0)
+    await worker.ask("c")
+    await worker.finish(1)
+    await worker.finish(2)
+    await worker.ask("d")
+    assert worker.alone == [True, False, False, True]
+
+
+async def test_who_is_cancelled_while_it_waits_is_never_worked_on() -> None:
+    worker = Worker()
+    tasks = await worker.ask("a", "gone", "b")
+    tasks[1].cancel()
+    await asyncio.sleep(0)
+    await worker.finish(0)
+    assert worker.groups == [["a"], ["b"]]
+    await worker.finish(1)
+    assert await tasks[2] == "B"
+
+
+async def test_a_place_is_taken_until_its_work_has_ended_whoever_has_gone() -> None:
+    worker = Worker()
+    tasks = await worker.ask("gone", "b")
+    tasks[0].cancel()
+    await asyncio.sleep(0.001)
+    assert worker.groups == [["gone"]]
+    await worker.finish(0)
+    assert worker.groups == [["gone"], ["b"]]
+
+
+async def test_work_that_raises_fails_its_requests_and_frees_its_place() -> None:
+    worker = Worker(most=2)
+    tasks = await worker.ask("a", "b")
+    worker._done[0].set_exception(RuntimeError("a bug"))
+    await asyncio.sleep(0.001)
+    with pytest.raises(RuntimeError, match="a bug"):
+        await tasks[0]
+    await worker.finish(1)
+    assert await tasks[1] == "B"
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(queue, "time", SimpleNamespace(monotonic=clock))
+    return clock
+
+
+async def test_what_cannot_be_answered_in_time_is_refused_and_told_when_to_come_back(clock: Clock) -> None:
+    worker = Worker()
+    names = [str(number) for number in range(12)]
+    await worker.ask(*names)
+    worker.queue.check(10)  # nothing was measured yet
+    for number in range(4):
+        clock.now += 1
+        await worker.finish(number)
+    # A second each: one under way, seven wait, then this one.
+    assert worker.queue.expected_s == pytest.approx(9)
+    worker.queue.check(18)
+    with pytest.raises(ApiError) as caught:
+        worker.queue.check(17)
+    assert caught.value.code == "overloaded"
+    assert caught.value.response("id").headers["retry-after"] == "1"
+    with pytest.raises(ApiError) as caught:
+        worker.queue.check(10)
+    assert caught.value.response("id").headers["retry-after"] == "4"  # 9 s are expected, 5 s may be
+    for number in range(4, 9):
+        clock.now += 1
+        await worker.finish(number)
+    worker.queue.check(10)
+
+
+async def test_work_that_hangs_is_expected_to_take_longer_and_longer(clock: Clock) -> None:
+    worker = Worker()
+    await worker.ask("a", "b")
+    worker.queue.check(10)
+    clock.now += 5  # and it has not ended
+    with pytest.raises(ApiError, match="wait already"):
+        worker.queue.check(10)
+
+
+async def test_a_free_place_is_never_refused(clock: Clock) -> None:
+    worker = Worker()
+    await worker.ask("a")
+    clock.now += 60
+    await worker.finish(0)
+    worker.queue.check(10)
+
+
+async def test_who_was_admitted_too_early_is_refused_as_soon_as_that_is_known(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # All came before the first was answered, when nobody knew how long one takes.
+    monkeypatch.setattr(deadlines, "time", SimpleNamespace(monotonic=clock))
+    worker = Worker()
+    worker.deadline = Deadline(clock.now + 6)
+    tasks = await worker.ask(*(str(number) for number in range(12)))
+    clock.now += 1
+    await worker.finish(0)
+    await asyncio.sleep(0)
+    refused = [number for number, task in enumerate(tasks) if task.done() and task.exception() is not None]
+    assert refused == list(range(len(tasks) - len(refused), 12))  # the last ones
+    assert 12 - len(refused) in {5, 6}  # a second each, and six seconds
+    error = tasks[-1].exception()
+    assert isinstance(error, ApiError)
+    assert error.code == "overloaded"
+    assert int(error.response("id").headers["retry-after"]) >= 6
