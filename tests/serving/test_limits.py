@@ -199,7 +199,7 @@ def test_what_cannot_be_answered_in_time_is_told_at_once_when_to_come_back(
         if response.status_code == 429:
             check_error(response, 429, "overloaded")
             assert 1 <= int(response.headers["retry-after"]) <= 60
-            assert took_s < 1.5
+            assert took_s < 3  # of which 120 threads of this client take their part
     assert other.status_code == 200  # each model has places of its own
     assert health.status_code == 200
     assert ask(limited_client, "/person-reid", PNG).status_code == 200
