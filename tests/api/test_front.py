@@ -5,7 +5,6 @@ import json
 import logging
 from typing import Any
 
-import httpx
 import pytest
 from prometheus_client import REGISTRY
 from starlette.types import Message, Receive, Scope, Send
@@ -17,9 +16,8 @@ from api.gate import request_id
 from api.request import Received
 from runners.deadline import Abandoned, Deadline
 from settings import DEFAULT_FILE, load
+from tests.api.asgi import PNG, ROUTE, ask, error_of
 
-ROUTE = "/pose-analyze"
-PNG = {"content-type": "image/png"}
 # 30,000 bytes of image are 40,000 of base64, and a tenth more is room for the rest.
 LIMITS = load(DEFAULT_FILE, {}).limits.model_copy(
     update={"max_image_mib": 30_000 / 2**20, "request_timeout_s": 0.3, "max_body_mib": 100_000 / 2**20}
@@ -62,20 +60,6 @@ def front_of(answerer: Answerer | None = None, **changes: Any) -> Front:
     chosen = answerer or Answerer()
     limits = LIMITS.model_copy(update=changes)
     return Front(elsewhere, frozenset({ROUTE}), limits, lambda: chosen, outermost=False)
-
-
-async def ask(front: Front, method: str = "POST", path: str = ROUTE, **request: Any) -> httpx.Response:
-    transport = httpx.ASGITransport(front, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        return await client.request(method, path, **({"headers": PNG} | request))
-
-
-def error_of(response: httpx.Response) -> dict[str, Any]:
-    error = response.json()["error"]
-    assert response.headers["content-type"] == "application/json"
-    assert response.headers["x-request-id"] == error["request_id"]
-    assert isinstance(error, dict)
-    return error
 
 
 def count(status: int, name: str = "enrichment_light_inference_requests_total") -> float:

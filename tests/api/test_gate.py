@@ -13,9 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import ApiError
 from api.gate import Gate, request_id
-
-ROUTE = "/pose-analyze"
-PNG = {"content-type": "image/png"}
+from tests.api import asgi
+from tests.api.asgi import PNG, ROUTE, error_of
 
 
 def nothing(_: Any) -> None: ...
@@ -55,17 +54,7 @@ async def ask(gate: Gate, method: str = "POST", path: str = ROUTE, **request: An
     async def served(scope: Scope, receive: Receive, send: Send) -> None:
         await gate({**scope, "app": BENTOML}, receive, send)
 
-    transport = httpx.ASGITransport(served, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        return await client.request(method, path, **({"headers": PNG} | request))
-
-
-def error_of(response: httpx.Response) -> dict[str, Any]:
-    error = response.json()["error"]
-    assert response.headers["content-type"] == "application/json"
-    assert response.headers["x-request-id"] == error["request_id"]
-    assert isinstance(error, dict)
-    return error
+    return await asgi.ask(served, method, path, **request)
 
 
 def answering(status: int, headers: dict[str, str] | None = None, content: bytes = b"[1, 2]") -> Answer:
