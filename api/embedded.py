@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Literal, Protocol, cast
 
 from api import metrics
@@ -58,6 +58,15 @@ def usable(name: ModelName, status: ModelStatus) -> ModelStatus:
     if status["input"] is None:
         raise ApiError("model_unavailable", refusal(name, status["state"], status["detail"]))
     return status
+
+
+async def beat_safely(name: str, beat: Callable[[], Awaitable[None]], on_beat: Callable[[], None]) -> None:
+    """Ask runners for their status, then call `on_beat`; what fails is logged."""
+    try:
+        await beat()
+        on_beat()
+    except Exception:  # whatever it was: a heartbeat that stopped would freeze /health
+        logger.exception("the status of %s could not be read or published", name)
 
 
 def unwrap(result: Any) -> Any:
@@ -124,11 +133,7 @@ class EmbeddedLink:
     async def watch(self, on_beat: Callable[[], None]) -> None:
         """See Link.watch."""
         while True:
-            try:
-                await self._beat()
-                on_beat()
-            except Exception:  # whatever it was: a heartbeat that stopped would freeze /health
-                logger.exception("the status of %s could not be read or published", self.name)
+            await beat_safely(self.name, self._beat, on_beat)
             await asyncio.sleep(HEARTBEAT_S)
 
     async def _beat(self) -> None:

@@ -17,7 +17,7 @@ import aiohttp
 from bentoml.exceptions import BentoMLException
 
 from api import metrics
-from api.embedded import unwrap, usable
+from api.embedded import HEARTBEAT_S, beat_safely, unwrap, usable
 from api.errors import ApiError, internal_error
 from models.catalogue import ModelName
 from runners import shared_memory
@@ -26,7 +26,6 @@ from runners.deadline import Deadline
 
 logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
 
-HEARTBEAT_S: Final = 1.0
 HEARTBEAT_DOWN_S: Final = 0.25  # while it is down: so that it takes traffic as soon as it is back
 PROBE_TIMEOUT_S: Final = 2.0
 # A runner whose process lives but has said nothing for so long is given up: its event loop hangs.
@@ -68,11 +67,7 @@ class RunnerLink:
     async def watch(self, on_beat: Callable[[], None]) -> None:
         """See Link.watch."""
         while True:
-            try:
-                await self._beat()
-                on_beat()
-            except Exception:  # whatever it was: a heartbeat that stopped would freeze /health
-                logger.exception("the status of %s could not be read or published", self.name)
+            await beat_safely(self.name, self._beat, on_beat)
             await asyncio.sleep(HEARTBEAT_S if self.status else HEARTBEAT_DOWN_S)
 
     def model(self, name: ModelName) -> ModelStatus:
@@ -85,7 +80,7 @@ class RunnerLink:
         """See Link.infer. The items of one request go in one call."""
         if self.status is None:
             raise self._gone()
-        ids = [uuid.uuid4().hex for _ in items]
+        ids = [item.get("id") or uuid.uuid4().hex for item in items]
         own = [
             cast(Item, {**item, "id": id_, "expires": deadline.expires}) for item, id_ in zip(items, ids, strict=True)
         ]

@@ -356,12 +356,14 @@ async def test_items_of_one_request_go_in_one_call_and_carry_their_deadline() ->
     watch = asyncio.create_task(link.watch(lambda: None))
     await until(lambda: link.status is not None)
     deadline = Deadline.after(60)
-    results: list[Any] = await link.infer("person_reid", [ITEM, ITEM, ITEM], deadline)
+    named: Item = {**ITEM, "id": "its request#7"}
+    results: list[Any] = await link.infer("person_reid", [ITEM, ITEM, named], deadline)
     watch.cancel()
     assert [result["number"] for result in results] == [0, 1, 2]
     (sent,) = calls
     assert {item["expires"] for item in sent} == {deadline.expires}
     assert len({item["id"] for item in sent}) == 3
+    assert sent[2]["id"] == "its request#7"  # by which the engine's log names the request
 
 
 @pytest.mark.parametrize("method", ["load", "unload"])
