@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -54,8 +53,6 @@ from runners.deadline import Deadline
 from runners.engines.errors import EngineError
 from runners.runner import pinned_versions
 from settings import SERVICE_NAME, get_settings
-
-logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
 
 SETTINGS: Final = get_settings()
 RUNNERS: Final = runners.compose(SETTINGS)
@@ -110,8 +107,8 @@ _PAGES: Final = Starlette(
 @bentoml.service(
     name=SERVICE_NAME,
     http={"host": str(SETTINGS.server.host), "port": SETTINGS.server.port},
-    workers=1,  # the in-flight limit, the heartbeat and the gauges are one process's
-    traffic={"timeout": SETTINGS.limits.request_timeout_s * 3},  # a backstop: the gate's timeout comes first
+    workers=1,  # the queues, the heartbeat and the gauges are one process's
+    traffic={"timeout": SETTINGS.limits.request_timeout_s * 3},  # a backstop: the front's timeout comes first
     tracing=bentoml_settings(SETTINGS.tracing),
     runner_probe={"enabled": False},  # BentoML's own hangs 5 s on a runner that is gone: __is_ready__ knows at once
 )
@@ -245,7 +242,7 @@ class EnrichmentLight:
         return await self._respond(DISTANCE_ROUTE, request.received)
 
     async def _respond(self, route: str, received: Received) -> Response:
-        """What the gate does itself for requests by HTTP; this is for calls within BentoML."""
+        """What the front does itself for requests by HTTP; this is for calls within BentoML."""
         try:
             deadline = Deadline.after(SETTINGS.limits.request_timeout_s)
             return Response(await self.answering.answer(route, received, deadline), media_type="application/json")

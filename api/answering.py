@@ -178,7 +178,9 @@ class Answering:
 
     def _finish_here(self, ready: Ready, results: Sequence[Any] | Exception, alone: bool) -> bytes:
         ready.work.deadline.check()
-        answer = self._interpreted(ready, results)
+        if isinstance(results, Exception):
+            raise results
+        answer = self._interpreted(ready, [unwrap(result) for result in results])
         if (veto := _veto_of(ready, answer)) is not None:
             answer = _looked(answer, self._seen_here(veto, _deadline_of_veto(ready), alone))
         return self._encode(ready, answer)
@@ -252,14 +254,13 @@ class Answering:
             )
             with _image_errors():
                 file = images.open_image(request.image, self._limits)
-        work.link.model(work.name)  # before the work of decoding: can it be answered at all?
+        status = work.link.model(work.name)  # before the work of decoding: can it be answered at all?
         options = answers.Options(request.min_confidence, request.min_keypoint_confidence, request.distance)
         with self._budget.hold(file.peak_bytes, work.deadline):
             with self._spans.step("decode"), _image_errors():
                 picture = answers.Picture.of(file.decode(), request.box)
             decoded = time.perf_counter()
             with self._spans.step("prepare"):
-                status = work.link.model(work.name)
                 prepared = answers.prepare(work.name, picture, options, self._settings.models, status["input"])
                 for item in prepared.items:
                     item["id"] = f"{request_id()}#{next(self._numbers)}"  # callers may give an id twice
@@ -271,13 +272,10 @@ class Answering:
             return None
         return answers.prepare("pose_estimator", picture, answers.Options(threshold), self._settings.models, None)
 
-    def _interpreted(self, ready: Ready, results: Sequence[Any] | Exception) -> Answer:
-        if isinstance(results, Exception):
-            raise results
-        found = [unwrap(result) for result in results]
+    def _interpreted(self, ready: Ready, results: Sequence[Any]) -> Answer:
         size, deadline = ready.prepared.answer_bytes, ready.work.deadline
         with self._spans.step("post"), self._budget.hold(size, deadline) if size else nullcontext():
-            return ready.prepared.answer(found)
+            return ready.prepared.answer(results)
 
     def _encode(self, ready: Ready, answer: Answer) -> bytes:
         if isinstance(answer, ThreatResponse) and answer.is_threat:

@@ -22,7 +22,6 @@ from runners.bentoml_cures import BoundedMetrics
 from runners.deadline import Abandoned, Deadline
 from settings import Limits
 
-logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
 access: Final = logging.getLogger("bentoml.access")
 
 

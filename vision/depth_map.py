@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-F32 = NDArray[np.float32]
+from vision.decoding.bands import bands
 
-_STRIP: Final = 2**18  # pixels of a picture's map that are floats at a time
+F32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -61,14 +60,12 @@ def rendered(depth: F32, image_size: tuple[int, int], box: tuple[int, int, int, 
     wide = region(depth, (image_size[0], len(depth)), (left, 0, right, len(depth)))
     grey = np.empty((bottom - top, right - left), np.uint8)
     low, high, total = np.inf, -np.inf, 0.0
-    step = max(1, _STRIP // grey.shape[1])
-    for start in range(0, len(grey), step):
-        end = min(start + step, len(grey))
-        strip = _rows(wide, image_size[1], top + start, top + end)
+    for rows in bands(*grey.shape):
+        strip = _rows(wide, image_size[1], top + rows.start, top + rows.stop)
         low, high = min(low, float(strip.min())), max(high, float(strip.max()))
         total += float(strip.sum(dtype=np.float64))
         strip *= 255
-        grey[start:end] = np.rint(strip, out=strip)
+        grey[rows] = np.rint(strip, out=strip)
     return Rendered(_png(grey), low, high, total / grey.size)
 
 

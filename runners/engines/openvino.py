@@ -175,12 +175,14 @@ class OpenVinoEngine:
         self, image: NDArray[np.uint8], min_score: float, deadline: Deadline | None
     ) -> tuple[NDArray[np.float32], ...]:
         """The outputs of an image beside which nothing else is computed; none where something is."""
+        if self._undivided is None:
+            return ()
         lanes: SimpleQueue[Any] = self._lanes if self._batch_lanes is None else self._batch_lanes
         taken: list[Any] = []
         try:
-            while self._undivided is not None and len(taken) < self._count:
+            while len(taken) < self._count:
                 taken.append(lanes.get_nowait())
-            return _infer(self._undivided, image, min_score, deadline) if self._undivided is not None else ()
+            return _infer(self._undivided, image, min_score, deadline)
         except Empty:
             return ()
         finally:
