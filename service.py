@@ -18,6 +18,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+import engines
 import runners
 from api import health, management, metrics, openapi
 from api.answering import DISTANCE_ROUTE, MODEL_OF, Answering
@@ -45,12 +46,12 @@ from api.schemas import (
 )
 from api.tracing import Spans, bentoml_settings
 from api.uploads import STALLED_S
-from models.at_start import import_at_start
+from engines.deadline import Deadline
+from engines.errors import EngineError
+from importing.at_start import import_at_start
 from models.catalogue import CATALOGUE, ModelName
 from profiling import Profiler
-from runners import bentoml_cures, engines
-from runners.deadline import Deadline
-from runners.engines.errors import EngineError
+from runners import bentoml_cures
 from runners.runner import pinned_versions
 from settings import SERVICE_NAME, get_settings
 

@@ -19,20 +19,20 @@ from itertools import count
 from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
+import engines
 from api import answers, metrics
-from api.budget import MemoryBudget
 from api.embedded import EmbeddedLink, Link, unwrap
 from api.errors import ApiError, ErrorCode, invalid_field, not_assigned
 from api.gate import request_id
+from api.picture_memory import MemoryBudget
 from api.queue import ModelQueue, Outcomes
 from api.request import Received, parse
 from api.schemas import Answer, PetResponse, PoseResponse, ThreatResponse
 from api.tracing import Spans
 from api.workers import Workers
+from engines.deadline import Abandoned, Deadline
 from models.catalogue import CATALOGUE, ModelName
-from runners import engines
 from runners.bentoml_cures import batch_size_of
-from runners.deadline import Abandoned, Deadline
 from settings import Settings
 from vision import decoding as images
 

@@ -9,9 +9,9 @@ from typing import Any, Final, Literal, Protocol, cast
 
 from api import metrics
 from api.errors import ApiError
+from engines.deadline import Deadline
 from models.catalogue import ModelName
 from runners.contract import Failure, Item, Managed, ModelStatus, Result, RunnerStatus, refusal, unsettled
-from runners.deadline import Deadline
 
 logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
 

@@ -18,8 +18,8 @@ from api.gate import Reply
 from api.media import is_accepted, unsupported_type
 from api.request import Received
 from api.uploads import ClientGone, Uploads
+from engines.deadline import Abandoned, Deadline
 from runners.bentoml_cures import BoundedMetrics
-from runners.deadline import Abandoned, Deadline
 from settings import Limits
 
 access: Final = logging.getLogger("bentoml.access")

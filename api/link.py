@@ -19,10 +19,10 @@ from bentoml.exceptions import BentoMLException
 from api import metrics
 from api.embedded import HEARTBEAT_S, beat_safely, unwrap, usable
 from api.errors import ApiError, internal_error
+from engines.deadline import Deadline
 from models.catalogue import ModelName
 from runners import shared_memory
 from runners.contract import Failure, Item, Managed, ModelStatus, Result, RunnerStatus, Unreadable, unsettled
-from runners.deadline import Deadline
 
 logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
 

@@ -12,8 +12,8 @@ from functools import partial
 from typing import Final, Generic, TypeVar
 
 from api.errors import ApiError
+from engines.deadline import Deadline
 from models.catalogue import ModelName
-from runners.deadline import Deadline
 
 W = TypeVar("W")
 R = TypeVar("R")

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from api.queue import Outcomes
-from runners.priority import step_back
+from engines.priority import step_back
 
 W = TypeVar("W")
 R = TypeVar("R")

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from api.answers import Look, Options, Picture, persons
 from api.schemas import Person, PoseResponse
-from calibration.loss import iou, oks
-from calibration.pipeline import Pipeline, read, stored
+from engines.openvino import OpenVinoEngine
 from runners import pose_estimator
 from runners.contract import PoseResult
-from runners.engines.openvino import OpenVinoEngine
 from settings import get_settings
+from tasks.agreement import iou, oks
+from tasks.pipeline import Pipeline, read, stored
 from vision.image import RGB, Box
 from vision.posture import KEYPOINT_NAMES
 from vision.views import EVERYWHERE

@@ -19,15 +19,15 @@ from typing import Final
 
 import numpy as np
 
-from calibration.pipeline import ROOMS, stored
+import engines
+from engines import Engine, Graphed, Shape
+from engines.device import Gpu
 from models.catalogue import CATALOGUE, ModelName
-from runners import engines
-from runners.device import Gpu
-from runners.engines import Engine, Graphed, Shape
-from runners.memory import GpuMemory, held_mb
+from runners.residency import tensorrt as tensorrt_engines
+from runners.residency.memory import GpuMemory, held_mb
 from runners.runner import warm_up_shapes
-from runners.tensorrt import engines as tensorrt_engines
 from settings import Settings, get_settings
+from tasks.pipeline import ROOMS, stored
 
 BATCHES: Final = (1, 8)
 _UNMEASURED: Final = 5
@@ -121,8 +121,8 @@ class Eager:
     """The exported program as torch runs it by itself: f32, no graph, pageable copies."""
 
     def __init__(self, name: ModelName) -> None:
-        from runners.engines import cuda
-        from runners.engines.torch import module_on
+        from engines import cuda
+        from engines.torch import module_on
 
         self._device = cuda.DEVICE
         self._module = module_on(self._device, stored(name).program)

@@ -29,11 +29,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+import engines
 from api import answers
 from models import store
 from models.catalogue import CATALOGUE, ModelName
 from models.store import StoredModel
-from runners import depth_estimator, engines, person_reid, pet_classifier, pose_estimator, threat_detector
+from runners import depth_estimator, person_reid, pet_classifier, pose_estimator, threat_detector
 from runners.runner import Network
 from settings import get_settings
 from vision.decoding import OWN_FILES, open_image

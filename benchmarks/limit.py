@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
+import engines
 from api.answers import Options, Picture, prepare
-from calibration.pipeline import ROOMS
+from engines import Engine, batches
 from models import store
 from models.catalogue import ModelName
-from runners import batches, engines
-from runners.engines import Engine
 from settings import get_settings
+from tasks.pipeline import ROOMS
 from vision.image import RGB
 
 

@@ -26,9 +26,9 @@ from transformers import AutoImageProcessor, AutoModelForDepthEstimation, AutoMo
 from ultralytics import YOLO  # type: ignore[attr-defined]
 from ultralytics.utils import ThreadingLocked
 
+from importing.weights import loaded_path
 from models import store
 from models.catalogue import CATALOGUE, ModelName
-from models.weights import loaded_path
 from runners.depth_estimator import input_shape
 from vision.posture import KEYPOINT_NAMES, assess
 

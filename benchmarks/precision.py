@@ -12,11 +12,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from calibration.loss import measure
-from calibration.pipeline import Pipeline, read, stored
+from engines import load, take_gpu
 from models.catalogue import CATALOGUE, ModelName
-from runners.engines import load, take_gpu
 from settings import EngineChoice, Settings, get_settings
+from tasks.agreement import measure
+from tasks.pipeline import Pipeline, read, stored
 
 
 def pipeline(name: ModelName, engine: EngineChoice, precision: str) -> Pipeline:

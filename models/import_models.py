@@ -14,13 +14,11 @@ from pathlib import Path
 
 from bentoml.exceptions import BentoMLException
 
-from models import report, sources, store
-from models.catalogue import CATALOGUE, ModelName, ModelSpec
-from models.download import Downloader
-from models.errors import ImportFailure, WeightsMissing, WeightsRefused
-from models.report import Outcome
-from models.store import ModelCard, StoredModel, StoreError
-from models.weights import (
+from importing import report, sources
+from importing.download import Downloader
+from importing.errors import ImportFailure, WeightsMissing, WeightsRefused
+from importing.report import Outcome
+from importing.weights import (
     CONVERSIONS,
     Weights,
     calibration_digest,
@@ -29,7 +27,10 @@ from models.weights import (
     loaded_path,
     standin_version,
 )
-from models.workshop import CalibrationJob, Conversion, Job, Workshop
+from importing.workshop import CalibrationJob, Conversion, Job, Workshop
+from models import store
+from models.catalogue import CATALOGUE, ModelName, ModelSpec
+from models.store import ModelCard, StoredModel, StoreError
 
 logger = logging.getLogger(__name__)
 

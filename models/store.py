@@ -35,7 +35,7 @@ class StoreError(RuntimeError):
 
 @dataclass(frozen=True)
 class Loss:
-    """What a precision costs a model beside f32, over so many pictures; made by calibration.loss.
+    """What a precision costs a model beside f32, over so many pictures; made by tasks.agreement.
 
     `figures`: name → value, as "OKS min"; `broken`: those of them that are out of bounds (README "Precision").
     """
@@ -65,7 +65,7 @@ class ModelCard:
       whole image stretched; `size` and `resample` of the depth estimator (`resample` is PIL's number)
     - `outputs`: the graph's outputs in order
     - `tolerance`: metric → the largest difference between graph and original seen on the probe images
-    - `conversion`: the version of the recipe in models/convert.py that made the graphs
+    - `conversion`: the version of the recipe in importing/convert.py that made the graphs
     - `untrained`: True for the random stand-ins of the offline trial, False for everything else
     - `int8`: what the int8 form beside the graphs costs, None where there is none
     """

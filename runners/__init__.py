@@ -10,18 +10,11 @@ from typing import Any, Final, Literal
 
 import bentoml
 
+import engines
+from engines import device
+from engines.errors import EngineError
 from models.catalogue import ModelName
-from runners import (
-    bentoml_cures,
-    depth_estimator,
-    device,
-    engines,
-    person_reid,
-    pet_classifier,
-    pose_estimator,
-    threat_detector,
-)
-from runners.engines.errors import EngineError
+from runners import bentoml_cures, depth_estimator, person_reid, pet_classifier, pose_estimator, threat_detector
 from runners.runner import Network, Runner, weights_attributes
 from settings import Settings
 

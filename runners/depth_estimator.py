@@ -8,8 +8,8 @@ from typing import Any, Final, cast
 
 from PIL import Image
 
+from engines.batches import Outputs
 from models.store import ModelCard
-from runners.batches import Outputs
 from runners.contract import DepthResult, Item
 from runners.runner import Network, Runner, batchable
 from settings import DepthSettings, ModelSettings

@@ -8,8 +8,8 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image
 
+from engines.batches import Outputs
 from models.store import ModelCard
-from runners.batches import Outputs
 from runners.contract import Item, PetResult
 from runners.runner import Network, Runner, batchable
 from settings import ModelSettings

@@ -6,8 +6,8 @@ from typing import Any, Final, cast
 
 import numpy as np
 
+from engines.batches import Outputs
 from models.store import ModelCard
-from runners.batches import Outputs
 from runners.contract import Item, PoseResult
 from runners.runner import Network, Runner, batchable, min_confidence
 from settings import DetectorSettings, ModelSettings

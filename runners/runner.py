@@ -16,22 +16,24 @@ from typing import Any, ClassVar, Final, TypeVar, cast
 
 import bentoml
 
+import engines
+from engines import Engine, Shape, batches
+from engines.deadline import Abandoned, Deadline
+from engines.device import Gpu
+from engines.errors import DeviceLost, OutOfMemory
 from models import store
 from models.catalogue import ModelName
 from models.store import ModelCard, StoredModel, StoreError
 from profiling import Profiler
-from runners import batches, bentoml_cures, engines, memory, shared_memory
-from runners.budget import Policy
+from runners import bentoml_cures, shared_memory
 from runners.contract import DeviceStatus, Failure, Item, Managed, Result, RunnerStatus, SentItem, Unreadable
-from runners.deadline import Abandoned, Deadline
-from runners.device import Gpu
-from runners.engines import Engine, Shape
-from runners.engines.errors import DeviceLost, OutOfMemory
-from runners.memory import GpuMemory
-from runners.residency import Residency
-from runners.resident import Loaded, ModelUnavailable, Resident
-from runners.tensorrt import engines as tensorrt_engines
-from runners.tensorrt.engines import TensorRtEngines
+from runners.residency import memory
+from runners.residency import tensorrt as tensorrt_engines
+from runners.residency.budget import Policy
+from runners.residency.memory import GpuMemory
+from runners.residency.residency import Residency
+from runners.residency.resident import Loaded, ModelUnavailable, Resident
+from runners.residency.tensorrt import TensorRtEngines
 from settings import DetectorSettings, ModelSettings, Settings, get_settings
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only

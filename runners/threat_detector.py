@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final, cast
 
+from engines.batches import Outputs
 from models.store import ModelCard
-from runners.batches import Outputs
 from runners.contract import Item, ThreatResult
 from runners.runner import Network, Runner, batchable, min_confidence
 from settings import DetectorSettings, ModelSettings

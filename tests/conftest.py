@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,30 @@ def model_store(shared: Path, depth_weights: Path) -> Path:
     done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return Path(_HOME)
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty BENTOML_HOME, for this process and those it starts; no weights are found unless a test provides them."""
+    from bentoml._internal.configuration.containers import BentoMLContainer
+    from bentoml._internal.models import ModelStore
+
+    from models.catalogue import CATALOGUE
+
+    folder = tmp_path / "bentoml"
+    (folder / "models").mkdir(parents=True)
+    monkeypatch.setenv("BENTOML_HOME", str(folder))
+    for spec in CATALOGUE.values():
+        monkeypatch.delenv(spec.path_variable, raising=False)
+    monkeypatch.setenv("AI_MODELS_PATH", str(tmp_path / "nothing"))
+    # BentoML resolves BENTOML_HOME once per process.
+    BentoMLContainer.bentoml_home.set(str(folder))
+    BentoMLContainer.model_store_dir.set(str(folder / "models"))
+    BentoMLContainer.model_store.set(ModelStore(folder / "models"))
+    yield folder
+    BentoMLContainer.bentoml_home.reset()
+    BentoMLContainer.model_store_dir.reset()
+    BentoMLContainer.model_store.reset()
 
 
 def pytest_configure(config: pytest.Config) -> None:

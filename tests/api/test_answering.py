@@ -16,9 +16,9 @@ from api.embedded import EmbeddedLink, Link
 from api.errors import ApiError
 from api.request import Received
 from api.tracing import Spans
+from engines.deadline import Abandoned, Deadline
 from models.catalogue import CATALOGUE, ModelName
 from runners.contract import Failure, Item, State
-from runners.deadline import Abandoned, Deadline
 from settings import DEFAULT_FILE, load
 from tests.serving.fake import PET_INPUT, sleeper
 from tests.serving.pictures import encoded, plain

@@ -14,7 +14,7 @@ from api.errors import ApiError
 from api.front import Front
 from api.gate import request_id
 from api.request import Received
-from runners.deadline import Abandoned, Deadline
+from engines.deadline import Abandoned, Deadline
 from settings import DEFAULT_FILE, load
 from tests.api.asgi import PNG, ROUTE, ask, error_of
 

@@ -20,9 +20,9 @@ from prometheus_client import REGISTRY
 from api import link as links
 from api.errors import ApiError
 from api.link import RunnerLink
+from engines.deadline import Deadline
 from runners import shared_memory
 from runners.contract import Item, State
-from runners.deadline import Deadline
 
 ITEM: Item = {"image": np.zeros((2, 2, 3), np.uint8)}
 LARGE: list[Item] = [{"image": np.full((300, 200, 3), value, np.uint8)} for value in (3, 4)]

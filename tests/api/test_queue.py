@@ -10,8 +10,8 @@ import pytest
 from api import queue
 from api.errors import ApiError
 from api.queue import ModelQueue, Outcomes
-from runners import deadline as deadlines
-from runners.deadline import Deadline
+from engines import deadline as deadlines
+from engines.deadline import Deadline
 
 
 class Worker:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+import engines
 from benchmarks import gpu
-from runners import engines
-from runners.device import Gpu
+from engines.device import Gpu
 from settings import Settings
-from tests.runners.engines.cuda_layer import FakeCuda
-from tests.runners.nvml import FakeNvml, a400, a5500
+from tests.engines.cuda_layer import FakeCuda
+from tests.engines.nvml import FakeNvml, a400, a5500
 
 
 def test_without_a_gpu_there_is_no_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

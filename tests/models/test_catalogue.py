@@ -6,8 +6,8 @@ from typing import get_args
 
 import pytest
 
+from importing.weights import file_names
 from models.catalogue import CATALOGUE, ModelName, ModelSpec
-from models.weights import file_names
 
 
 def test_holds_the_five_models_by_their_names_in_the_documented_order() -> None:

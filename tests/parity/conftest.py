@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks.precision import pipeline
-from calibration.pipeline import Pipeline, read
 from models.catalogue import ModelName
 from settings import EngineChoice, Precision
+from tasks.pipeline import Pipeline, read
 from vision.image import RGB
 
 Make = Callable[[ModelName, EngineChoice, Precision], Pipeline]

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engines.openvino import OpenVinoEngine
 from models import store
 from models.catalogue import ModelName
-from runners.engines.openvino import OpenVinoEngine
 from vision.image import RGB, letterbox
 
 pytestmark = pytest.mark.weights

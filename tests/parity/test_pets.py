@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from api.schemas import PetResponse
+from engines.errors import EngineError
+from engines.parts import cut
 from runners import pet_classifier
-from runners.engines.errors import EngineError
-from runners.engines.parts import cut
 from settings import EngineChoice
 from tests.parity.conftest import Make
 from vision.image import RGB
@@ -83,7 +83,7 @@ def test_the_same_probabilities_at_other_sizes_and_with_another_processor(
     import torch
     from transformers import AutoImageProcessor, ResNetForImageClassification
 
-    from models.loaders.resnet import load
+    from importing.loaders.resnet import load
 
     folder = Path(shutil.copytree(shared / "model-zoo/pet-classifier", tmp_path / "pets"))
     file = folder / "preprocessor_config.json"

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
+from engines.openvino import OpenVinoEngine
+from engines.parts import detector
+from importing.convert import write_graph
 from models.catalogue import ModelName
-from models.convert import write_graph
 from models.store import GRAPH
-from runners.engines.openvino import OpenVinoEngine
-from runners.engines.parts import detector
-from tests.models.yolo import VERSIONS, network_of
+from tests.importing.yolo import VERSIONS, network_of
 
 
 @pytest.mark.parametrize(("name", "version"), VERSIONS)

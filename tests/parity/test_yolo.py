@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from api.schemas import BoundingBox, PoseResponse, ThreatResponse
-from calibration.pipeline import Pipeline
 from settings import EngineChoice
+from tasks.pipeline import Pipeline
 from tests.parity.conftest import Make
 from vision.image import RGB
 from vision.posture import KEYPOINT_NAMES
@@ -125,8 +125,8 @@ def test_the_same_threats_under_the_checkpoints_names(
 
 def test_a_gun_is_called_a_gun(make: Make, shared: Path, images: dict[str, RGB], tmp_path: Path) -> None:
     """The checkpoint numbers its classes 0 Gun … 3 knife: a table of ids would call the pistol a knife."""
-    from models.convert import convert
-    from runners.engines.openvino import OpenVinoEngine
+    from engines.openvino import OpenVinoEngine
+    from importing.convert import convert
 
     weights = shared / "model-zoo/threat-detection-yolov8n/weights/best_gun_tuned.pt"
     conversion = convert("threat_detector", weights, tmp_path)

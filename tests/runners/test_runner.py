@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from bentoml._internal.configuration.containers import BentoMLContainer
 
+import engines
 import models.store
 import runners
-import runners.engines
+from engines.device import Gpu
 from models.catalogue import CATALOGUE, ModelName
 from runners.contract import Item, State
-from runners.device import Gpu
 from runners.runner import Runner, _device_status
 from runners.shared_memory import Pool
 from settings import DEFAULT_FILE, load
@@ -28,7 +28,7 @@ SETTINGS = load(DEFAULT_FILE, {})
 @pytest.fixture(autouse=True)
 def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setattr(models.store, "find", fake.find)
-    monkeypatch.setattr(runners.engines, "load", fake.load)
+    monkeypatch.setattr(engines, "load", fake.load)
     for variable in (fake.ABSENT, fake.UNLOADABLE, fake.DAMAGED, fake.SLOW):
         (tmp_path / variable).mkdir()
         monkeypatch.setenv(variable, str(tmp_path / variable))
@@ -161,11 +161,11 @@ def test_every_batch_size_is_warm_before_the_model_is_ready(monkeypatch: pytest.
     seen: list[tuple[int, ...]] = []
 
     class Counting(fake.FakeEngine):
-        def run(self, images: runners.engines.Images, min_score: float = 0, **_: object) -> tuple[fake.F32, ...]:
+        def run(self, images: engines.Images, min_score: float = 0, **_: object) -> tuple[fake.F32, ...]:
             seen.append(np.shape(images))
             return super().run(images)
 
-    monkeypatch.setattr(runners.engines, "load", lambda stored, *_: Counting(stored.card.name))
+    monkeypatch.setattr(engines, "load", lambda stored, *_: Counting(stored.card.name))
     make()
     for size in (1, 2, 4, 8):
         assert (size, 640, 640, 3) in seen
@@ -182,11 +182,11 @@ def test_a_detector_is_asked_for_what_the_least_demanding_item_of_a_batch_wants(
     asked: list[float] = []
 
     class Asked(fake.FakeEngine):
-        def run(self, images: runners.engines.Images, min_score: float = 0, **_: object) -> tuple[fake.F32, ...]:
+        def run(self, images: engines.Images, min_score: float = 0, **_: object) -> tuple[fake.F32, ...]:
             asked.append(min_score)
             return super().run(images)
 
-    monkeypatch.setattr(runners.engines, "load", lambda stored, *_: Asked(stored.card.name))
+    monkeypatch.setattr(engines, "load", lambda stored, *_: Asked(stored.card.name))
     runner = make()
     configured = SETTINGS.models.threat_detector.min_confidence
     plain, bold, careful = item((1, 2, 3)), item((1, 2, 3)), item((1, 2, 3))
@@ -205,10 +205,10 @@ def test_a_detector_is_asked_for_what_the_least_demanding_item_of_a_batch_wants(
 
 def test_a_model_that_fails_its_warm_up_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(fake.FakeEngine):
-        def run(self, images: runners.engines.Images, min_score: float = 0, **_: object) -> tuple[fake.F32, ...]:
+        def run(self, images: engines.Images, min_score: float = 0, **_: object) -> tuple[fake.F32, ...]:
             if len(images) == 4:
                 raise MemoryError("not for four")
             return super().run(images)
 
-    monkeypatch.setattr(runners.engines, "load", lambda stored, *_: Broken(stored.card.name))
+    monkeypatch.setattr(engines, "load", lambda stored, *_: Broken(stored.card.name))
     assert {status["state"] for status in states(make()).values()} == {State.FAILED}

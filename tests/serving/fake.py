@@ -15,13 +15,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from engines import Engine, Images, Shape
+from engines.device import Gpu
+from engines.errors import DeviceLost, EngineError, OutOfMemory
 from models.catalogue import CATALOGUE, ModelName
 from models.store import ModelCard, StoredModel, StoreError
-from runners.device import Gpu
-from runners.engines import Engine, Images, Shape
-from runners.engines.errors import DeviceLost, EngineError, OutOfMemory
 from settings import Settings
-from tests.runners.nvml import Card
+from tests.engines.nvml import Card
 
 F32 = NDArray[np.float32]
 Colour = tuple[int, int, int]
@@ -178,7 +178,7 @@ def find(name: ModelName, *, untrained: bool = False) -> StoredModel | None:
 
 
 def load(stored: StoredModel, settings: Settings, gpu: Gpu | None) -> Engine:
-    """Stands in for runners.engines.load."""
+    """Stands in for engines.load."""
     name = stored.card.name
     time.sleep(float(_note(SLOW, name) or 0))
     if (complaint := _note(UNLOADABLE, name)) is not None:

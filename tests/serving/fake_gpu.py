@@ -11,14 +11,14 @@ from typing import Any, Final
 
 import pynvml
 
-import runners.engines
+import engines
+from engines import Engine
+from engines.device import Gpu
+from engines.tensorrt import build
 from models.catalogue import ModelName
-from runners.device import Gpu
-from runners.engines import Engine
-from runners.tensorrt import build
 from settings import Settings
-from tests.runners.nvml import FakeNvml, a400, a5500
-from tests.runners.tensorrt.test_build import EXPORTER
+from tests.engines.nvml import FakeNvml, a400, a5500
+from tests.engines.tensorrt.test_build import EXPORTER
 from tests.serving import fake
 
 WANTED: Final = "FAKE_GPU"  # set to anything: there are two cards
@@ -31,14 +31,14 @@ def install() -> None:
     for name, function in nvml.functions().items():
         setattr(pynvml, name, function)
     fake.CARD = nvml.cards[1]
-    runners.engines.start = _start
+    engines.start = _start
     build.EXPORT = EXPORTER  # type: ignore[misc]
     library: Any = ModuleType("tensorrt")
     library.__version__, library.__spec__ = "10.16.1.11", ModuleSpec("tensorrt", None)
     sys.modules["tensorrt"] = library
-    engine: Any = ModuleType("runners.engines.tensorrt")
+    engine: Any = ModuleType("engines.tensorrt.engine")
     engine.TensorRtEngine, engine.EngineUnreadable = _open, type("EngineUnreadable", (Exception,), {})
-    sys.modules["runners.engines.tensorrt"] = engine
+    sys.modules["engines.tensorrt.engine"] = engine
 
 
 def _start(settings: Settings, gpu: Gpu | None) -> None:

@@ -13,7 +13,7 @@ import aiohttp
 import httpx
 import pytest
 
-from runners.engines import MOST_CALLS, side_by_side
+from engines import MOST_CALLS, side_by_side
 from tests.serving import fake
 from tests.serving.pictures import ROUTES, encoded, marked, plain, ramp
 from tests.serving.server import Server

@@ -1,0 +1,40 @@
+"""A lane for a small graph: it computes several images together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from engines import BATCH_OF_SMALL, Images
+
+SIZES: Final = (BATCH_OF_SMALL, 2, 1)  # of a batch
+
+
+class BatchLane:
+    """One call at a time."""
+
+    def __init__(self, requests: Mapping[int, openvino.InferRequest]) -> None:
+        """requests: for each of SIZES."""
+        self._requests = requests
+
+    def infer(self, images: Images) -> list[tuple[NDArray[np.float32], ...]]:
+        """Images (h, w, 3) → the graph's outputs of each."""
+        outputs: list[tuple[NDArray[np.float32], ...]] = []
+        while len(outputs) < len(images):
+            size = next(size for size in SIZES if size <= len(images) - len(outputs))
+            batch = np.stack([*images[len(outputs) : len(outputs) + size]])
+            results = self._requests[size].infer([batch], share_inputs=True, share_outputs=True)
+            copies = [np.array(results[index]) for index in range(len(results))]
+            if any(len(copy) != size for copy in copies):
+                raise ValueError(f"the graph gave {[len(copy) for copy in copies]} results for {size} images")
+            outputs += [tuple(copy[row] for copy in copies) for row in range(size)]
+        return outputs
+
+    def warm_up(self, shape: Sequence[int]) -> None:
+        """Run each size once. shape: of an image."""
+        for size, request in self._requests.items():
+            request.infer([np.zeros((size, *shape), np.uint8)])

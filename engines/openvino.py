@@ -1,0 +1,278 @@
+"""OpenVINO on the CPU: the engine where there is no CUDA."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import MappingProxyType
+from typing import Any, Final, Literal, TypeVar
+
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from engines import SMALL, Images, Rows, Shape, cores, processor, side_by_side
+from engines.batched import SIZES, BatchLane
+from engines.deadline import Deadline
+from engines.errors import EngineError
+from engines.lanes import Chain, DetectorLane, Lane, Stoppable
+from engines.parts import cut, detector
+from engines.shaped import SideBySide
+from models.catalogue import ModelName
+from profiling import carried
+
+# Of an int8 graph it is what the rest is computed in: bf16 was no faster there and cost more.
+_HINT: Final = {
+    "f32": openvino.Type.f32,
+    "bf16": openvino.Type.bf16,
+    "f16": openvino.Type.f16,
+    "int8": openvino.Type.f32,
+}
+_CAPABILITY: Final = {"f32": "FP32", "bf16": "BF16", "f16": "FP16", "f32+bf16": "BF16", "int8": "INT8"}
+# The models whose bf16 answers stay within the bounds of README "Precision", by the table measured there.
+_BF16_WITHIN_BOUNDS: Final[frozenset[ModelName]] = frozenset({"threat_detector", "person_reid", "depth_estimator"})
+# Those whose do if the first layers run in f32: the node after which bf16 begins.
+_F32_UNTIL: Final[Mapping[ModelName, str]] = MappingProxyType(
+    {"pet_classifier": "/resnet/encoder/stages.0/layers.1/activation/Relu"}
+)
+
+# Of depth two images side by side take a fifth less time than one after the other where the graph was compiled for
+# their shape, and else no less.
+_BY_SHAPE: Final[frozenset[ModelName]] = frozenset({"depth_estimator"})
+_WARM_UP_S: Final = 60.0  # until all threads of a model have started, on whatever machine
+
+T = TypeVar("T")
+MakeLane = Callable[[Sequence[openvino.CompiledModel]], Lane]
+OwnPrecision = Literal["f32", "bf16", "f16", "f32+bf16", "int8"]
+
+
+class OpenVinoEngine:
+    """A graph, ONNX or OpenVINO's own, compiled for the CPU, whole or in parts (engines/parts.py).
+
+    An image that is alone gets all threads. Images that come together, in one call or in several at a time, are
+    computed side by side, each on a lane with its share of the threads (two cores: one): threads that share an image
+    wait after each layer for the one that was interrupted, and a batch of four takes hardly less than four images, but
+    of small graphs (engines/batched.py). A lane that was compiled for itself computes on the thread that calls;
+    others share their weights. Height and width are as they come.
+    """
+
+    name = "openvino"
+
+    def __init__(
+        self, graph: Path, precision: OwnPrecision, *, model: ModelName, threads: int, cache: Path | None = None
+    ) -> None:
+        """Compile `graph`. threads: of all images at a time; 0 = as many as the process may use cores.
+
+        cache: a folder in which OpenVINO keeps what it compiled; it checks what it finds there, and compiles anew where
+        that is of another graph, size, OpenVINO or processor, but takes another precision's for its own (2026.4): so
+        each has a folder below it.
+
+        Raises EngineError if the CPU has no instructions for `precision`: OpenVINO itself would quietly compute in f32.
+        """
+        if _CAPABILITY[precision] not in processor.capabilities():
+            raise EngineError(f"this CPU has no {precision} instructions: set ENRICHMENT_PRECISION to auto or f32")
+        self.precision: str = precision
+        self._config: dict[str, object] = {} if cache is None else {"CACHE_DIR": cache / precision}
+        self._read = partial(_in_parts, graph, precision, model)
+        self._threads = threads
+        self._batch_lanes: SimpleQueue[BatchLane] | None = None
+        self._undivided: Lane | None = None
+        self._side_by_side: SideBySide | None = None
+        self._lanes: SimpleQueue[Lane] = SimpleQueue()
+        count = side_by_side(threads)
+        if model in SMALL:
+            self._batch_lanes = SimpleQueue()
+            for _ in range(count):
+                self._batch_lanes.put(self._batches())
+            if count > 1:
+                make, parts = self._read()
+                self._undivided = make(self._compile(parts, threads))
+        else:
+            self._make_lanes(model, count)
+        self._count = (self._lanes if self._batch_lanes is None else self._batch_lanes).qsize()
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix=model)
+
+    def _make_lanes(self, model: ModelName, count: int) -> None:
+        make, parts = self._read()
+        if count == 1:
+            lanes = [make(self._compile(parts, self._threads))]
+        elif model in _BY_SHAPE:
+            self._undivided = Stoppable(*self._compile(parts, self._threads))
+            self._side_by_side = SideBySide(self._compile_shape, count)
+            lanes = [self._undivided]
+        else:
+            self._undivided = make(self._compile(parts, self._threads))
+            if make is DetectorLane:  # pinned, all lanes would be on the first core
+                shares = _shares(self._threads)
+                lanes = [make(self._compile(parts, share, ENABLE_CPU_PINNING=False)) for share in shares]
+            else:
+                lanes = self._on_streams(make, parts, count)
+        for lane in lanes:
+            self._lanes.put(lane)
+
+    @staticmethod
+    def auto_precision(name: ModelName) -> OwnPrecision:
+        """What `auto` takes for a model: bf16 where it is faster here and its loss was measured to be within bounds."""
+        if not processor.bf16_pays():
+            return "f32"
+        if name in _F32_UNTIL:
+            return "f32+bf16"
+        return "bf16" if name in _BF16_WITHIN_BOUNDS else "f32"
+
+    def warm_up(self, shapes: Sequence[Shape]) -> None:
+        """See Engine.warm_up. Raises BrokenBarrierError where not all threads could be started."""
+        together = threading.Barrier(self._count, timeout=_WARM_UP_S)
+
+        def run(image: NDArray[np.uint8]) -> None:
+            together.wait()  # each on another lane
+            with _borrowed(self._lanes) as lane:
+                _warm_up(lane, image)
+
+        for number, rest in enumerate(dict.fromkeys(tuple(rest) for _, *rest in shapes)):
+            image = np.zeros(rest, dtype=np.uint8)
+            if self._undivided is not None:
+                # Alone, and before any others: where two threads at a time made a process's first tensor, OpenVINO's
+                # binding was seen to hang for good (2026.4).
+                _warm_up(self._undivided, image)
+            if self._batch_lanes is not None:
+                for _ in range(self._count):
+                    with _borrowed(self._batch_lanes) as batch_lane:
+                        batch_lane.warm_up(rest)
+            # The largest; the others cost a lane little the first time.
+            elif self._undivided is None or (number == 0 and self._side_by_side is None):
+                list(self._pool.map(run, [image] * self._count))
+
+    def run(
+        self, images: Images, min_score: float = 0, *, alone: bool = True, deadline: Deadline | None = None
+    ) -> tuple[Rows, ...]:
+        """See Engine.run."""
+        outputs: Sequence[tuple[NDArray[np.float32], ...]]
+        if alone and len(images) == 1 and (whole := self._all_threads(images[0], min_score, deadline)):
+            outputs = [whole]
+        elif self._batch_lanes is not None:
+            with _borrowed(self._batch_lanes) as batch_lane:
+                outputs = batch_lane.infer(images)
+        elif len(images) == 1:
+            outputs = [self._on_a_lane(images[0], min_score, deadline)]
+        else:
+            run = carried(partial(self._on_a_lane, min_score=min_score, deadline=deadline))
+            outputs = list(self._pool.map(run, images))
+        return tuple(zip(*outputs, strict=True))
+
+    def close(self) -> None:
+        """See Engine.close."""
+        self._pool.shutdown()
+        if self._side_by_side is not None:
+            self._side_by_side.close()
+        self._lanes, self._batch_lanes, self._undivided = SimpleQueue(), None, None
+
+    def _all_threads(
+        self, image: NDArray[np.uint8], min_score: float, deadline: Deadline | None
+    ) -> tuple[NDArray[np.float32], ...]:
+        """The outputs of an image beside which nothing else is computed; none where something is."""
+        if self._undivided is None:
+            return ()
+        lanes: SimpleQueue[Any] = self._lanes if self._batch_lanes is None else self._batch_lanes
+        taken: list[Any] = []
+        try:
+            while len(taken) < self._count:
+                taken.append(lanes.get_nowait())
+            return _infer(self._undivided, image, min_score, deadline)
+        except Empty:
+            return ()
+        finally:
+            for lane in taken:
+                lanes.put(lane)
+
+    def _on_a_lane(
+        self, image: NDArray[np.uint8], min_score: float, deadline: Deadline | None
+    ) -> tuple[NDArray[np.float32], ...]:
+        by_shape = None if self._side_by_side is None else self._side_by_side.lanes(image.shape)
+        with _borrowed(self._lanes if by_shape is None else by_shape) as lane:
+            return _infer(lane, image, min_score, deadline)
+
+    def _compile(
+        self, parts: Sequence[openvino.Model], threads: int, size: int = 1, **config: object
+    ) -> list[openvino.CompiledModel]:
+        """The parts of the graph. threads: 0 = as many as OpenVINO thinks best. size: images of a batch."""
+        core = openvino.Core()
+        config = {"PERFORMANCE_HINT": "LATENCY"} | self._config | config
+        if threads:
+            config["INFERENCE_NUM_THREADS"] = threads
+        precisions = self.precision.split("+")
+        if len(precisions) == 1:
+            precisions *= len(parts)
+        compiled = []
+        for part, precision in zip(parts, precisions, strict=True):
+            part.reshape({each: [size, *each.partial_shape[1:]] for each in part.inputs})
+            compiled.append(core.compile_model(part, "CPU", config | {"INFERENCE_PRECISION_HINT": _HINT[precision]}))
+        return compiled
+
+    def _on_streams(self, make: MakeLane, parts: Sequence[openvino.Model], count: int) -> list[Lane]:
+        """Lanes that share their weights, of which each has a stream."""
+        streams = {"NUM_STREAMS": count, "ENABLE_CPU_PINNING": False}
+        compiled = self._compile(parts, cores(self._threads), **streams)
+        return [make(compiled) for _ in range(count)]
+
+    def _compile_shape(self, shape: tuple[int, ...], count: int) -> list[Lane]:
+        """Lanes for images of one shape."""
+        _, (graph,) = self._read()
+        graph.reshape({graph.inputs[0]: [1, *shape]})
+        return self._on_streams(lambda compiled: Stoppable(*compiled), [graph], count)
+
+    def _batches(self) -> BatchLane:
+        """A lane of one thread."""
+        requests = {}
+        for size in SIZES:
+            _, (graph,) = self._read()
+            (compiled,) = self._compile([graph], 1, size=size, ENABLE_CPU_PINNING=False)
+            requests[size] = compiled.create_infer_request()
+        return BatchLane(requests)
+
+
+@contextmanager
+def _borrowed(lanes: SimpleQueue[T]) -> Iterator[T]:
+    lane = lanes.get()
+    try:
+        yield lane
+    finally:
+        lanes.put(lane)
+
+
+def _shares(threads: int) -> list[int]:
+    """The threads of lanes that are compiled each for itself; threads: of all together, 0 = one for each core.
+
+    On OpenVINO's streams each part of an image's way would be handed to another thread and back, and meanwhile a core
+    goes to sleep (4 % less).
+    """
+    count, threads = side_by_side(threads), cores(threads)
+    return [threads // count + (lane < threads % count) for lane in range(count)]
+
+
+def _in_parts(graph: Path, precision: OwnPrecision, model: ModelName) -> tuple[MakeLane, Sequence[openvino.Model]]:
+    """The graph's parts and the kind of lane that uses them."""
+    if precision == "f32+bf16":
+        return Chain, cut(graph, _F32_UNTIL[model])
+    # In int8 the parts would hand each other f32, which costs more than is left out.
+    if precision != "int8" and (found := detector(graph)) is not None:
+        return DetectorLane, [found.trunk, *found.rests]
+    return Chain, [openvino.Core().read_model(graph)]
+
+
+def _warm_up(lane: Lane, image: NDArray[np.uint8]) -> None:
+    lane.warm_up(image[None])
+
+
+def _infer(
+    lane: Lane, image: NDArray[np.uint8], min_score: float, deadline: Deadline | None
+) -> tuple[NDArray[np.float32], ...]:
+    """Raises Abandoned where nobody waits any more."""
+    if deadline is not None:
+        deadline.check()
+    outputs = lane.infer(np.ascontiguousarray(image)[None], min_score, deadline)
+    return tuple(np.array(row) for (row,) in outputs)

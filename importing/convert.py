@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import time
+import warnings
+from pathlib import Path
+
+import torch
+from torch.export import Dim
+
+from importing.loaders import load
+from importing.loaders.network import Multiples, Network
+from importing.proof import prove
+from importing.workshop import Conversion
+from models.catalogue import ModelName
+from models.store import GRAPH, PROGRAM
+
+#: ONNX operator set: the newest that every engine of this project reads (TensorRT 10, OpenVINO 2024 and later).
+OPSET = 18
+LARGEST_BATCH = 64
+# Exports are traced at a few strides by a few: the sizes are symbols, so a small trace makes the same graph sooner.
+_TRACED_STEPS = (2, 3)
+
+
+def convert(name: ModelName, weights: Path, folder: Path) -> Conversion:
+    """Load weights, write `graph.pt2` and `graph.onnx` into `folder` and prove both equal to the original network.
+
+    `weights` is a file, or for the transformers models a folder. Raises WeightsRefused for a file that is not the
+    model, GraphInexact where an exported graph answers otherwise than the original.
+    """
+    marks = [time.perf_counter()]
+    network = load(name, weights)
+    marks.append(time.perf_counter())
+    write_program(network, folder / PROGRAM)
+    marks.append(time.perf_counter())
+    write_graph(network, folder / GRAPH)
+    marks.append(time.perf_counter())
+    tolerance = prove(network, folder)
+    marks.append(time.perf_counter())
+    spans = zip(("load", "program", "graph", "proof"), marks, marks[1:], strict=False)
+    return Conversion(
+        labels=network.labels,
+        input=network.image.to_card(),
+        outputs=network.outputs,
+        tolerance=tolerance,
+        seconds={stage: end - start for stage, start, end in spans},
+    )
+
+
+def write_program(network: Network, file: Path) -> None:
+    """A `torch.export` program of tensors and JSON only: without example inputs the archive holds no pickle."""
+    sizes = {0: Dim("batch", min=1, max=LARGEST_BATCH)}
+    if isinstance(size := network.image.size, Multiples):
+        bounds = {"min": size.minimum // size.of, "max": size.maximum // size.of}
+        sizes |= {1: size.of * Dim("height", **bounds), 2: size.of * Dim("width", **bounds)}
+    with warnings.catch_warnings():  # YOLO's head keeps its anchor grid as an attribute; it is made anew at each run
+        warnings.filterwarnings("ignore", message="The tensor attributes? .* assigned during export")
+        program = torch.export.export(network.graph, (_example(network),), dynamic_shapes=(sizes,))
+    program.example_inputs = None
+    torch.export.save(program, file)
+
+
+def write_graph(network: Network, file: Path) -> None:
+    """ONNX by torch's tracing exporter: a tenth of the time of its successor, and no need of onnxscript.
+
+    Tracing warns of every Python number it freezes; that none of them matters is what the proof at other sizes shows.
+    """
+    sides = {1: "height", 2: "width"} if isinstance(network.image.size, Multiples) else {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network.graph,
+            (_example(network),),
+            file,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["image"],
+            output_names=list(network.outputs),
+            dynamic_axes={"image": {0: "batch"} | sides} | {output: {0: "batch"} for output in network.outputs},
+        )
+
+
+def _example(network: Network) -> torch.Tensor:
+    size = network.image.size
+    height, width = (steps * size.of for steps in _TRACED_STEPS) if isinstance(size, Multiples) else size
+    return torch.randint(0, 256, (2, height, width, 3), dtype=torch.uint8)

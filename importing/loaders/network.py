@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from importing.errors import WeightsRefused
+from importing.wording import reason
+
+
+@dataclass(frozen=True)
+class Multiples:
+    """Any height and any width from `minimum` to `maximum` pixels that is a multiple of `of`."""
+
+    of: int
+    minimum: int
+    maximum: int
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """What a graph takes: uint8 (batch, height, width, 3) RGB, named `image`.
+
+    `size` is (height, width) in pixels, or what they may be; `resize` says how the official processor brings an image
+    to that size, where its configuration says so.
+    """
+
+    size: tuple[int, int] | Multiples
+    resize: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_card(self) -> dict[str, Any]:
+        """The same as the mapping `ModelCard.input`."""
+        if isinstance(self.size, Multiples):
+            size: dict[str, int | None] = {"height": None, "width": None, "multiple_of": self.size.of}
+            size |= {"minimum": self.size.minimum, "maximum": self.size.maximum}
+        else:
+            size = {"height": self.size[0], "width": self.size[1], "multiple_of": 1}
+        return {"name": "image", "dtype": "uint8", "layout": "NHWC", "channels": "RGB"} | size | dict(self.resize)
+
+
+#: Compares the outputs of original and graph: metric → the largest difference.
+Comparison = Callable[[tuple[Tensor, ...], tuple[Tensor, ...]], dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A checked model, ready for export.
+
+    - `graph`: uint8 NHWC RGB batch → the tensors named in `outputs`, normalisation inside; for inference only
+    - `original`: the same batch → the same tensors, by the official library's own processor and untouched network
+    - `probes`: (height, width) of the inputs on which graph and original are compared
+    - `limits`: metric → the difference above which the graph is refused
+    """
+
+    graph: nn.Module
+    original: Callable[[Tensor], tuple[Tensor, ...]]
+    image: ImageInput
+    outputs: tuple[str, ...]
+    labels: tuple[str, ...]
+    probes: tuple[tuple[int, int], ...]
+    compare: Comparison
+    limits: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        self.graph.eval().requires_grad_(False)
+
+
+class Normalise(nn.Module):
+    """uint8 (B, H, W, 3) RGB → float32 (B, 3, H, W), scaled to 0…1 and then (x - mean) / std per channel."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return (image.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+
+
+def largest(expected: Tensor, actual: Tensor) -> float:
+    """The largest absolute difference of two tensors of one shape."""
+    return float((expected - actual).abs().max())
+
+
+@contextmanager
+def refusing(path: Path, what: str) -> Iterator[None]:
+    """Turn whatever a library raises on a file that is not `what` it should be into a WeightsRefused with the reason.
+
+    Only library calls belong inside: no list exists of what transformers and safetensors raise on foreign bytes.
+    Torch's checkpoints are opened by importing.loaders.checkpoint instead.
+    """
+    try:
+        yield
+    except Exception as error:
+        raise WeightsRefused(f"{path.name} is not {what}: {reason(error).replace(str(path), path.name)}") from error

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar
+
+from importing.errors import ImportFailure
+from importing.weights import file_names, loaded_path
+from importing.wording import reason
+from models.catalogue import CATALOGUE, ModelName
+from models.store import WEIGHTS, Loss, StoredModel
+
+logger = logging.getLogger(__name__)
+
+#: Conversions at a time. Each process takes up to 1.5 GB; a third one would wait for the longest of the other two.
+WORKERS = 2
+
+_PACKAGES = ("onnx", "torch", "torchreid", "transformers", "ultralytics")
+
+J = TypeVar("J", "Job", "CalibrationJob")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to convert into `folder`: from `files`, or from a stand-in that is made there where there are none."""
+
+    name: ModelName
+    files: tuple[Path, ...]
+    folder: Path
+
+
+@dataclass(frozen=True)
+class CalibrationJob:
+    """A stored model to copy into `folder` with an int8 form beside its graphs, calibrated on `pictures`."""
+
+    stored: StoredModel
+    pictures: tuple[Path, ...]
+    folder: Path
+
+    @property
+    def name(self) -> ModelName:
+        return self.stored.card.name
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What converting a model found out; `seconds` are per stage (load, program, graph, proof).
+
+    Defined here so that the command line, which receives it from another process, need not import torch for it.
+    """
+
+    labels: tuple[str, ...]
+    input: Mapping[str, Any]
+    outputs: tuple[str, ...]
+    tolerance: Mapping[str, float]
+    seconds: Mapping[str, float]
+
+
+class Workshop:
+    """Processes in which weights are opened and converted: offline, and with nothing left behind.
+
+    They start with the first job. Use as a context manager: leaving it waits for the jobs and removes its files.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        self.scratch = Path(tempfile.mkdtemp(prefix="import-models-"))
+        self._workers = min(WORKERS, jobs)
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Workshop:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def submit(self, job: Job) -> Future[Conversion]:
+        """Convert in one of the processes; the result is an ImportFailure where the weights are at fault.
+
+        Raises ImportFailure where the packages that convert are not installed.
+        """
+        return self._begin(_convert, job, _PACKAGES)
+
+    def calibrate(self, job: CalibrationJob) -> Future[Loss]:
+        """Quantize in one of the processes; the result is an ImportFailure where too few pictures can be read.
+
+        Raises ImportFailure where the package that quantizes is not installed.
+        """
+        return self._begin(_calibrate, job, ("nncf",))
+
+    def _begin(self, work: Callable[[J], R], job: J, packages: Sequence[str]) -> Future[R]:
+        missing = [package for package in packages if find_spec(package) is None]
+        if missing:
+            raise ImportFailure(
+                f"{', '.join(missing)} not installed, as in the images: import it where the packages of the import "
+                "step are (requirements/gpu.txt; for int8 dev.txt), or build the image with the model packed"
+            )
+        if self._pool is None:
+            threads = max(1, (os.cpu_count() or 1) // self._workers)
+            self._pool = ProcessPoolExecutor(
+                self._workers,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_prepare,
+                initargs=(self.scratch, threads),
+            )
+        return self._pool.submit(_work, work, job)
+
+
+def _prepare(scratch: Path, threads: int) -> None:
+    """Keep the libraries from the network, from installing packages and from writing into the user's home."""
+    # OpenVINO reports its import to a web analytics service; without this package it uses a stub.
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    os.environ.update(
+        YOLO_CONFIG_DIR=str(scratch),
+        YOLO_AUTOINSTALL="false",
+        YOLO_OFFLINE="true",
+        YOLO_VERBOSE="false",
+        HF_HUB_OFFLINE="1",
+        HF_HUB_DISABLE_TELEMETRY="1",
+        HF_HUB_DISABLE_PROGRESS_BARS="1",
+        TRANSFORMERS_VERBOSITY="error",
+        MPLCONFIGDIR=str(scratch),
+    )
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def _work(work: Callable[[J], R], job: J) -> R:
+    try:
+        return work(job)
+    except ImportFailure:
+        raise
+    except Exception as error:
+        logger.exception("%s failed in a way that was not foreseen.", job.name)
+        raise ImportFailure(
+            f"a fault of the import step or of a library: {type(error).__name__}: {reason(error)}"
+        ) from error
+
+
+def _convert(job: Job) -> Conversion:
+    """Copy the weights into the job's folder and convert the copy, so that what is stored is what was proved."""
+    from importing.convert import convert
+
+    weights = job.folder / WEIGHTS
+    weights.mkdir()
+    for file, name in zip(job.files, file_names(CATALOGUE[job.name]), strict=bool(job.files)):
+        shutil.copyfile(file, weights / name)
+    if not job.files:
+        from importing import standins
+
+        standins.write(job.name, weights)
+    return convert(job.name, loaded_path(CATALOGUE[job.name], weights), job.folder)
+
+
+def _calibrate(job: CalibrationJob) -> Loss:
+    from importing.int8.quantize import calibrate
+
+    shutil.copytree(job.stored.folder, job.folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("model.yaml"))
+    return calibrate(job.stored, job.pictures, job.folder)

@@ -1,0 +1,75 @@
+"""CUDA graphs are luxury: they get what the budget leaves when all models are in, and are the first to go."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+
+from engines import Engine, Graphed
+from models.catalogue import ModelName
+from runners.residency.memory import Memory
+from runners.residency.resident import Resident
+
+logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
+
+
+class Graphs:
+    """The graphs of a process's models, always in the models' order, so that the same models get the same ones.
+
+    Used on the residency's thread alone.
+    """
+
+    def __init__(self, models: Mapping[ModelName, Resident], memory: Memory, limit_mb: Callable[[], float]) -> None:
+        """limit_mb: what the whole process may take; 0 = no limit."""
+        self._models = models
+        self._memory = memory
+        self._limit_mb = limit_mb
+
+    def capture(self, coming: Resident | None = None, engine: Engine | None = None) -> None:
+        """Capture what fits, unless another model is still being loaded, after which this is done anyway.
+
+        coming, engine: a model that is loaded and does not serve yet.
+        """
+        if any(model.is_loading for model in self._models.values() if model is not coming):
+            return
+        for name, model in self._models.items():
+            graphed = engine if model is coming else _engine(model)
+            if isinstance(graphed, Graphed) and (kept := graphed.capture(self._room_mb)):
+                logger.info("%s: %d CUDA graphs, %.0f MB of the budget left", name, kept, self._room_mb())
+
+    def make_room(self, wanted_mb: Callable[[], float]) -> None:
+        """Give graphs back until `wanted_mb()` is within the budget, or there are none."""
+        limit_mb = self._limit_mb()
+        if not limit_mb or wanted_mb() <= limit_mb:
+            return
+        self._memory.give_back()  # what is merely kept for later is nobody's need
+        for model in reversed(list(self._models.values())):
+            if wanted_mb() <= limit_mb:
+                return
+            self._give_back(model)
+
+    def give_back(self) -> bool:
+        """Give all graphs back. Returns whether there were any."""
+        return sum(map(self._give_back, self._models.values())) > 0
+
+    def _give_back(self, model: Resident) -> bool:
+        engine = _engine(model)
+        if not isinstance(engine, Graphed) or not engine.give_back():
+            return False
+        self._memory.give_back()
+        logger.info("%s gave its CUDA graphs back", model.name)
+        return True
+
+    def _room_mb(self) -> float:
+        limit_mb = self._limit_mb()
+        if not limit_mb:
+            return math.inf
+        if self._memory.used_mb() > limit_mb:
+            self._memory.give_back()
+        return limit_mb - self._memory.used_mb()
+
+
+def _engine(model: Resident) -> Engine | None:
+    loaded = model.loaded
+    return loaded.engine if loaded else None

@@ -1,0 +1,262 @@
+"""The TensorRT engines of a runner process: who gets one, and how it comes to be while torch serves."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final, Literal
+
+import engines
+from engines import Engine
+from engines.device import Gpu
+from engines.errors import OutOfMemory
+from engines.tensorrt.build import BuildFailed, BuildStopped, Export
+from engines.tensorrt.cache import FIRST_RETRY_S, LONGEST_RETRY_S, BuildFailure, EngineCache, EngineInputs
+from importing.weights import loaded_path
+from models.catalogue import CATALOGUE, ModelName
+from models.store import StoredModel
+from runners.residency.back_off import BackOff
+from runners.residency.residency import Exchange
+from runners.residency.resident import Loaded, Resident
+from settings import DetectorSettings, Settings
+
+logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
+
+LARGEST_SIDE: Final = 640  # of the two YOLO models' inputs
+_MEANWHILE: Final = "torch serves meanwhile"
+
+
+ExchangeCall = Callable[[Resident, Exchange], None]  # Residency.exchange
+
+
+class _BuildFailed(Exception):
+    """This build failed, or one from the same inputs before. again_s: see BuildFailure."""
+
+    def __init__(self, failure: BuildFailure) -> None:
+        super().__init__(failure.text)
+        self.again_s = failure.again_s
+
+
+class TensorRtEngines:
+    """Finds engines in the cache, and has missing ones built beside the serving process, one at a time."""
+
+    def __init__(self, settings: Settings, gpu: Gpu, version: str) -> None:
+        """version: of the TensorRT that is installed."""
+        self._settings = settings
+        self._gpu = gpu
+        self._version = version
+        self._cache = EngineCache(settings.tensorrt.cache)
+        self._began = time.time()
+        self._closed = False
+        self._exports: list[Export] = []
+        self._retries: dict[ModelName, threading.Timer] = {}
+        self._back_offs: dict[ModelName, BackOff] = {}  # of failures that no note is kept of
+        self._under_way: set[ModelName] = set()
+
+    def wants(self, stored: StoredModel) -> bool:
+        """Whether this model is to run on TensorRT."""
+        return stored.card.name in _asked_for(self._settings) and not stored.card.untrained
+
+    def load(self, stored: StoredModel) -> Engine | None:
+        """The engine of a model, if one that fits is in the cache. Raises OutOfMemory and DeviceLost."""
+        from engines.tensorrt.engine import EngineUnreadable
+
+        inputs = self._inputs(stored)
+        try:
+            file = self._cache.find(inputs)
+            if file is None:
+                return None
+            try:
+                return _open(file, inputs)
+            except EngineUnreadable as error:
+                self._cache.delete(inputs, str(error))
+                return None
+        except OSError as error:
+            logger.warning("TensorRT cache %s can't be read: %s", self._cache.folder, error)
+            return None
+
+    def build(self, resident: Resident, exchange: ExchangeCall) -> None:
+        """Have an engine built for a model that serves on torch, and exchanged for it. Returns at once.
+
+        A model that left meanwhile and came back finds its build still under way.
+        """
+        if resident.name in self._under_way:
+            return
+        inputs = self._inputs(resident.stored)
+        try:
+            failure = self._cache.failure(inputs, self._began)
+        except OSError as error:
+            text = f"its cache {self._cache.folder} can't be read: {error}"
+            failure = BuildFailure(text, self._back_off(resident))
+        if failure is not None:
+            self._give_up(resident, failure.text, exchange, failure.again_s)
+            return
+        self._under_way.add(resident.name)
+        resident.set_building(f"a TensorRT engine is being built, which takes minutes; {_MEANWHILE}")
+        threading.Thread(
+            target=self._build,
+            args=(resident, resident.stored, inputs, exchange),
+            name=f"tensorrt-{resident.name}",
+            daemon=True,
+        ).start()
+
+    def close(self) -> None:
+        """Stop the builds under way, and those to come."""
+        self._closed = True
+        for retry in self._retries.values():
+            retry.cancel()
+        for export in self._exports:
+            export.stop()
+
+    def _build(self, resident: Resident, stored: StoredModel, inputs: EngineInputs, exchange: ExchangeCall) -> None:
+        began = time.monotonic()
+        checkpoint = loaded_path(CATALOGUE[resident.name], stored.weights_folder)
+
+        def give_up(reason: str, again_s: float | None = None) -> None:
+            logger.error("TensorRT build of %s failed after %.0f s", resident.name, time.monotonic() - began)
+            self._give_up(resident, reason, exchange, again_s)
+
+        def wanted(loaded: Loaded) -> bool:
+            return loaded.stored is stored and loaded.engine.name != "tensorrt"
+
+        logger.info("TensorRT build of %s starts; %s", resident.name, _MEANWHILE)
+        try:
+            file = self._find_or_make(inputs, checkpoint)
+        except BuildStopped:
+            self._give_up(resident, "its build was stopped")
+        except _BuildFailed as error:
+            self._give_up(resident, str(error), exchange, error.again_s)
+        except OSError as error:
+            give_up(f"its cache {self._cache.folder} can't be written: {error}", self._back_off(resident))
+        except Exception as error:  # a fault of ours must not leave the model building for ever
+            logger.exception("TensorRT build of %s failed in a way that was not foreseen", resident.name)
+            give_up(f"{type(error).__name__}: {error}")
+        else:
+            logger.info("TensorRT build of %s ended well after %.0f s", resident.name, time.monotonic() - began)
+            done = partial(self._exchanged, resident, inputs, exchange)
+            exchange(resident, Exchange(wanted, lambda: _open(file, inputs), done))
+
+    def _find_or_make(self, inputs: EngineInputs, checkpoint: Path) -> Path:
+        export = Export()
+        self._exports.append(export)
+        with self._cache.exclusive():
+            found = self._cache.find(inputs)  # another process that shares the cache may have been first
+            if found is not None:
+                return found
+            failure = self._cache.failure(inputs, self._began)
+            if failure is not None:
+                raise _BuildFailed(failure)
+            limits = self._settings.tensorrt
+            with self._cache.scratch() as folder:
+                try:
+                    built = export.run(inputs, checkpoint, folder, limits.workspace_gib, limits.build_timeout_s)
+                except BuildFailed as error:  # remembered before another process that waits has its turn
+                    raise _BuildFailed(self._remember(inputs, str(error), may_pass=error.may_pass)) from error
+                return self._cache.store(inputs, built)
+
+    def _exchanged(
+        self, resident: Resident, inputs: EngineInputs, exchange: ExchangeCall, error: Exception | None
+    ) -> None:
+        if error is None:  # it is on TensorRT, or has left and comes back on it
+            self._under_way.discard(resident.name)
+            self._back_offs.pop(resident.name, None)
+            resident.set_building(None)
+        elif isinstance(error, OutOfMemory):
+            self._give_up(resident, str(error), exchange, self._back_off(resident))
+        else:
+            reason = f"the engine was built and can't be loaded: {error}"
+            self._give_up(resident, self._remember(inputs, reason, may_pass=False).text)
+
+    def _remember(self, inputs: EngineInputs, reason: str, *, may_pass: bool) -> BuildFailure:
+        try:
+            self._cache.remember_failure(inputs, reason, may_pass=may_pass)
+            remembered = self._cache.failure(inputs, self._began)
+        except OSError as error:
+            logger.warning("TensorRT cache %s can't be written: %s", self._cache.folder, error)
+            remembered = None
+        return remembered or BuildFailure(reason, FIRST_RETRY_S if may_pass else None)
+
+    def _back_off(self, resident: Resident) -> float:
+        return self._back_offs.setdefault(resident.name, BackOff(FIRST_RETRY_S, LONGEST_RETRY_S)).failed()
+
+    def _give_up(
+        self, resident: Resident, reason: str, exchange: ExchangeCall | None = None, again_s: float | None = None
+    ) -> None:
+        """Leave a model on torch, for again_s seconds or for good (None)."""
+        logger.warning("TensorRT: %s goes on on torch: %s", resident.name, reason)
+        self._under_way.discard(resident.name)
+        resident.set_building(None, failure=f"no TensorRT engine, torch serves: {reason}")
+        if exchange is None or again_s is None or self._closed:
+            return
+        if (former := self._retries.get(resident.name)) is not None:
+            former.cancel()
+        retry = self._retries[resident.name] = threading.Timer(again_s, self._try_again, (resident, exchange))
+        retry.daemon = True
+        retry.start()
+
+    def _try_again(self, resident: Resident, exchange: ExchangeCall) -> None:
+        """One that has left meanwhile is tried when it comes back."""
+        loaded = resident.loaded
+        if loaded is not None and loaded.engine.name != "tensorrt":
+            self.build(resident, exchange)
+
+    def _inputs(self, stored: StoredModel) -> EngineInputs:
+        name: ModelName = stored.card.name
+        return EngineInputs(
+            model=name,
+            weights_sha256=stored.card.sha256,
+            tensorrt=self._version,
+            gpu=self._gpu.name,
+            compute_capability=self._gpu.compute_capability,
+            driver=self._gpu.driver,
+            precision="f32" if self._settings.precision == "f32" else "f16",
+            max_batch=self._settings.models[name].max_batch_size,
+            max_side=LARGEST_SIDE,
+        )
+
+
+def find(settings: Settings, gpu: Gpu | None) -> TensorRtEngines | None:
+    """TensorRT, if the settings ask for it and it is there; says once why where it is not.
+
+    Engine `torch`, asked for by name, is torch; so is a precision that ultralytics' exporter does not know.
+    """
+    wanted = _asked_for(settings)
+    if gpu is None or not wanted or settings.engine != "auto" or settings.precision == "bf16":
+        return None
+    missing = [package for package in ("tensorrt", "ultralytics") if find_spec(package) is None]
+    if not missing:
+        try:
+            import tensorrt
+
+            return TensorRtEngines(settings, gpu, tensorrt.__version__)
+        except (ImportError, AttributeError, OSError) as error:  # a package without its libraries
+            missing = [f"tensorrt ({error})"]
+    logger.warning("TensorRT is not to be had, %s run on torch; missing: %s", " and ".join(wanted), ", ".join(missing))
+    return None
+
+
+def load(tensorrt: TensorRtEngines | None, stored: StoredModel, settings: Settings, gpu: Gpu | None) -> Engine:
+    """A stored model on TensorRT where that is wanted and its engine is in the cache, else as engines.load."""
+    engine = tensorrt.load(stored) if tensorrt is not None and tensorrt.wants(stored) else None
+    return engine or engines.load(stored, settings, gpu)
+
+
+def _asked_for(settings: Settings) -> list[ModelName]:
+    """The models that the settings want on TensorRT, by name."""
+    return [
+        name
+        for name in settings.assigned()
+        if isinstance(model := settings.models[name], DetectorSettings) and model.use_tensorrt
+    ]
+
+
+def _open(file: Path, inputs: EngineInputs) -> Engine:
+    from engines.tensorrt.engine import TensorRtEngine
+
+    precision: Literal["f16", "f32"] = "f32" if inputs.precision == "f32" else "f16"
+    return TensorRtEngine(file, precision, inputs.model)

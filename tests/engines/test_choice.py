@@ -1,0 +1,15 @@
+"""Which engine a process takes, and how many calls it is given at a time."""
+
+from __future__ import annotations
+
+import pytest
+
+import engines
+from settings import DEFAULT_FILE, load
+
+
+@pytest.mark.parametrize(("engine", "calls"), [("openvino", engines.MOST_CALLS), ("torch", 1)])
+def test_only_openvino_is_given_calls_at_a_time(engine: str, calls: int) -> None:
+    settings = load(DEFAULT_FILE, {"ENRICHMENT_ENGINE": engine})
+    assert engines.choose(settings, None) == engine
+    assert engines.calls_at_a_time(settings, None) == calls

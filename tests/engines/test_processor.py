@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import openvino
+import pytest
+
+from engines import processor
+
+
+class FakeRequest:
+    """A compiled graph that takes so many seconds, and every other time ten times as long."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.calls = 0
+
+    def infer(self, _: object) -> None:
+        self.calls += 1
+        time.sleep(self.seconds * (10 if self.calls % 2 else 1))
+
+
+@pytest.fixture(autouse=True)
+def _forget() -> Iterator[None]:
+    processor.bf16_pays.cache_clear()
+    yield
+    processor.bf16_pays.cache_clear()
+
+
+@pytest.mark.parametrize(("f32_ms", "bf16_ms", "pays"), [(4, 2, True), (2, 4, False), (4, 3.9, False)])
+def test_bf16_pays_where_it_is_clearly_faster(
+    f32_ms: float, bf16_ms: float, pays: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = {openvino.Type.f32: FakeRequest(f32_ms / 1000), openvino.Type.bf16: FakeRequest(bf16_ms / 1000)}
+    monkeypatch.setattr(processor, "capabilities", lambda: ["FP32", "BF16"])
+    monkeypatch.setattr(processor, "_compiled", requests.__getitem__)
+    assert processor.bf16_pays() is pays
+
+
+def test_without_instructions_it_does_not_pay_and_nothing_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processor, "capabilities", lambda: ["FP32"])
+    monkeypatch.setattr(processor, "_compiled", lambda _: pytest.fail("computed"))
+    assert processor.bf16_pays() is False
+
+
+@pytest.mark.skipif("BF16" not in processor.capabilities(), reason="this CPU has no bf16 instructions")
+def test_what_is_timed_computes_in_the_precision_that_is_asked_for() -> None:
+    for hint in (openvino.Type.f32, openvino.Type.bf16):
+        graph = processor._compiled(hint).get_compiled_model().get_runtime_model()
+        types = {
+            str(node.get_rt_info()["runtimePrecision"].astype(str))
+            for node in graph.get_ops()
+            if node.get_rt_info()["layerType"].astype(str) == "Convolution"
+        }
+        assert types == {hint.get_type_name()}

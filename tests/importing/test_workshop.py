@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from importing.errors import ImportFailure
+from importing.workshop import CalibrationJob, Job, Workshop
+from models.store import StoredModel
+from tests.models.cards import card
+
+
+def test_where_the_packages_that_convert_are_not_installed_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = ("torch", "ultralytics")
+    monkeypatch.setattr("importing.workshop.find_spec", lambda name: None if name in absent else find_spec(name))
+    with Workshop(1) as workshop, pytest.raises(ImportFailure, match="torch, ultralytics not installed") as raised:
+        workshop.submit(Job("person_reid", (), Path("nowhere")))
+    assert "requirements/gpu.txt" in str(raised.value)
+
+
+def test_where_the_package_that_quantizes_is_not_installed_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importing.workshop.find_spec", lambda name: None if name == "nncf" else find_spec(name))
+    stored = StoredModel("pet_classifier:1", Path("nowhere"), card())
+    with Workshop(1) as workshop, pytest.raises(ImportFailure, match="nncf not installed"):
+        workshop.calibrate(CalibrationJob(stored, (), Path("nowhere")))

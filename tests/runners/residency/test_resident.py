@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from engines import Engine
+from engines.errors import EngineError
+from models.catalogue import ModelName
+from models.store import StoredModel, StoreError
+from runners.contract import State
+from runners.residency.budget import Policy
+from runners.residency.memory import CpuMemory
+from runners.residency.residency import Residency
+from runners.residency.resident import Loaded, ModelUnavailable, Resident
+from tests.serving import fake
+
+Make = Callable[[], Resident]
+FOUND = fake.find("person_reid")
+assert FOUND is not None
+
+
+class World:
+    """A model store that may hold something and an engine that may load: written by the test, counted by itself."""
+
+    def __init__(self) -> None:
+        self.stored: StoredModel | StoreError | None = FOUND
+        self.engine: Engine | Exception = fake.FakeEngine("person_reid")
+        self.may_load = threading.Event()
+        self.may_load.set()
+        self.loads: list[str] = []
+
+    def find(self) -> StoredModel | None:
+        if isinstance(self.stored, StoreError):
+            raise self.stored
+        return self.stored
+
+    def load(self, stored: StoredModel) -> Engine:
+        assert stored is FOUND
+        self.loads.append(threading.current_thread().name)
+        assert self.may_load.wait(10)
+        if isinstance(self.engine, Exception):
+            raise self.engine
+        return self.engine
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def make(world: World) -> Iterator[Make]:
+    """Makes the one model of a runner, as it is in the beginning."""
+    made: list[Residency] = []
+
+    def make() -> Resident:
+        policy = Policy(0, 0, {"person_reid": 0}, frozenset())
+        nothing: Callable[..., None] = lambda *_: None  # noqa: E731
+        find: Callable[[ModelName], Any] = lambda _: world.find()  # noqa: E731
+        made.append(
+            Residency(["person_reid"], find, nothing, world.load, nothing, CpuMemory(), policy, nothing, nothing)
+        )
+        return made[-1].models["person_reid"]
+
+    yield make
+    for residency in made:
+        residency.close()
+
+
+def wait(resident: Resident, seconds: float) -> Loaded:
+    with resident.lease(seconds) as loaded:
+        return loaded
+
+
+def state(resident: Resident) -> tuple[State, Any]:
+    status = resident.status()
+    return status["state"], status["detail"]
+
+
+def test_a_stored_model_is_unloaded_until_it_is_asked_for(make: Make, world: World) -> None:
+    resident = make()
+    assert resident.status() == {
+        "state": State.UNLOADED,
+        "engine": None,
+        "precision": None,
+        "weights": "osnet-x0-25@0123456789ab",
+        "untrained": False,
+        "detail": None,
+        "input": {},
+        "memory_mb": None,
+        "loads": 0,
+        "last_used": None,
+        "engine_build_failed": False,
+    }
+    assert world.loads == []
+
+
+def test_the_first_request_loads_it_on_the_loaders_thread(make: Make, world: World) -> None:
+    resident = make()
+    loaded = wait(resident, 5)
+    assert loaded.engine is world.engine
+    assert loaded.stored is FOUND
+    assert [name.split("_")[0] for name in world.loads] == ["loader"]
+    status = resident.status()
+    assert (status["state"], status["engine"], status["precision"]) == (State.READY, "openvino", "f32")
+
+
+def test_however_many_ask_it_is_loaded_once(make: Make, world: World) -> None:
+    world.may_load.clear()
+    resident = make()
+    engines: list[Engine] = []
+    threads = [threading.Thread(target=lambda: engines.append(wait(resident, 10).engine)) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    while not world.loads:
+        time.sleep(0.001)
+    assert state(resident)[0] is State.LOADING
+    world.may_load.set()
+    for thread in threads:
+        thread.join(10)
+    assert engines == [world.engine] * 16
+    assert len(world.loads) == 1
+    wait(resident, 1)
+    assert len(world.loads) == 1
+
+
+def test_who_waits_too_long_is_told_that_it_is_loading(make: Make, world: World) -> None:
+    world.may_load.clear()
+    resident = make()
+    with pytest.raises(ModelUnavailable, match=r"person_reid is still loading after 0\.05 s"):
+        wait(resident, 0.05)
+    world.may_load.set()
+    assert wait(resident, 5).engine is world.engine
+    assert len(world.loads) == 1
+
+
+def test_a_model_that_is_not_in_the_store_is_absent_and_names_the_remedy(make: Make, world: World) -> None:
+    world.stored = None
+    resident = make()
+    remedy = "python -m models.import_models person_reid"
+    with pytest.raises(ModelUnavailable, match=f"person_reid is absent: .*{remedy}"):
+        wait(resident, 1)
+    assert state(resident)[0] is State.ABSENT
+    assert remedy in state(resident)[1]
+    assert resident.status()["input"] is None
+    assert world.loads == []
+
+
+@pytest.mark.parametrize("before", [None, StoreError("half a copy")])
+def test_a_model_that_is_imported_later_is_loaded_by_the_next_request(
+    make: Make, world: World, before: StoreError | None
+) -> None:
+    world.stored = before
+    resident = make()
+    with pytest.raises(ModelUnavailable):
+        wait(resident, 1)
+    world.stored = FOUND
+    assert wait(resident, 5).engine is world.engine
+    assert state(resident) == (State.READY, None)
+
+
+@pytest.mark.parametrize("before", [None, StoreError("half a copy")])
+def test_a_model_that_is_imported_later_is_noticed_without_a_request(
+    make: Make, world: World, before: StoreError | None
+) -> None:
+    world.stored = before
+    resident = make()
+    world.stored = FOUND
+    resident.look_again()
+    assert state(resident) == (State.UNLOADED, None)
+    assert world.loads == []
+
+
+def test_a_loaded_model_is_not_looked_for_again(make: Make, world: World) -> None:
+    resident = make()
+    wait(resident, 5)
+    world.stored = None
+    resident.look_again()
+    assert state(resident) == (State.READY, None)
+
+
+def test_a_damaged_entry_of_the_store_has_failed_with_its_text(make: Make, world: World) -> None:
+    world.stored = StoreError("person_reid:1 cannot be used")
+    assert state(make()) == (State.FAILED, "person_reid:1 cannot be used")
+
+
+@pytest.mark.parametrize(
+    ("failure", "detail"),
+    [
+        (EngineError("this CPU has no bf16 instructions"), "this CPU has no bf16 instructions"),
+        (StoreError("gone"), "gone"),
+        (RuntimeError("warm-up: out of memory"), "loading failed: RuntimeError: warm-up: out of memory"),
+    ],
+)
+def test_a_load_that_fails_is_failed_with_its_cause_and_not_tried_again(
+    make: Make, world: World, failure: Exception, detail: str
+) -> None:
+    world.engine = failure
+    resident = make()
+    for _ in range(3):
+        with pytest.raises(ModelUnavailable):
+            wait(resident, 5)
+    assert state(resident) == (State.FAILED, detail)
+    assert len(world.loads) == 1
+
+
+def test_what_a_caller_is_told_of_a_failure_holds_no_path(make: Make, world: World) -> None:
+    world.engine = RuntimeError("cannot open /home/bentoml/models/graph.onnx")
+    with pytest.raises(ModelUnavailable) as caught:
+        wait(make(), 5)
+    assert str(caught.value) == "person_reid has failed: /health says why"
