@@ -1,0 +1,1 @@
+"""HTTP: from a request's bytes to its answer or its error."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from api.errors import describe, invalid_field
 from api.numbers import number
-from vision.image import Box
+from vision.arrays import Box
 
 ACCEPTED: Final = (
     "send [x1, y1, x2, y2], {x1, y1, x2, y2}, {x, y, width, height}, {left, top, right, bottom},"

@@ -11,7 +11,10 @@ from api import metrics
 from api.errors import ApiError
 from engines.deadline import Deadline
 from models.catalogue import ModelName
-from runners.contract import Failure, Item, Managed, ModelStatus, Result, RunnerStatus, refusal, unsettled
+from models.state import ModelStatus, refusal
+from runners.bentoml_cures import batch_size_of
+from runners.contract import Failure, Managed, RunnerStatus, unsettled
+from tasks.task import Item, Result
 
 logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
 
@@ -117,6 +120,7 @@ class EmbeddedLink:
         self, name: ModelName, items: Sequence[Item], deadline: Deadline | None, *, alone: bool
     ) -> Sequence[Result | Failure]:
         """A result or failure for each item, on the calling thread. For deadline, alone, Abandoned see Engine.run."""
+        batch_size_of(self.name, name).observe(len(items))
         return self._runner.infer(name, items, alone=alone, deadline=deadline)
 
     async def infer(self, name: ModelName, items: Sequence[Item], deadline: Deadline) -> list[Result]:

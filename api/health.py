@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from api.embedded import Link
 from models.catalogue import CATALOGUE, ModelName
-from runners.contract import ModelStatus, State
+from models.state import ModelStatus, State
 
 _DISABLED: Final[ModelStatus] = {
     "state": State.DISABLED,

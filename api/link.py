@@ -9,7 +9,6 @@ import os
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
@@ -21,8 +20,9 @@ from api.embedded import HEARTBEAT_S, beat_safely, unwrap, usable
 from api.errors import ApiError, internal_error
 from engines.deadline import Deadline
 from models.catalogue import ModelName
-from runners import shared_memory
-from runners.contract import Failure, Item, Managed, ModelStatus, Result, RunnerStatus, Unreadable, unsettled
+from models.state import ModelStatus
+from runners.contract import Failure, Managed, RunnerStatus, unsettled
+from tasks.task import Item, Result
 
 logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
 
@@ -55,7 +55,6 @@ class RunnerLink:
         self._call = call
         self._telling: set[asyncio.Future[None]] = set()
         self._places = asyncio.Semaphore(MOST_CALLS)
-        self._memory = shared_memory.Pool()
         self._preload = tuple(preload)
         self._fault_pid: int | None = None
         self._pid: int | None = None
@@ -88,10 +87,6 @@ class RunnerLink:
         try:
             async with self._places:
                 results = await self._results(name, own)
-                while (unreadable := next((each for each in results if "unreadable" in each), None)) is not None:
-                    # Again only where a new process came between the two.
-                    self._memory.close(cast(Unreadable, unreadable)["unreadable"])
-                    results = await self._results(name, own)
             answered = True
         finally:
             if not answered:
@@ -121,9 +116,9 @@ class RunnerLink:
         if not telling.cancelled() and telling.exception() is not None:  # it computes them for nobody
             logger.info("the runner %s was not told of abandoned items: %r", self.name, telling.exception())
 
-    async def _results(self, name: ModelName, items: Sequence[Item]) -> list[Result | Failure | Unreadable]:
+    async def _results(self, name: ModelName, items: Sequence[Item]) -> list[Result | Failure]:
         try:
-            results = await self._repeated(lambda: self._sent(name, items))
+            results = await self._repeated(lambda: self._until_lost(name, items))
         except BentoMLException as error:
             logger.error("the runner %s refused a call of %s: %s", self.name, name, error)
             if error.error_code.value == 503:
@@ -132,11 +127,6 @@ class RunnerLink:
         if not isinstance(results, list) or len(results) != len(items):
             raise ApiError("internal", f"{name} did not give one result for each image")
         return results
-
-    async def _sent(self, name: ModelName, items: Sequence[Item]) -> Any:
-        with ExitStack() as lent:
-            sent = [{**item, "image": lent.enter_context(self._memory.lend(item["image"]))} for item in items]
-            return await self._until_lost(name, sent)
 
     async def _repeated(self, call: Callable[[], Awaitable[Any]]) -> Any:
         """A call, repeated where its connection broke although the runner lives on.
@@ -186,8 +176,6 @@ class RunnerLink:
             if self._pid is not None:
                 self._down("it has a new process")
                 self.restarts += 1
-                self._memory.close()
-                self._memory = shared_memory.Pool()
             logger.info("the runner %s is up (process %d)", self.name, status["pid"])
             self._pid = status["pid"]
             self.settled = False

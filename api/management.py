@@ -14,7 +14,7 @@ from api.embedded import Link
 from api.errors import ApiError, invalid_field, not_assigned
 from api.health import LOADED, model_statuses, summary
 from models.catalogue import CATALOGUE, ModelName
-from runners.contract import ModelStatus, State
+from models.state import ModelStatus, State
 
 Action = Literal["load", "unload"]
 
@@ -102,7 +102,7 @@ class Management:
 
 
 def routes() -> list[Route]:
-    """The routes; `app.state.service.model_management()` makes the Management of a request."""
+    """The routes; `app.state.reports.management()` makes the Management of a request."""
     return [
         Route("/models/status", _status, methods=["GET"]),
         Route("/models/preload", _preload, methods=["POST"]),
@@ -131,7 +131,7 @@ async def _unload_all(request: Request) -> Response:
 
 
 def _management(request: Request) -> Management:
-    management: Management = request.app.state.service.model_management()
+    management: Management = request.app.state.reports.management()
     return management
 
 

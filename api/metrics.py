@@ -9,7 +9,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from api.errors import STATUS
 from models.catalogue import CATALOGUE
-from runners.contract import State
+from models.state import State
 
 # `endpoint` is the route and `status` the HTTP status, as in BentoML's own metrics.
 REQUESTS: Final = Counter(

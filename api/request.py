@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 from api import box, encoded
 from api.body import IMAGE_KEYS, gather, max_body_bytes, read_fields
 from api.coding import inflate
-from api.distance import METHODS, Calibration, DistanceOptions, Method
 from api.errors import ApiError, describe, invalid_field
 from api.numbers import fraction, number
-from vision.image import Box
+from tasks.distance import METHODS, Calibration, DistanceOptions, Method
+from vision.arrays import Box
 
 T = TypeVar("T")
 

@@ -8,11 +8,11 @@ import bentoml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from starlette.requests import Request
 
-from api.distance import Method, Proximity
 from api.errors import ErrorCode
 from api.request import Received
 from models.catalogue import ModelName
-from runners.contract import State
+from models.state import State
+from tasks.distance import Method
 
 
 class BoxByCorners(BaseModel):
@@ -107,106 +107,6 @@ class DistanceInput(ImageInput):
 
 class _Response(BaseModel):
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
-
-
-class Answer(_Response):
-    """What every 200 has. inference_time_ms: from the decoded image to the result, queueing included."""
-
-    inference_time_ms: float = 0.0
-    untrained: Literal[True] | None = Field(None, description="present where random weights answered: a trial only")
-
-
-class BoundingBox(_Response):
-    """Left upper corner and size in pixels of the image as sent, EXIF-upright."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-
-
-class Keypoint(_Response):
-    """A COCO-17 joint in pixels of the image as sent."""
-
-    name: str
-    x: float
-    y: float
-    confidence: float
-
-
-class Person(_Response):
-    keypoints: list[Keypoint]
-    posture: str
-    alerts: list[str]
-    bbox: BoundingBox
-    confidence: float
-
-
-class PoseResponse(Answer):
-    """The most prominent person (highest box score × area) at the top level, everybody under `persons`, best first."""
-
-    keypoints: list[Keypoint]
-    posture: str
-    alerts: list[str]
-    num_people: int
-    persons: list[Person]
-
-
-class Threat(_Response):
-    """A weapon. Its name stands under three keys, as callers read different ones; bbox_xyxy is x1, y1, x2, y2."""
-
-    label: str = Field(alias="class", description="as the checkpoint names it")
-    class_name: str
-    type: str
-    confidence: float
-    bbox: BoundingBox
-    bbox_xyxy: list[float]
-    severity: Literal["critical", "high", "medium"]
-
-
-class ThreatResponse(Answer):
-    threats_detected: list[Threat]
-    is_threat: bool
-    max_confidence: float
-
-
-class ReidResponse(Answer):
-    """embedding: L2-normalised float32. model_id: the weights that made it; vectors of two ids are never compared."""
-
-    embedding: list[float]
-    embedding_dim: int
-    embedding_dimension: int
-    model_id: str
-
-
-class PetResponse(Answer):
-    """confidence: the softmax probability of pet_type. person_in_view: None where nobody looked."""
-
-    pet_type: str
-    breed: str
-    confidence: float
-    is_household_pet: bool
-    cat_score: float
-    dog_score: float
-    probabilities: dict[str, float]
-    person_in_view: bool | None = None
-
-
-class DepthResponse(Answer):
-    """depth_map_base64: 8-bit grey PNG, bright is near; the three figures are of the region asked for, 0…1."""
-
-    depth_map_base64: str
-    min_depth: float
-    max_depth: float
-    mean_depth: float
-
-
-class DistanceResponse(Answer):
-    """relative_depth: 0 at the nearest point of the scene, 1 at the farthest. Metres need the caller's calibration."""
-
-    estimated_distance_m: float | None
-    relative_depth: float
-    proximity_label: Proximity
 
 
 class ModelHealth(_Response):

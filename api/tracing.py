@@ -9,8 +9,8 @@ from typing import Any, Final
 from bentoml._internal.configuration.containers import BentoMLContainer
 from opentelemetry.trace import NoOpTracer, Tracer, get_current_span
 
-from runners.contract import Timing
 from settings import Tracing
+from tasks.task import Timing
 
 # Asked by machines all the time. Regular expressions, searched for in the URL.
 UNTRACED: Final = ("/health$", "/healthz$", "/livez$", "/readyz$", "/metrics$")

@@ -33,8 +33,8 @@ from benchmarks.load import Load, Question, put
 from benchmarks.serving import free_port, serving
 from models.catalogue import CATALOGUE, ModelName
 from models.store import borrowed_home
+from vision.arrays import RGB
 from vision.decoding import OWN_FILES, open_image
-from vision.image import RGB
 
 CONCURRENCIES: Final = (1, 8, 32)
 _START_S: Final = 180.0

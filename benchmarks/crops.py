@@ -15,21 +15,21 @@ from pathlib import Path
 from typing import Final, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
-from api.answers import Look, Options, Picture, persons
-from api.schemas import Person, PoseResponse
 from engines.openvino import OpenVinoEngine
-from runners import pose_estimator
-from runners.contract import PoseResult
+from models.catalogue import CATALOGUE
+from models.store import require
 from settings import get_settings
 from tasks.agreement import iou, oks
-from tasks.pipeline import Pipeline, read, stored
-from vision.image import RGB, Box
+from tasks.detection import INPUT_SIZE, STRIDE, Look
+from tasks.picture import Picture
+from tasks.pipeline import Pipeline, read
+from tasks.pose_estimator import Person, PoseEstimator, PoseResponse, PoseResult
+from tasks.task import Options
+from vision.arrays import F32, RGB, Box
+from vision.image import letterbox
 from vision.posture import KEYPOINT_NAMES
 from vision.views import EVERYWHERE
-
-F32 = NDArray[np.float32]
 
 CONFIDENCE: Final = 0.3  # from which a person of a whole picture is looked for again
 SAME_PERSON: Final = 0.5  # IoU
@@ -85,10 +85,11 @@ def measure(pipeline: Pipeline, images: Sequence[RGB]) -> Mapping[str, Tally]:
 
     def exactly(image: RGB, box: Box) -> tuple[list[Person], tuple[int, int]]:
         cut = Picture.of(image, box)
-        fitted = pose_estimator.prepare(cut.part)
+        fitted = letterbox(cut.part, INPUT_SIZE, STRIDE)
         (result,) = pipeline.results([{"image": fitted.image}])
         look = Look((0, 0), EVERYWHERE, fitted, Picture.of(cut.part, None).frame)
-        return persons([cast(PoseResult, result)], [look], iou_threshold=1, visible=0), cut.frame.area[:2]
+        task, found = cast(PoseEstimator, pipeline.task), cast(PoseResult, result)
+        return task.persons([found], [look], visible=0), cut.frame.area[:2]
 
     ways: Mapping[str, Callable[[RGB, Box], tuple[list[Person], tuple[int, int]]]] = {
         "exactly the box": exactly,
@@ -122,9 +123,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     files = sorted(path for path in parser.parse_args().folder.glob("*") if path.suffix in _PICTURES)
-    settings, model = get_settings(), stored("pose_estimator")
-    engine = OpenVinoEngine(model.graph, "f32", model="pose_estimator", threads=settings.cpu_threads)
-    tallies = measure(Pipeline(model, engine, settings), [read(file) for file in files])
+    settings, stored = get_settings(), require("pose_estimator")
+    engine = OpenVinoEngine(stored.graph, "f32", CATALOGUE["pose_estimator"].traits, threads=settings.cpu_threads)
+    task = PoseEstimator(settings.models.pose_estimator)
+    tallies = measure(Pipeline(task, stored.card, engine), [read(file) for file in files])
     print(f"| asked by | people | found | OKS ≥ {SAME_JOINTS} | same posture |\n|---|---|---|---|---|")
     for way, tally in tallies.items():
         print(f"| {way} | {tally.people} | {tally.found} | {tally.joints} | {tally.postures} |")

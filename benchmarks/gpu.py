@@ -12,22 +12,22 @@ import argparse
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from statistics import median
 from typing import Final
 
 import numpy as np
 
-import engines
-from engines import Engine, Graphed, Shape
-from engines.device import Gpu
+from engines.engine import Engine, Graphed, Shape
+from engines.errors import DeviceLost
 from models.catalogue import CATALOGUE, ModelName
-from runners.residency import tensorrt as tensorrt_engines
+from models.store import require
+from runners import engine_choice
+from runners.loader import ModelLoader, warm_up_shapes
 from runners.residency.memory import GpuMemory, held_mb
-from runners.runner import warm_up_shapes
-from settings import Settings, get_settings
-from tasks.pipeline import ROOMS, stored
+from settings import get_settings
+from tasks import TASKS, AnyTask
 
 BATCHES: Final = (1, 8)
 _UNMEASURED: Final = 5
@@ -40,30 +40,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--calls", type=int, default=50)
     options = parser.parse_args(arguments)
     settings = get_settings()
-    gpu = engines.take_gpu(settings)
+    gpu = engine_choice.take_gpu(settings)
     if gpu is None:
         print("there is no GPU here that would be used: no table", file=sys.stderr)
         return 1
     names: list[ModelName] = [name for name in CATALOGUE if not options.names or name in options.names]
     print(f"## {datetime.now(UTC):%Y-%m-%d}, {gpu}, compute capability {gpu.compute_capability}\n")
     memory = GpuMemory(gpu)
-    with memory.recognising():
-        engines.start(settings, gpu)
-    loaded = load_all(names, settings, gpu, memory)
+    tasks = {name: task(settings.models[name]) for name, task in TASKS.items()}
+    loader = ModelLoader(settings, tasks, gpu, memory, None, _lost)
+    loader.start()
+    loaded = load_all(names, loader, tasks, memory)
     print(f"\n{speed(names, loaded, options.calls)}\n\n{unload(loaded, memory)}")
     return 0
 
 
-def load_all(names: Sequence[ModelName], settings: Settings, gpu: Gpu, memory: GpuMemory) -> dict[ModelName, Engine]:
+def _lost(error: DeviceLost) -> None:
+    raise error
+
+
+def load_all(
+    names: Sequence[ModelName], loader: ModelLoader, tasks: Mapping[ModelName, AnyTask], memory: GpuMemory
+) -> dict[ModelName, Engine]:
     """Load and warm each model as the runner does, one beside the other, and print what each takes."""
-    tensorrt = tensorrt_engines.find(settings, gpu)
     print(f"| | MB (NVML) |\n|---|---|\n| CUDA context and torch | {memory.used_mb():.0f} |")
     loaded: dict[ModelName, Engine] = {}
     for name in names:
         before = memory.used_mb()
-        model = stored(name)
-        engine = tensorrt_engines.load(tensorrt, model, settings, gpu)
-        warm_up(engine, warm_up_shapes(ROOMS[name].NETWORK, model.card, settings))
+        model = require(name)
+        engine = loader.load(model)
+        warm_up(engine, warm_up_shapes(tasks[name], model.card))
         loaded[name] = engine
         print(f"| {name} on {engine.name} ({engine.precision}) | {held_mb(memory) - before:.0f} |")
     print(f"| all, resident together | {memory.used_mb():.0f} |")
@@ -84,7 +90,7 @@ def speed(names: Sequence[ModelName], loaded: dict[ModelName, Engine], calls: in
     for name in names:
         eager = Eager(name)
         for size in BATCHES:
-            largest = ROOMS[name].NETWORK.warm_up_sizes(settings.models[name], stored(name).card.input)[0]
+            largest = TASKS[name](settings.models[name]).warm_up_sizes(require(name).card.input)[0]
             shape = (size, *largest, 3)
             warm_up(loaded[name], [shape])  # depth has no batch of 8 in the service
             ours, theirs = alternate(loaded[name], eager, shape, calls)
@@ -125,7 +131,7 @@ class Eager:
         from engines.torch import module_on
 
         self._device = cuda.DEVICE
-        self._module = module_on(self._device, stored(name).program)
+        self._module = module_on(self._device, require(name).program)
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """The outputs on the host, as Engine.run gives them."""

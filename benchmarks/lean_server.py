@@ -29,24 +29,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-import engines
-from api import answers
 from models import store
 from models.catalogue import CATALOGUE, ModelName
 from models.store import StoredModel
-from runners import depth_estimator, person_reid, pet_classifier, pose_estimator, threat_detector
-from runners.runner import Network
+from runners import engine_choice
 from settings import get_settings
+from tasks import TASKS
+from tasks.picture import Picture
+from tasks.task import Answer, Options
 from vision.decoding import OWN_FILES, open_image
 
 SETTINGS = get_settings()
-NETWORKS: dict[ModelName, Network] = {
-    "pose_estimator": pose_estimator.NETWORK,
-    "threat_detector": threat_detector.NETWORK,
-    "person_reid": person_reid.NETWORK,
-    "pet_classifier": pet_classifier.NETWORK,
-    "depth_estimator": depth_estimator.NETWORK,
-}
+OURS = {name: task(SETTINGS.models[name]) for name, task in TASKS.items()}
 CORES = len(os.sched_getaffinity(0))
 Requests = SimpleQueue[Any]
 
@@ -103,12 +97,10 @@ def work(name: ModelName, body: bytes) -> bytes:
     data = pybase64.b64decode(json.loads(body)["image_base64"], validate=True)
     image = simplejpeg.decode_jpeg(data) if data[:2] == b"\xff\xd8" else open_image(data, OWN_FILES).decode()
     began = time.perf_counter()
-    card, settings = MODELS[name].stored.card, SETTINGS.models[name]
-    picture = answers.Picture.of(image, None)
-    prepared = answers.prepare(name, picture, answers.Options(), SETTINGS.models, card.input)
-    interpret = NETWORKS[name].interpret
-    results = [interpret(MODELS[name].infer(item["image"]), item, card, settings) for item in prepared.items]
-    answer = prepared.answer(results)
+    card, task = MODELS[name].stored.card, OURS[name]
+    prepared = task.prepare(Picture.of(image, None), Options(), card.input)
+    results = [task.interpret(MODELS[name].infer(item["image"]), item, card) for item in prepared.items]
+    answer: Answer = task.answer(results, prepared)
     answer.inference_time_ms = round((time.perf_counter() - began) * 1000, 2)
     return answer.model_dump_json(exclude_unset=True).encode()
 
@@ -130,8 +122,8 @@ POOL = ThreadPoolExecutor(CORES + 1)
 app = Starlette(routes=[Route("/health", health), *(route(name) for name in CATALOGUE)])
 
 if __name__ == "__main__":
-    engines.start(SETTINGS, None)
+    engine_choice.start(SETTINGS, None)
     for name, model in MODELS.items():
-        size = NETWORKS[name].warm_up_sizes(SETTINGS.models[name], model.stored.card.input)[0]
+        size = OURS[name].warm_up_sizes(model.stored.card.input)[0]
         model.infer(np.zeros((*size, 3), np.uint8))
     uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", access_log=False)

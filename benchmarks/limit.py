@@ -8,14 +8,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-import engines
-from api.answers import Options, Picture, prepare
-from engines import Engine, batches
+from engines import batches
+from engines.engine import Engine
 from models import store
 from models.catalogue import ModelName
+from runners import engine_choice
 from settings import get_settings
-from tasks.pipeline import ROOMS
-from vision.image import RGB
+from tasks import TASKS
+from tasks.picture import Picture
+from tasks.task import Options
+from vision.arrays import RGB
 
 
 @dataclass
@@ -60,9 +62,10 @@ def load(name: ModelName, picture: RGB, seconds: float) -> Limit:
     stored = store.find(name)
     if stored is None:
         raise RuntimeError(f"{name} is not in the model store: make import")
-    item = prepare(name, Picture.of(picture, None), Options(), settings.models, stored.card.input).items[0]
-    min_score = ROOMS[name].NETWORK.least_score([item], settings.models[name])
-    engine, at_a_time = engines.load(stored, settings, None), engines.calls_at_a_time(settings, None)
+    task = TASKS[name](settings.models[name])
+    item = task.prepare(Picture.of(picture, None), Options(), stored.card.input).items[0]
+    min_score = task.least_score([item])
+    engine, at_a_time = engine_choice.load(stored, settings, None), engine_choice.calls_at_a_time(settings, None)
     limit = Limit(engine, item["image"], at_a_time, min_score)
     sizes = batches.batch_sizes(settings.models[name].max_batch_size)
     limit.engine.warm_up([(size, *limit.image.shape) for size in sizes])

@@ -26,10 +26,9 @@ from transformers import AutoImageProcessor, AutoModelForDepthEstimation, AutoMo
 from ultralytics import YOLO  # type: ignore[attr-defined]
 from ultralytics.utils import ThreadingLocked
 
-from importing.weights import loaded_path
 from models import store
-from models.catalogue import CATALOGUE, ModelName
-from runners.depth_estimator import input_shape
+from models.catalogue import ModelName
+from tasks.depth_estimator import input_shape
 from vision.posture import KEYPOINT_NAMES, assess
 
 app = FastAPI()
@@ -48,7 +47,7 @@ def weights(name: ModelName) -> Path:
     stored = store.find(name)
     if stored is None:
         sys.exit(f"{name} is not in the model store: make import")
-    return loaded_path(CATALOGUE[name], stored.weights_folder)
+    return stored.checkpoint
 
 
 pose_model: Any = YOLO(weights("pose_estimator"))

@@ -12,19 +12,21 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from engines import load, take_gpu
 from models.catalogue import CATALOGUE, ModelName
+from models.store import require
+from runners.engine_choice import load, take_gpu
 from settings import EngineChoice, Settings, get_settings
-from tasks.agreement import measure
-from tasks.pipeline import Pipeline, read, stored
+from tasks import TASKS
+from tasks.agreement import loss
+from tasks.pipeline import Pipeline, read
 
 
 def pipeline(name: ModelName, engine: EngineChoice, precision: str) -> Pipeline:
     """A model on one engine in one precision of settings.Precision, or in int8."""
     chosen = {"int8": (name,)} if precision == "int8" else {"int8": (), "precision": precision}
     settings: Settings = get_settings().model_copy(update={"engine": engine, **chosen})
-    model = stored(name)
-    return Pipeline(model, load(model, settings, take_gpu(settings)), settings)
+    stored = require(name)
+    return Pipeline(TASKS[name](settings.models[name]), stored.card, load(stored, settings, take_gpu(settings)))
 
 
 def main() -> None:
@@ -42,8 +44,8 @@ def main() -> None:
         exact, reduced = (
             pipeline(name, arguments.engine, precision).run(images) for precision in ("f32", arguments.precision)
         )
-        loss = measure(name, exact, reduced)
-        print(f"| {name} | {loss.pictures} | {loss} |", flush=True)
+        cost = loss(len(images), TASKS[name].agreement(exact, reduced))
+        print(f"| {name} | {cost.pictures} | {cost} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from engines import BATCH_OF_SMALL, Images
-
-SIZES: Final = (BATCH_OF_SMALL, 2, 1)  # of a batch
+from engines.engine import Images
 
 
 class BatchLane:
     """One call at a time."""
 
     def __init__(self, requests: Mapping[int, openvino.InferRequest]) -> None:
-        """requests: for each of SIZES."""
+        """requests: by the size of their batch, the largest first and 1 last."""
         self._requests = requests
 
     def infer(self, images: Images) -> list[tuple[NDArray[np.float32], ...]]:
         """Images (h, w, 3) → the graph's outputs of each."""
         outputs: list[tuple[NDArray[np.float32], ...]] = []
         while len(outputs) < len(images):
-            size = next(size for size in SIZES if size <= len(images) - len(outputs))
+            size = next(size for size in self._requests if size <= len(images) - len(outputs))
             batch = np.stack([*images[len(outputs) : len(outputs) + size]])
             results = self._requests[size].infer([batch], share_inputs=True, share_outputs=True)
             copies = [np.array(results[index]) for index in range(len(results))]

@@ -10,8 +10,8 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import Engine, Images, Rows
 from engines.deadline import Deadline
+from engines.engine import Engine, Images, Rows
 from engines.errors import OutOfMemory
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engines import Shape
+from engines.engine import Shape
 from engines.errors import DeviceLost, OutOfMemory
 
 DEVICE: Final = torch.device("cuda")  # the one that CUDA_VISIBLE_DEVICES leaves

@@ -1,3 +1,5 @@
+"""How an engine fails."""
+
 from __future__ import annotations
 
 

@@ -12,8 +12,7 @@ import openvino
 from numpy.typing import NDArray
 
 from engines.deadline import Deadline
-
-F32 = NDArray[np.float32]
+from vision.arrays import F32
 
 # By how much less a score may be before its sigmoid than is asked for, at least and as a share: when all is decoded it
 # is computed once more, and in bf16 rounded otherwise (1/256 of it at most).

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from types import MappingProxyType
 from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import openvino
 from numpy.typing import NDArray
 
-from engines import SMALL, Images, Rows, Shape, cores, processor, side_by_side
-from engines.batched import SIZES, BatchLane
+from engines import processor
+from engines.batched import BatchLane
+from engines.batches import batch_sizes
+from engines.cores import cores, side_by_side
 from engines.deadline import Deadline
+from engines.engine import Images, Rows, Shape
 from engines.errors import EngineError
 from engines.lanes import Chain, DetectorLane, Lane, Stoppable
+from engines.marks import carried
 from engines.parts import cut, detector
 from engines.shaped import SideBySide
-from models.catalogue import ModelName
-from profiling import carried
+from engines.traits import Traits
 
 # Of an int8 graph it is what the rest is computed in: bf16 was no faster there and cost more.
 _HINT: Final = {
@@ -34,16 +36,6 @@ _HINT: Final = {
     "int8": openvino.Type.f32,
 }
 _CAPABILITY: Final = {"f32": "FP32", "bf16": "BF16", "f16": "FP16", "f32+bf16": "BF16", "int8": "INT8"}
-# The models whose bf16 answers stay within the bounds of README "Precision", by the table measured there.
-_BF16_WITHIN_BOUNDS: Final[frozenset[ModelName]] = frozenset({"threat_detector", "person_reid", "depth_estimator"})
-# Those whose do if the first layers run in f32: the node after which bf16 begins.
-_F32_UNTIL: Final[Mapping[ModelName, str]] = MappingProxyType(
-    {"pet_classifier": "/resnet/encoder/stages.0/layers.1/activation/Relu"}
-)
-
-# Of depth two images side by side take a fifth less time than one after the other where the graph was compiled for
-# their shape, and else no less.
-_BY_SHAPE: Final[frozenset[ModelName]] = frozenset({"depth_estimator"})
 _WARM_UP_S: Final = 60.0  # until all threads of a model have started, on whatever machine
 
 T = TypeVar("T")
@@ -64,9 +56,17 @@ class OpenVinoEngine:
     name = "openvino"
 
     def __init__(
-        self, graph: Path, precision: OwnPrecision, *, model: ModelName, threads: int, cache: Path | None = None
+        self,
+        graph: Path,
+        precision: OwnPrecision,
+        traits: Traits,
+        *,
+        threads: int,
+        cache: Path | None = None,
     ) -> None:
-        """Compile `graph`. threads: of all images at a time; 0 = as many as the process may use cores.
+        """Compile `graph`. traits: what makes it fast.
+
+        threads: of all images at a time; 0 = as many as the process may use cores.
 
         cache: a folder in which OpenVINO keeps what it compiled; it checks what it finds there, and compiles anew where
         that is of another graph, size, OpenVINO or processor, but takes another precision's for its own (2026.4): so
@@ -78,14 +78,15 @@ class OpenVinoEngine:
             raise EngineError(f"this CPU has no {precision} instructions: set ENRICHMENT_PRECISION to auto or f32")
         self.precision: str = precision
         self._config: dict[str, object] = {} if cache is None else {"CACHE_DIR": cache / precision}
-        self._read = partial(_in_parts, graph, precision, model)
+        self._traits = traits
+        self._read = partial(_in_parts, graph, precision, traits)
         self._threads = threads
         self._batch_lanes: SimpleQueue[BatchLane] | None = None
         self._undivided: Lane | None = None
         self._side_by_side: SideBySide | None = None
         self._lanes: SimpleQueue[Lane] = SimpleQueue()
         count = side_by_side(threads)
-        if model in SMALL:
+        if traits.batch > 1:
             self._batch_lanes = SimpleQueue()
             for _ in range(count):
                 self._batch_lanes.put(self._batches())
@@ -93,15 +94,15 @@ class OpenVinoEngine:
                 make, parts = self._read()
                 self._undivided = make(self._compile(parts, threads))
         else:
-            self._make_lanes(model, count)
+            self._make_lanes(count)
         self._count = (self._lanes if self._batch_lanes is None else self._batch_lanes).qsize()
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix=model)
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="lane")
 
-    def _make_lanes(self, model: ModelName, count: int) -> None:
+    def _make_lanes(self, count: int) -> None:
         make, parts = self._read()
         if count == 1:
             lanes = [make(self._compile(parts, self._threads))]
-        elif model in _BY_SHAPE:
+        elif self._traits.by_shape:
             self._undivided = Stoppable(*self._compile(parts, self._threads))
             self._side_by_side = SideBySide(self._compile_shape, count)
             lanes = [self._undivided]
@@ -116,13 +117,13 @@ class OpenVinoEngine:
             self._lanes.put(lane)
 
     @staticmethod
-    def auto_precision(name: ModelName) -> OwnPrecision:
-        """What `auto` takes for a model: bf16 where it is faster here and its loss was measured to be within bounds."""
+    def auto_precision(traits: Traits) -> OwnPrecision:
+        """What `auto` takes for a graph: bf16 where it is faster here and its loss was measured to be within bounds."""
         if not processor.bf16_pays():
             return "f32"
-        if name in _F32_UNTIL:
+        if traits.f32_until is not None:
             return "f32+bf16"
-        return "bf16" if name in _BF16_WITHIN_BOUNDS else "f32"
+        return "bf16" if traits.bf16 else "f32"
 
     def warm_up(self, shapes: Sequence[Shape]) -> None:
         """See Engine.warm_up. Raises BrokenBarrierError where not all threads could be started."""
@@ -228,7 +229,7 @@ class OpenVinoEngine:
     def _batches(self) -> BatchLane:
         """A lane of one thread."""
         requests = {}
-        for size in SIZES:
+        for size in reversed(batch_sizes(self._traits.batch)):
             _, (graph,) = self._read()
             (compiled,) = self._compile([graph], 1, size=size, ENABLE_CPU_PINNING=False)
             requests[size] = compiled.create_infer_request()
@@ -254,10 +255,11 @@ def _shares(threads: int) -> list[int]:
     return [threads // count + (lane < threads % count) for lane in range(count)]
 
 
-def _in_parts(graph: Path, precision: OwnPrecision, model: ModelName) -> tuple[MakeLane, Sequence[openvino.Model]]:
+def _in_parts(graph: Path, precision: OwnPrecision, traits: Traits) -> tuple[MakeLane, Sequence[openvino.Model]]:
     """The graph's parts and the kind of lane that uses them."""
     if precision == "f32+bf16":
-        return Chain, cut(graph, _F32_UNTIL[model])
+        assert traits.f32_until is not None
+        return Chain, cut(graph, traits.f32_until)
     # In int8 the parts would hand each other f32, which costs more than is left out.
     if precision != "int8" and (found := detector(graph)) is not None:
         return DetectorLane, [found.trunk, *found.rests]

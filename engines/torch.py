@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch.export.passes import move_to_device_pass
 from torch.fx import GraphModule, Node
 
-from engines import Images, Shape, cuda
+from engines import cuda
+from engines.engine import Images, Shape
 from engines.errors import EngineError, OutOfMemory
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only

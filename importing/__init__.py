@@ -1,0 +1,1 @@
+"""What only the import step needs: find weights, check them, convert them, and prove the result."""

@@ -1,3 +1,5 @@
+"""The import step before anything is served, in a process of its own."""
+
 from __future__ import annotations
 
 import contextlib

@@ -1,3 +1,5 @@
+"""One model's weights as the two graphs that engines load, proved equal to the original network."""
+
 from __future__ import annotations
 
 import time
@@ -7,10 +9,10 @@ from pathlib import Path
 import torch
 from torch.export import Dim
 
+from importing.jobs import Conversion
 from importing.loaders import load
 from importing.loaders.network import Multiples, Network
 from importing.proof import prove
-from importing.workshop import Conversion
 from models.catalogue import ModelName
 from models.store import GRAPH, PROGRAM
 

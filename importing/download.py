@@ -1,3 +1,5 @@
+"""Downloads that can be trusted: by https, checked against a pinned sha256, and never half there."""
+
 from __future__ import annotations
 
 import logging

@@ -1,3 +1,5 @@
+"""Why a model was not imported."""
+
 from __future__ import annotations
 
 

@@ -1,3 +1,5 @@
+"""Whether an exported graph answers as the original network does, on probe images."""
+
 from __future__ import annotations
 
 from collections.abc import Iterator

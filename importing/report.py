@@ -1,11 +1,13 @@
+"""How an import ended, as a table for a terminal."""
+
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from models.card import Loss
 from models.catalogue import CATALOGUE, ModelName
-from models.store import Loss
 
 State = Literal["imported", "already there", "untrained stand-in", "failed"]
 

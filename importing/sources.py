@@ -1,3 +1,5 @@
+"""Where a model's weights are: documented paths, the model zoo, the store's own copy, or a public download."""
+
 from __future__ import annotations
 
 import logging
@@ -6,7 +8,7 @@ from pathlib import Path
 
 from importing.download import Downloader
 from importing.errors import ImportFailure, WeightsMissing
-from importing.weights import Weights, file_names, gather, loaded_path
+from importing.weights import Weights, gather
 from models.catalogue import ModelSpec
 from models.store import StoredModel, home
 
@@ -27,10 +29,10 @@ def given(spec: ModelSpec, source: str, downloader: Downloader, scratch: Path) -
         if not path.exists():
             raise WeightsMissing(f"--source {source} does not exist")
         return gather(spec, path, str(path.absolute()))
-    for name in file_names(spec):
+    for name in spec.file_names:
         logger.info("Downloading %s of %s from %s.", name, spec.title, source)
         downloader.fetch(source if spec.file else f"{source.rstrip('/')}/{name}", scratch / name)
-    return gather(spec, loaded_path(spec, scratch), source)
+    return gather(spec, spec.loaded_path(scratch), source)
 
 
 def locate(spec: ModelSpec, stored: StoredModel | None, downloader: Downloader) -> Weights:
@@ -48,7 +50,7 @@ def locate(spec: ModelSpec, stored: StoredModel | None, downloader: Downloader) 
             return gather(spec, path, str(path.absolute()))
         looked.append(f"{path} ({label})")
     if stored is not None:
-        return gather(spec, loaded_path(spec, stored.weights_folder), stored.card.source)
+        return gather(spec, stored.checkpoint, stored.card.source)
     try:
         return _download(spec, downloader)
     except WeightsMissing as error:

@@ -1,28 +1,20 @@
+"""Weight files on this machine: which belong to a model, and what identifies them."""
+
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
-from typing import Final
 
 from importing.errors import WeightsRefused
 from importing.impostors import impostor
-from models.catalogue import ModelName, ModelSpec
-
-#: Version of each model's recipe in importing/convert.py and importing/loaders. Raise it whenever the same weights
-#: would give other graphs or another card, or when torch is updated (graph.pt2 is a torch format): it is then imported
-#: anew.
-CONVERSIONS: Final[Mapping[ModelName, int]] = MappingProxyType(
-    {"pose_estimator": 2, "threat_detector": 2, "person_reid": 2, "pet_classifier": 3, "depth_estimator": 2}
-)
+from importing.loaders import STANDIN_SEED
+from models.catalogue import CATALOGUE, FOLDER_WEIGHTS, ModelName, ModelSpec
 
 #: Version of the recipe in importing/int8. Raise it whenever the same pictures would give another int8 graph.
 CALIBRATION = 2
 
-_FOLDER_WEIGHTS = "model.safetensors"
-_FOLDER_FILES = (_FOLDER_WEIGHTS, "config.json", "preprocessor_config.json")
 # Other forms in which such a folder may have its parameters; the first is a pickle.
 _OTHER_PARAMETERS = ("pytorch_model.bin", "model.safetensors.index.json", "tf_model.h5", "flax_model.msgpack")
 
@@ -48,16 +40,6 @@ class Fingerprint:
     version: str
 
 
-def file_names(spec: ModelSpec) -> tuple[str, ...]:
-    """The names of a model's weight files below the folder that holds them, the one with the parameters first."""
-    return (Path(spec.file).name,) if spec.file else _FOLDER_FILES
-
-
-def loaded_path(spec: ModelSpec, folder: Path) -> Path:
-    """What the official library is given of a folder that holds a model's weight files: the file, or the folder."""
-    return folder / Path(spec.file).name if spec.file else folder
-
-
 def gather(spec: ModelSpec, path: Path, origin: str) -> Weights:
     """The weights at `path`: a file, or for the transformers models a folder.
 
@@ -68,9 +50,10 @@ def gather(spec: ModelSpec, path: Path, origin: str) -> Weights:
         raise WeightsRefused(f"{path} is a folder, but the weights of {spec.title} are one file: name that file")
     if not spec.file and not path.is_dir():
         raise WeightsRefused(
-            f"{path} is a file, but {spec.title} is loaded from a folder of {', '.join(_FOLDER_FILES)}: name the folder"
+            f"{path} is a file, but {spec.title} is loaded from a folder of {', '.join(spec.file_names)}:"
+            " name the folder"
         )
-    files = (path,) if spec.file else tuple(path / name for name in _FOLDER_FILES)
+    files = (path,) if spec.file else tuple(path / name for name in spec.file_names)
     for file in files:
         if not file.is_file():
             raise WeightsRefused(
@@ -84,11 +67,11 @@ def gather(spec: ModelSpec, path: Path, origin: str) -> Weights:
 def _instead(folder: Path, missing: Path) -> str:
     """What a folder has in place of its parameters, and the remedy; "" where it has nothing of the kind."""
     other = next((name for name in _OTHER_PARAMETERS if (folder / name).is_file()), None)
-    if missing.name != _FOLDER_WEIGHTS or other is None:
+    if missing.name != FOLDER_WEIGHTS or other is None:
         return ""
     return (
         f", but {other}: load it with transformers once and save it with save_pretrained(folder), which writes "
-        f"{_FOLDER_WEIGHTS}"
+        f"{FOLDER_WEIGHTS}"
     )
 
 
@@ -98,8 +81,8 @@ def fingerprint(weights: Weights) -> Fingerprint:
 
 
 def standin_version(name: ModelName) -> str:
-    """The version under which a stand-in of importing/standins.py is stored: it has a seed instead of a checksum."""
-    return f"seed0-{CONVERSIONS[name]}"
+    """The version under which a stand-in is stored: it has a seed instead of a checksum."""
+    return f"seed{STANDIN_SEED}-{CATALOGUE[name].conversion}"
 
 
 def calibration_digest(pictures: Sequence[Path]) -> str:
@@ -115,7 +98,7 @@ def identify(name: ModelName, checksums: Mapping[str, str]) -> Fingerprint:
     version although the parameters are the same.
     """
     parameters, *others = checksums.values()
-    version = [parameters[:12], str(CONVERSIONS[name])]
+    version = [parameters[:12], str(CATALOGUE[name].conversion)]
     if others:
         listing = "\n".join(f"{file} {checksum}" for file, checksum in sorted(checksums.items()))
         version.insert(1, hashlib.sha256(listing.encode()).hexdigest()[:6])

@@ -1,3 +1,5 @@
+"""Processes in which weights are opened and converted: offline, and with nothing left behind."""
+
 from __future__ import annotations
 
 import logging
@@ -6,18 +8,18 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from importing.errors import ImportFailure
-from importing.weights import file_names, loaded_path
+from importing.jobs import CalibrationJob, Conversion, Job
 from importing.wording import reason
-from models.catalogue import CATALOGUE, ModelName
-from models.store import WEIGHTS, Loss, StoredModel
+from models.card import Loss
+from models.catalogue import CATALOGUE
+from models.store import WEIGHTS
 
 logger = logging.getLogger(__name__)
 
@@ -28,42 +30,6 @@ _PACKAGES = ("onnx", "torch", "torchreid", "transformers", "ultralytics")
 
 J = TypeVar("J", "Job", "CalibrationJob")
 R = TypeVar("R")
-
-
-@dataclass(frozen=True)
-class Job:
-    """One model to convert into `folder`: from `files`, or from a stand-in that is made there where there are none."""
-
-    name: ModelName
-    files: tuple[Path, ...]
-    folder: Path
-
-
-@dataclass(frozen=True)
-class CalibrationJob:
-    """A stored model to copy into `folder` with an int8 form beside its graphs, calibrated on `pictures`."""
-
-    stored: StoredModel
-    pictures: tuple[Path, ...]
-    folder: Path
-
-    @property
-    def name(self) -> ModelName:
-        return self.stored.card.name
-
-
-@dataclass(frozen=True)
-class Conversion:
-    """What converting a model found out; `seconds` are per stage (load, program, graph, proof).
-
-    Defined here so that the command line, which receives it from another process, need not import torch for it.
-    """
-
-    labels: tuple[str, ...]
-    input: Mapping[str, Any]
-    outputs: tuple[str, ...]
-    tolerance: Mapping[str, float]
-    seconds: Mapping[str, float]
 
 
 class Workshop:
@@ -156,13 +122,13 @@ def _convert(job: Job) -> Conversion:
 
     weights = job.folder / WEIGHTS
     weights.mkdir()
-    for file, name in zip(job.files, file_names(CATALOGUE[job.name]), strict=bool(job.files)):
+    for file, name in zip(job.files, CATALOGUE[job.name].file_names, strict=bool(job.files)):
         shutil.copyfile(file, weights / name)
     if not job.files:
-        from importing import standins
+        from importing.loaders import write_standin
 
-        standins.write(job.name, weights)
-    return convert(job.name, loaded_path(CATALOGUE[job.name], weights), job.folder)
+        write_standin(job.name, weights)
+    return convert(job.name, CATALOGUE[job.name].loaded_path(weights), job.folder)
 
 
 def _calibrate(job: CalibrationJob) -> Loss:

@@ -1,0 +1,1 @@
+"""What serving needs of a model: the catalogue, its card, and BentoML's model store."""

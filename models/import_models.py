@@ -1,3 +1,5 @@
+"""The import step's command line: bring models into the BentoML model store."""
+
 from __future__ import annotations
 
 import argparse
@@ -17,31 +19,17 @@ from bentoml.exceptions import BentoMLException
 from importing import report, sources
 from importing.download import Downloader
 from importing.errors import ImportFailure, WeightsMissing, WeightsRefused
+from importing.jobs import CalibrationJob, Conversion, Job
 from importing.report import Outcome
-from importing.weights import (
-    CONVERSIONS,
-    Weights,
-    calibration_digest,
-    fingerprint,
-    gather,
-    loaded_path,
-    standin_version,
-)
-from importing.workshop import CalibrationJob, Conversion, Job, Workshop
+from importing.weights import Weights, calibration_digest, fingerprint, gather, standin_version
+from importing.workshop import Workshop
 from models import store
+from models.card import ModelCard
 from models.catalogue import CATALOGUE, ModelName, ModelSpec
-from models.store import ModelCard, StoredModel, StoreError
+from models.store import StoredModel, StoreError
 
 logger = logging.getLogger(__name__)
 
-# The longest conversions first, so that none is left alone at the end while the other process is idle.
-_ORDER: tuple[ModelName, ...] = (
-    "depth_estimator",
-    "pose_estimator",
-    "threat_detector",
-    "person_reid",
-    "pet_classifier",
-)
 _FAILURES = (ImportFailure, StoreError, BentoMLException, OSError, BrokenExecutor)
 _STANDIN_ORIGIN = "random numbers"
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
@@ -74,7 +62,7 @@ def import_models(request: Request) -> list[Outcome]:
     outcomes: list[Outcome] = []
     pending: list[_Pending] = []
     with store.exclusive(), Workshop(len(request.names)) as workshop:
-        for name in (name for name in _ORDER if name in request.names):
+        for name in reversed(request.names):  # depth takes longest: at the end it would be converted alone
             started = time.perf_counter()
             try:
                 begun = _begin(CATALOGUE[name], request, downloader, workshop)
@@ -124,7 +112,7 @@ def _finish(pending: _Pending) -> Outcome:
     spec, folder = pending.spec, pending.job.folder
     try:
         conversion = pending.conversion.result()
-        copy = gather(spec, loaded_path(spec, folder / store.WEIGHTS), _STANDIN_ORIGIN)
+        copy = gather(spec, spec.loaded_path(folder / store.WEIGHTS), _STANDIN_ORIGIN)
         identity = fingerprint(copy)
         card = ModelCard(
             name=spec.name,
@@ -136,7 +124,7 @@ def _finish(pending: _Pending) -> Outcome:
             input=conversion.input,
             outputs=conversion.outputs,
             tolerance=conversion.tolerance,
-            conversion=CONVERSIONS[spec.name],
+            conversion=spec.conversion,
             untrained=pending.weights is None,
         )
         stored = store.save(card, identity.version if pending.weights else standin_version(spec.name), folder)

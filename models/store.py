@@ -1,3 +1,5 @@
+"""BentoML's model store: which versions of a model are there, complete, and which one is served."""
+
 from __future__ import annotations
 
 import fcntl
@@ -7,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +19,7 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.models.model import ModelStore
 from bentoml.exceptions import BentoMLException, NotFound
 
+from models.card import ModelCard
 from models.catalogue import CATALOGUE, ModelName
 
 logger = logging.getLogger(__name__)
@@ -31,101 +34,6 @@ WEIGHTS = "weights"
 
 class StoreError(RuntimeError):
     """A model is in the BentoML store but cannot be used; the text names it and the command that mends it."""
-
-
-@dataclass(frozen=True)
-class Loss:
-    """What a precision costs a model beside f32, over so many pictures; made by tasks.agreement.
-
-    `figures`: name → value, as "OKS min"; `broken`: those of them that are out of bounds (README "Precision").
-    """
-
-    pictures: int
-    figures: Mapping[str, float]
-    broken: tuple[str, ...]
-
-    def __str__(self) -> str:
-        """All figures in a line of Markdown, those that are out of bounds in bold."""
-        texts = {name: f"{value:.{0 if isinstance(value, int) else 3}f}" for name, value in self.figures.items()}
-        return ", ".join(
-            f"{name} **{text}**" if name in self.broken else f"{name} {text}" for name, text in texts.items()
-        )
-
-
-@dataclass(frozen=True)
-class ModelCard:
-    """What the import step found out about a model, kept as metadata beside its graphs.
-
-    - `sha256`: of the weights file; of `model.safetensors` where the weights are a transformers folder
-    - `source`: the path or URL the weights came from
-    - `labels`: by class index; empty where the model has no classes
-    - `input`: `name`, `dtype` ("uint8"), `layout` ("NHWC"), `channels` ("RGB"), `height` and `width` (pixels, or None
-      where any multiple of `multiple_of` from `minimum` to `maximum` is taken) and how the official processor resizes:
-      `resample` of the pet classifier, with `shortest_edge` and `crop_pct` where the centre is cut out instead of the
-      whole image stretched; `size` and `resample` of the depth estimator (`resample` is PIL's number)
-    - `outputs`: the graph's outputs in order
-    - `tolerance`: metric → the largest difference between graph and original seen on the probe images
-    - `conversion`: the version of the recipe in importing/convert.py that made the graphs
-    - `untrained`: True for the random stand-ins of the offline trial, False for everything else
-    - `int8`: what the int8 form beside the graphs costs, None where there is none
-    """
-
-    name: ModelName
-    weights: str
-    sha256: str
-    source: str
-    licence: str
-    labels: tuple[str, ...]
-    input: Mapping[str, Any]
-    outputs: tuple[str, ...]
-    tolerance: Mapping[str, float]
-    conversion: int
-    untrained: bool
-    int8: Loss | None = None
-
-    @property
-    def model_id(self) -> str:
-        """What vectors are compared under, as `osnet-x0-25@osnet_x0_25@6f57607fed9f`: vectors of two ids never are."""
-        file = "untrained" if self.untrained else Path(CATALOGUE[self.name].file).stem or "model"
-        return f"{self.weights}@{file}@{self.sha256[:12]}"
-
-    def to_metadata(self) -> dict[str, Any]:
-        """The card as the plain lists, dicts and scalars that BentoML writes into `model.yaml`."""
-        card = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "int8"}
-        # BentoML's metadata knows no null: what is None is left out, and comes back as None.
-        int8 = {"int8": asdict(self.int8) | {"broken": list(self.int8.broken)}} if self.int8 else {}
-        return (
-            card
-            | int8
-            | {
-                "labels": list(self.labels),
-                "input": {key: value for key, value in self.input.items() if value is not None},
-                "outputs": list(self.outputs),
-                "tolerance": dict(self.tolerance),
-            }
-        )
-
-    @classmethod
-    def from_metadata(cls, metadata: Mapping[str, Any]) -> ModelCard:
-        """The inverse of `to_metadata`.
-
-        Raises KeyError or TypeError where an entry is missing or of another kind, ValueError for an unknown model.
-        """
-        if metadata["name"] not in CATALOGUE:
-            raise ValueError(f"unknown model {metadata['name']!r}")
-        card = {field.name: metadata[field.name] for field in fields(cls) if field.name != "int8"}
-        return cls(
-            **card
-            | {
-                "labels": tuple(str(label) for label in card["labels"]),
-                "input": {"height": None, "width": None} | dict(card["input"]),
-                "outputs": tuple(str(output) for output in card["outputs"]),
-                "tolerance": {str(metric): float(value) for metric, value in card["tolerance"].items()},
-                "conversion": int(card["conversion"]),
-                "untrained": bool(card["untrained"]),
-                "int8": _loss(metadata["int8"]) if "int8" in metadata else None,
-            }
-        )
 
 
 @dataclass(frozen=True)
@@ -166,6 +74,11 @@ class StoredModel:
         return self.folder / WEIGHTS
 
     @property
+    def checkpoint(self) -> Path:
+        """Of the original weights what the official library loads: a file, or a folder."""
+        return CATALOGUE[self.card.name].loaded_path(self.weights_folder)
+
+    @property
     def label_for_health(self) -> str:
         """`yolov8n-pose@<first 12 hex digits of the sha256>`, or `untrained` for a stand-in."""
         return "untrained" if self.card.untrained else f"{self.card.weights}@{self.card.sha256[:12]}"
@@ -182,6 +95,14 @@ def find(name: ModelName, *, untrained: bool = False) -> StoredModel | None:
     Raises StoreError where the entry is there but unreadable or incomplete.
     """
     return find_version(name, "latest", untrained=untrained)
+
+
+def require(name: ModelName) -> StoredModel:
+    """As `find`. Raises LookupError, too, where there is none."""
+    model = find(name)
+    if model is None:
+        raise LookupError(f"{name} is not in the model store; run: python -m models.import_models {name}")
+    return model
 
 
 def find_version(
@@ -293,10 +214,6 @@ def exclusive() -> Iterator[None]:
             logger.info("Another import into %s is under way: waiting for it to end.", home())
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def _loss(metadata: Mapping[str, Any]) -> Loss:
-    return Loss(int(metadata["pictures"]), dict(metadata["figures"]), tuple(metadata["broken"]))
 
 
 def _shelf(name: ModelName, *, untrained: bool) -> Path:

@@ -1,81 +1,55 @@
-"""A model's whole way, prepare → engine → interpret → answer, in one process."""
+"""A model's whole way, prepare → engine → interpret → answer, in one process: for comparisons and benchmarks."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Final
+from typing import Final, TypeAlias
 
-from api.answers import Options, Picture, prepare
-from api.schemas import Answer
-from engines import Engine, batches
+from engines import batches
+from engines.engine import Engine
 from engines.errors import OutOfMemory
-from models.catalogue import ModelName
-from models.store import StoredModel, find
-from runners import depth_estimator, person_reid, pet_classifier, pose_estimator, threat_detector
-from runners.contract import Item, Result
-from settings import Settings
+from models.card import ModelCard
+from tasks import AnyTask
+from tasks.picture import Picture
+from tasks.task import Answer, Item, Options, Result
+from vision.arrays import RGB, Box
 from vision.decoding import OWN_FILES, open_image
-from vision.image import RGB, Box
 
-ROOMS: Final[dict[ModelName, ModuleType]] = {
-    "pose_estimator": pose_estimator,
-    "threat_detector": threat_detector,
-    "person_reid": person_reid,
-    "pet_classifier": pet_classifier,
-    "depth_estimator": depth_estimator,
-}
-
+Seen: TypeAlias = tuple[Result, Answer]  # of one picture: what the runner made of it, and what a caller gets
 _DEFAULTS: Final = Options()
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A stored model on one engine, under the service's settings."""
+    """A model on one engine, under the service's settings."""
 
-    stored: StoredModel
+    task: AnyTask
+    card: ModelCard
     engine: Engine
-    settings: Settings
 
-    def run(
-        self, images: Sequence[RGB], box: Box | None = None, options: Options = _DEFAULTS
-    ) -> list[tuple[Result, Answer]]:
+    def run(self, images: Sequence[RGB], box: Box | None = None, options: Options = _DEFAULTS) -> list[Seen]:
         """The runner's result for the first view and the API's answer for each upright RGB image, batched as there."""
-        name = self.stored.card.name
         pictures = [Picture.of(image, box) for image in images]
-        card = self.stored.card
-        prepared = [prepare(name, picture, options, self.settings.models, card.input) for picture in pictures]
+        prepared = [self.task.prepare(picture, options, self.card.input) for picture in pictures]
         results = iter(self.results([item for one in prepared for item in one.items]))
         answers = []
         for one in prepared:
             own = [next(results) for _ in one.items]
-            answers.append((own[0], one.answer(own)))
+            answers.append((own[0], self.task.answer(own, one)))
         return answers
 
     def results(self, items: Sequence[Item]) -> list[Result]:
-        """The runner's result for each item."""
-        card, settings = self.stored.card, self.settings.models[self.stored.card.name]
-        room = ROOMS[card.name]
+        """The runner's result for each item. Raises OutOfMemory where the device has too little."""
         images = [item["image"] for item in items]
-        least = room.NETWORK.least_score(items, settings)
-        results = []
-        for output, item in zip(
-            batches.run(self.engine, images, settings.max_batch_size, lambda: None, least), items, strict=True
-        ):
+        largest, least = self.task.settings.max_batch_size, self.task.least_score(items)
+        results: list[Result] = []
+        for output, item in zip(batches.run(self.engine, images, largest, lambda: None, least), items, strict=True):
             if isinstance(output, OutOfMemory):
                 raise output
-            results.append(room.interpret(output, item, card, settings))
+            results.append(self.task.interpret(output, item, self.card))
         return results
-
-
-def stored(name: ModelName) -> StoredModel:
-    """The imported model. Raises LookupError where it is not in the store."""
-    model = find(name)
-    if model is None:
-        raise LookupError(f"{name} is not in the model store; run: python -m models.import_models {name}")
-    return model
 
 
 def read(path: Path) -> RGB:

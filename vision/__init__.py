@@ -1,0 +1,1 @@
+"""Pure functions on pictures and on what networks say of them."""

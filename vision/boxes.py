@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-F32 = NDArray[np.float32]
+from vision.arrays import F32
 
 MAX_DETECTIONS: Final = 300  # ultralytics' default, max_det
 # Boxes of different classes must not suppress each other: each class is moved to a place of its own.

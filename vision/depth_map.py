@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vision.decoding.bands import bands
-
-F32 = NDArray[np.float32]
+from vision.arrays import F32
+from vision.bands import bands
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vision.image import RGB
+from vision.arrays import RGB
 
 _LIMBS: Final = (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle"))
 # Bones between COCO-17 joints, by name (the person category's "skeleton" without the crossings of the trunk).

@@ -11,10 +11,8 @@ from cykooz_resizer import FilterType, ImageData, PixelType, ResizeAlg, ResizeOp
 from numpy.typing import NDArray
 from PIL import Image
 
+from vision.arrays import RGB, Box
 from vision.errors import BoxOutside
-
-RGB = NDArray[np.uint8]  # (height, width, 3)
-Box = tuple[float, float, float, float]  # x1, y1, x2, y2 in pixels
 
 LETTERBOX_GREY: Final = 114  # ultralytics/data/augment.py, LetterBox(padding_value=114)
 

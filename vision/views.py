@@ -11,9 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vision.image import LETTERBOX_GREY, RGB, Box, crop
-
-F32 = NDArray[np.float32]
+from vision.arrays import F32, RGB, Box
+from vision.image import LETTERBOX_GREY, crop
 
 # The figures below are measured on the people and knives in ../shared's pictures: docs/understand/accuracy.md has them.
 SAME_SIZE_PX: Final = 2.0  # a box as large as the image to within this many pixels means the whole image

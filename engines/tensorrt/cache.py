@@ -16,8 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from models.catalogue import ModelName
-
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
 _SCRATCH: Final = "building-"
@@ -30,7 +28,7 @@ LONGEST_RETRY_S: Final = 6 * 3600.0
 class EngineInputs:
     """All that an engine depends on. precision: `f16` or `f32`; max_batch, max_side: of the optimization profile."""
 
-    model: ModelName
+    model: str
     weights_sha256: str
     tensorrt: str
     gpu: str

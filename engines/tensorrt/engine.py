@@ -12,7 +12,8 @@ import tensorrt
 import torch
 from numpy.typing import NDArray
 
-from engines import Images, Shape, cuda
+from engines import cuda
+from engines.engine import Images, Shape
 from engines.errors import EngineError, OutOfMemory
 
 _HEADER = 4  # bytes of the length of ultralytics' metadata, little-endian, in front of the engine

@@ -1,33 +1,53 @@
+"""Each model's weights, loaded with its official library: one file per architecture."""
+
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
 
-from models.catalogue import ModelName
+from models.catalogue import CATALOGUE, ModelName
 
 if TYPE_CHECKING:
     from importing.loaders.network import Network
 
+STANDIN_SEED: Final = 0
+# File of this room, and what its functions are told beside the path. It is imported when it is needed.
+_LOADERS: Final[Mapping[ModelName, tuple[str, tuple[str, ...]]]] = MappingProxyType(
+    {
+        "pose_estimator": ("yolo", ("pose",)),
+        "threat_detector": ("yolo", ("detect",)),
+        "person_reid": ("osnet", ()),
+        "pet_classifier": ("resnet", ()),
+        "depth_estimator": ("depth", ()),
+    }
+)
+
 
 def load(name: ModelName, weights: Path) -> Network:
-    """Load a model's weights with its official library and check them; each library is imported when it is needed.
+    """Load a model's weights with its official library and check them.
 
     Raises WeightsRefused, naming the file and the reason, for anything that is not wholly that model.
     """
-    match name:
-        case "pose_estimator" | "threat_detector":
-            from importing.loaders import yolo
+    module, arguments = _loader(name)
+    network: Network = module.load(weights, *arguments)
+    return network
 
-            return yolo.load(weights, "pose" if name == "pose_estimator" else "detect")
-        case "person_reid":
-            from importing.loaders import osnet
 
-            return osnet.load(weights)
-        case "pet_classifier":
-            from importing.loaders import resnet
+def write_standin(name: ModelName, folder: Path) -> None:
+    """Write weights of a model's exact architecture with seeded random parameters, under the names of the real files.
 
-            return resnet.load(weights)
-        case "depth_estimator":
-            from importing.loaders import depth
+    They make loading, conversion and serving testable without the real ones. Their answers mean nothing.
+    """
+    import torch
 
-            return depth.load(weights)
+    torch.manual_seed(STANDIN_SEED)
+    module, arguments = _loader(name)
+    module.write_standin(CATALOGUE[name].loaded_path(folder), *arguments)
+
+
+def _loader(name: ModelName) -> tuple[Any, tuple[str, ...]]:
+    file, arguments = _LOADERS[name]
+    return import_module(f"importing.loaders.{file}"), arguments

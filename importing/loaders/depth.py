@@ -1,3 +1,5 @@
+"""Depth Anything V2 by transformers."""
+
 from __future__ import annotations
 
 import math
@@ -5,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
-from transformers import DepthAnythingForDepthEstimation, DPTImageProcessor
+from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config, DPTImageProcessor
 
 from importing.errors import WeightsRefused
 from importing.loaders.network import ImageInput, Multiples, Network, Normalise, refusing
-from importing.loaders.pretrained import load_pretrained, load_processor, normalise_of
+from importing.loaders.pretrained import MEAN, STD, load_pretrained, load_processor, normalise_of
 
 PATCH = 14  # DINOv2's patches: heights and widths are multiples of it
 CHANNELS = 384  # of the Small model: the larger ones are under another licence than the catalogue states
@@ -101,3 +104,42 @@ def _compare(expected: Tensor, actual: Tensor) -> dict[str, float]:
     correlation = min(float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in pairs)
     share = (expected - actual).abs().max() / (expected.max() - expected.min())  # not a number for a map of one value
     return {"relative_depth": float(share), "correlation_distance": 1 - correlation}
+
+
+def write_standin(folder: Path) -> None:
+    """Write an untrained Depth Anything V2 Small with the public weights' processor."""
+    backbone = Dinov2Config(  # type: ignore[call-arg]  # its annotations do not know out_indices
+        hidden_size=384,
+        num_hidden_layers=12,
+        num_attention_heads=6,
+        image_size=518,
+        patch_size=14,
+        apply_layernorm=True,
+        reshape_hidden_states=False,
+        out_indices=[3, 6, 9, 12],
+    )
+    config = DepthAnythingConfig(
+        backbone_config=backbone,
+        patch_size=14,
+        reassemble_hidden_size=384,
+        reassemble_factors=[4, 2, 1, 0.5],
+        neck_hidden_sizes=[48, 96, 192, 384],
+        fusion_hidden_size=64,
+        head_in_index=-1,
+        head_hidden_size=32,
+        depth_estimation_type="relative",
+    )
+    model = DepthAnythingForDepthEstimation(config)
+    # An untrained head gives an almost constant map: spread it, so that a comparison on it says something.
+    with torch.no_grad():
+        for parameter in model.head.parameters():
+            parameter.mul_(8.0)
+    model.save_pretrained(folder)
+    DPTImageProcessor(
+        size={"height": 518, "width": 518},
+        keep_aspect_ratio=True,
+        ensure_multiple_of=14,
+        resample=int(Image.Resampling.BICUBIC),
+        image_mean=MEAN,
+        image_std=STD,
+    ).save_pretrained(folder)

@@ -1,16 +1,19 @@
+"""What a loader makes of weights: a checked network, ready for export."""
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from importing.errors import WeightsRefused
 from importing.wording import reason
+from models.card import ModelInput
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,15 @@ class ImageInput:
     size: tuple[int, int] | Multiples
     resize: Mapping[str, Any] = field(default_factory=dict)
 
-    def to_card(self) -> dict[str, Any]:
-        """The same as the mapping `ModelCard.input`."""
+    def to_card(self) -> ModelInput:
+        """The same as `ModelCard.input`."""
         if isinstance(self.size, Multiples):
             size: dict[str, int | None] = {"height": None, "width": None, "multiple_of": self.size.of}
             size |= {"minimum": self.size.minimum, "maximum": self.size.maximum}
         else:
             size = {"height": self.size[0], "width": self.size[1], "multiple_of": 1}
-        return {"name": "image", "dtype": "uint8", "layout": "NHWC", "channels": "RGB"} | size | dict(self.resize)
+        fixed = {"name": "image", "dtype": "uint8", "layout": "NHWC", "channels": "RGB"}
+        return cast("ModelInput", fixed | size | dict(self.resize))
 
 
 #: Compares the outputs of original and graph: metric → the largest difference.

@@ -1,3 +1,5 @@
+"""OSNet x0.25 by torchreid."""
+
 from __future__ import annotations
 
 import contextlib
@@ -70,6 +72,11 @@ def build(identities: int) -> nn.Module:
     """The untrained architecture, its classifier sized for a number of identities."""
     model: nn.Module = torchreid.models.build_model(ARCHITECTURE, num_classes=identities, pretrained=False)
     return model
+
+
+def write_standin(file: Path) -> None:
+    """Write an untrained state dict."""
+    torch.save(build(identities=1).state_dict(), file)
 
 
 def _state(content: object) -> State:

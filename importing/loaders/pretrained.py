@@ -1,3 +1,5 @@
+"""What the two transformers models share: folders, processors and their normalisation."""
+
 from __future__ import annotations
 
 import json
@@ -12,6 +14,7 @@ from importing.loaders.network import Normalise, refusing
 
 PROCESSOR: Final = "preprocessor_config.json"
 CHANNELS: Final = 3
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of ImageNet, as the processors of stand-ins have them
 
 
 def load_pretrained(kind: type[PreTrainedModel], model_type: str, folder: Path) -> Any:

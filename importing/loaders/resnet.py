@@ -1,3 +1,5 @@
+"""A cat and dog ResNet by transformers."""
+
 from __future__ import annotations
 
 import logging
@@ -9,11 +11,11 @@ from typing import Any, Final
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import ConvNextImageProcessor, ResNetForImageClassification, ViTImageProcessor
+from transformers import ConvNextImageProcessor, ResNetConfig, ResNetForImageClassification, ViTImageProcessor
 
 from importing.errors import WeightsRefused
 from importing.loaders.network import ImageInput, Network, Normalise, largest
-from importing.loaders.pretrained import PROCESSOR, load_pretrained, load_processor, normalise_of
+from importing.loaders.pretrained import MEAN, PROCESSOR, STD, load_pretrained, load_processor, normalise_of
 from importing.species import Species, species
 
 logger = logging.getLogger(__name__)
@@ -117,3 +119,23 @@ def _compare(expected: tuple[Tensor, ...], actual: tuple[Tensor, ...]) -> dict[s
         "probability": largest(torch.softmax(expected[0], 1), torch.softmax(actual[0], 1)),
         "feature": largest(expected[1], actual[1]),
     }
+
+
+def write_standin(folder: Path) -> None:
+    """Write an untrained ResNet-18 with the public weights' labels and processor."""
+    config = ResNetConfig(
+        embedding_size=64,
+        hidden_sizes=[64, 128, 256, 512],
+        depths=[2, 2, 2, 2],
+        layer_type="basic",
+        id2label={0: "cats", 1: "dogs"},
+        label2id={"cats": 0, "dogs": 1},
+    )
+    ResNetForImageClassification(config).save_pretrained(folder)
+    ConvNextImageProcessor(
+        size={"shortest_edge": 224},
+        crop_pct=0.875,
+        resample=int(Image.Resampling.BICUBIC),
+        image_mean=MEAN,
+        image_std=STD,
+    ).save_pretrained(folder)

@@ -1,3 +1,5 @@
+"""YOLOv8, YOLO11 and YOLO12 by ultralytics."""
+
 from __future__ import annotations
 
 import copy
@@ -143,3 +145,17 @@ def _compare(expected: Tensor, actual: Tensor, classes: int) -> dict[str, float]
         figures["keypoint_px"] = largest(*(points[:, :, :2] for points in keypoints))
         figures["keypoint_score"] = largest(*(points[:, :, 2] for points in keypoints))
     return figures
+
+
+def write_standin(file: Path, task: str) -> None:
+    """Write an untrained checkpoint for `task`, with the classes of the public weights."""
+    architecture, kind, names = _STANDINS[task]
+    model = kind(architecture, nc=len(names), verbose=False)
+    model.names = names
+    torch.save({"model": model}, file)
+
+
+_STANDINS: Final[dict[str, tuple[str, Any, dict[int, str]]]] = {
+    "pose": ("yolov8n-pose.yaml", tasks.PoseModel, {0: "person"}),
+    "detect": ("yolov8n.yaml", tasks.DetectionModel, {0: "Gun", 1: "explosion", 2: "grenade", 3: "knife"}),
+}

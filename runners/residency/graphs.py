@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 
-from engines import Engine, Graphed
+from engines.engine import Engine, Graphed
 from models.catalogue import ModelName
 from runners.residency.memory import Memory
 from runners.residency.resident import Resident

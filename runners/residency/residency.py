@@ -8,9 +8,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import partial
+from typing import Final, Protocol
 
-from engines import Engine
+from engines.engine import Engine
 from engines.errors import DeviceLost, OutOfMemory
 from models.catalogue import ModelName
 from models.store import StoredModel
@@ -39,6 +40,34 @@ class Exchange:
     on_done: Callable[[Exception | None], None]
 
 
+class Loader(Protocol):
+    """How the models of a process are found and loaded. All but `find` is called on the residency's thread."""
+
+    def find(self, name: ModelName) -> StoredModel | None:
+        """What the model store has of a model. Raises StoreError where that can't be used."""
+        ...
+
+    def start(self) -> None:
+        """Make what all models share and none is to be charged for. Called before each load."""
+        ...
+
+    def load(self, stored: StoredModel) -> Engine:
+        """Raises EngineError, OutOfMemory or DeviceLost."""
+        ...
+
+    def warm_up(self, stored: StoredModel, engine: Engine) -> None:
+        """Run what would be slow the first time. Raises as the engine does."""
+        ...
+
+    def on_ready(self, resident: Resident, exchange: Callable[[Resident, Exchange], None]) -> None:
+        """A model can answer. exchange: Residency.exchange, for another engine that is to take its place."""
+        ...
+
+    def on_device_lost(self, error: DeviceLost) -> None:
+        """The process can compute nothing any more."""
+        ...
+
+
 class Residency:
     """The models of one process. Everything that loads or unloads happens on its one thread, in the order asked for.
 
@@ -49,33 +78,19 @@ class Residency:
     def __init__(
         self,
         names: Sequence[ModelName],
-        find: Callable[[ModelName], StoredModel | None],
-        start: Callable[[], None],
-        load: Callable[[StoredModel], Engine],
-        warm_up: Callable[[StoredModel, Engine], None],
+        loader: Loader,
         memory: Memory,
         policy: Policy,
-        on_ready: Callable[[Resident], None],
-        on_device_lost: Callable[[DeviceLost], None],
     ) -> None:
-        """All functions but `find` are called on the residency's thread.
-
-        `start` is called before each load, and makes what all models share and none is to be charged for.
-        """
-        self._start = start
-        self._load = load
-        self._warm_up = warm_up
+        self._loader = loader
         self._memory = memory
         self._policy = policy
-        self._on_ready = on_ready
-        self._on_device_lost = on_device_lost
         self._change = threading.Condition()
         self._jobs: deque[Callable[[], None]] = deque()
         self._stopping = False
         self._released: set[ModelName] = set()  # unloaded by an operator: a preloaded one must not come back by itself
         self.models: dict[ModelName, Resident] = {
-            name: Resident(name, lambda name=name: find(name), self._change, self._request_load)  # type: ignore[misc]
-            for name in names
+            name: Resident(name, partial(loader.find, name), self._change, self._request_load) for name in names
         }
         self._budget = Budget(self.models, memory, policy, self._change, lambda: self._stopping)
         self._graphs = Graphs(self.models, memory, lambda: self._budget.limit_mb)
@@ -175,7 +190,7 @@ class Residency:
             resident.memory_mb,
             resident.stored.label_for_health,
         )
-        self._on_ready(resident)
+        self._loader.on_ready(resident, self.exchange)
         self._trim(resident)
         self._capture_graphs()
 
@@ -184,19 +199,19 @@ class Residency:
         try:
             self._graphs.capture(coming, engine)
         except DeviceLost as error:
-            self._on_device_lost(error)
+            self._loader.on_device_lost(error)
         except Exception:
             logger.exception("CUDA graphs could not be captured")
 
     def _load_or_fail(self, resident: Resident) -> Engine | LoadFailure:
         try:
-            self._start()
+            self._loader.start()
             self._make_room(resident)
             resident.explain(None)
             return self._load_measured(resident)
         except Exception as error:  # noqa: BLE001 - whatever it was, it is told
             if isinstance(error, DeviceLost):
-                self._on_device_lost(error)
+                self._loader.on_device_lost(error)
             return failure_of(resident.name, error)
 
     def _exchange(self, resident: Resident, exchange: Exchange) -> None:
@@ -206,7 +221,7 @@ class Residency:
         try:
             engine, grown_mb = self._measured(resident.stored, exchange.load)
         except DeviceLost as error:
-            self._on_device_lost(error)
+            self._loader.on_device_lost(error)
             return
         except Exception as error:  # noqa: BLE001 - whatever it was, it is told, and the present engine goes on
             failure = error.with_traceback(None)  # which would hold what is to be given back
@@ -236,7 +251,7 @@ class Residency:
         before = held_mb(self._memory)
         engine = load()
         try:
-            self._warm_up(stored, engine)
+            self._loader.warm_up(stored, engine)
             return engine, held_mb(self._memory) - before
         except BaseException:
             engine.close()
@@ -244,7 +259,7 @@ class Residency:
 
     def _load_measured(self, resident: Resident) -> Engine:
         """Load, and measure by how much the process grew. Raises DoesNotFit if that is too much even alone."""
-        engine, grown_mb = self._measured(resident.stored, lambda: self._load(resident.stored))
+        engine, grown_mb = self._measured(resident.stored, lambda: self._loader.load(resident.stored))
         resident.measure(grown_mb)
         self._graphs.make_room(self._memory.used_mb)
         try:

@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from engines import Engine
+from engines.engine import Engine
 from models.catalogue import ModelName
+from models.state import ModelStatus, State, refusal
 from models.store import StoredModel, StoreError
-from runners.contract import ModelStatus, State, refusal
 from runners.residency.back_off import BackOff
 from runners.residency.load_failure import LoadFailure
 

@@ -11,19 +11,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final, Literal
 
-import engines
-from engines import Engine
 from engines.device import Gpu
+from engines.engine import Engine
 from engines.errors import OutOfMemory
 from engines.tensorrt.build import BuildFailed, BuildStopped, Export
 from engines.tensorrt.cache import FIRST_RETRY_S, LONGEST_RETRY_S, BuildFailure, EngineCache, EngineInputs
-from importing.weights import loaded_path
-from models.catalogue import CATALOGUE, ModelName
+from models.catalogue import ModelName
 from models.store import StoredModel
 from runners.residency.back_off import BackOff
 from runners.residency.residency import Exchange
 from runners.residency.resident import Loaded, Resident
-from settings import DetectorSettings, Settings
+from settings import Settings
+from tasks.detection import DetectorSettings
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
@@ -115,7 +114,6 @@ class TensorRtEngines:
 
     def _build(self, resident: Resident, stored: StoredModel, inputs: EngineInputs, exchange: ExchangeCall) -> None:
         began = time.monotonic()
-        checkpoint = loaded_path(CATALOGUE[resident.name], stored.weights_folder)
 
         def give_up(reason: str, again_s: float | None = None) -> None:
             logger.error("TensorRT build of %s failed after %.0f s", resident.name, time.monotonic() - began)
@@ -126,7 +124,7 @@ class TensorRtEngines:
 
         logger.info("TensorRT build of %s starts; %s", resident.name, _MEANWHILE)
         try:
-            file = self._find_or_make(inputs, checkpoint)
+            file = self._find_or_make(inputs, stored.checkpoint)
         except BuildStopped:
             self._give_up(resident, "its build was stopped")
         except _BuildFailed as error:
@@ -238,12 +236,6 @@ def find(settings: Settings, gpu: Gpu | None) -> TensorRtEngines | None:
             missing = [f"tensorrt ({error})"]
     logger.warning("TensorRT is not to be had, %s run on torch; missing: %s", " and ".join(wanted), ", ".join(missing))
     return None
-
-
-def load(tensorrt: TensorRtEngines | None, stored: StoredModel, settings: Settings, gpu: Gpu | None) -> Engine:
-    """A stored model on TensorRT where that is wanted and its engine is in the cache, else as engines.load."""
-    engine = tensorrt.load(stored) if tensorrt is not None and tensorrt.wants(stored) else None
-    return engine or engines.load(stored, settings, gpu)
 
 
 def _asked_for(settings: Settings) -> list[ModelName]:

@@ -18,8 +18,10 @@ from api.request import Received
 from api.tracing import Spans
 from engines.deadline import Abandoned, Deadline
 from models.catalogue import CATALOGUE, ModelName
-from runners.contract import Failure, Item, State
+from models.state import State
+from runners.contract import Failure
 from settings import DEFAULT_FILE, load
+from tasks.task import Item
 from tests.serving.fake import PET_INPUT, sleeper
 from tests.serving.pictures import encoded, plain
 
@@ -113,7 +115,7 @@ async def test_where_nobody_could_look_it_is_none_and_the_request_is_answered(
     with caplog.at_level(logging.WARNING):
         answer = await ask(answering_of(Runner(pose=pose)), "/pet-classify", seconds=1)
     assert (answer["pet_type"], answer["is_household_pet"], answer["person_in_view"]) == ("dog", False, None)
-    assert "nobody could look for people beside a pet" in caplog.text
+    assert "pose_estimator could not look beside pet_classifier" in caplog.text
     assert ("Traceback" in caplog.text) is (pose == "raising")
 
 

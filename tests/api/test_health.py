@@ -2,13 +2,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import pytest
 
 from api.health import is_ready, model_statuses, readiness, report
 from api.link import RunnerLink
+from models.card import ModelInput
 from models.catalogue import CATALOGUE, ModelName
-from runners.contract import DeviceStatus, MemoryStatus, ModelStatus, RunnerStatus, State
+from models.state import ModelStatus, State
+from runners.contract import DeviceStatus, MemoryStatus, RunnerStatus
 
 NAMES = tuple(CATALOGUE)
 
@@ -22,7 +25,7 @@ def status(state: State, *, untrained: bool = False) -> ModelStatus:
         "weights": ("untrained" if untrained else "weights@0123456789ab") if found else None,
         "untrained": untrained,
         "detail": None if state in (State.READY, State.UNLOADED, State.LOADING) else "why",
-        "input": {} if found else None,
+        "input": cast("ModelInput", {}) if found else None,
         "memory_mb": 123 if state is State.READY else None,
         "loads": 1 if state is State.READY else 0,
         "last_used": 1.8e9 if state is State.READY else None,

@@ -21,11 +21,10 @@ from api import link as links
 from api.errors import ApiError
 from api.link import RunnerLink
 from engines.deadline import Deadline
-from runners import shared_memory
-from runners.contract import Item, State
+from models.state import State
+from tasks.task import Item
 
 ITEM: Item = {"image": np.zeros((2, 2, 3), np.uint8)}
-LARGE: list[Item] = [{"image": np.full((300, 200, 3), value, np.uint8)} for value in (3, 4)]
 RESULT = {"embedding": np.ones(3, np.float32)}
 OWN_PID = os.getpid()
 # What BentoML's client raises where the runner closed an idle connection, and where its process died.
@@ -129,62 +128,6 @@ async def test_an_answer_comes_back_as_it_is() -> None:
     async with watched(runner) as link:
         assert await infer(link, ITEM) is RESULT
     assert runner.images == [ITEM["image"]]
-
-
-def names(images: list[Any]) -> list[str]:
-    """Of the segments in which the images are."""
-    return [image["name"] for image in images]
-
-
-async def test_a_large_image_is_sent_by_shared_memory() -> None:
-    runner = Runner()
-
-    def look() -> list[Any]:
-        return [{"seen": shared_memory.find(runner.images[-1]).copy()}]
-
-    runner.script = [look, look]
-    async with watched(runner) as link:
-        for large in LARGE:
-            assert np.array_equal((await infer(link, large))["seen"], large["image"])
-    assert names(runner.images) == names(runner.images[:1]) * 2
-
-
-@pytest.mark.parametrize("ended", [BentoMLException("refused"), {"embedding": 1}, asyncio.CancelledError()], ids=repr)
-async def test_memory_that_an_earlier_call_may_be_reading_is_not_written(ended: object) -> None:
-    runner = Runner(ended, [RESULT])
-    async with watched(runner) as link:
-        with pytest.raises((ApiError, asyncio.CancelledError)):
-            await infer(link, LARGE[0])
-        assert await infer(link, LARGE[1]) is RESULT
-    first, second = names(runner.images)
-    assert (first == second) is isinstance(ended, dict)  # a wrong answer is one
-
-
-async def test_a_call_that_is_repeated_does_not_use_the_memory_of_the_one_that_broke() -> None:
-    runner = Runner(RACE, RACE, [RESULT])
-    async with watched(runner) as link:
-        assert await infer(link, LARGE[0]) is RESULT
-    assert len(set(names(runner.images))) == 3
-
-
-async def test_unreadable_is_never_taken_for_an_answer() -> None:
-    unreadable = [{"unreadable": "[Errno 13] Permission denied"}]  # the second by a process that came between
-    async with watched(Runner(unreadable, unreadable, [RESULT])) as link:
-        assert await infer(link, LARGE[0]) is RESULT
-
-
-async def test_what_the_runner_cannot_read_is_sent_and_all_that_follows(caplog: pytest.LogCaptureFixture) -> None:
-    runner = Runner([{"unreadable": "[Errno 13] Permission denied"}], [RESULT], [RESULT])
-    async with watched(runner) as link:
-        for _ in range(2):
-            assert await infer(link, LARGE[0]) is RESULT
-        assert [image is LARGE[0]["image"] for image in runner.images] == [False, True, True]
-        assert caplog.text.count("Permission denied") == 1
-        runner.pid = os.getppid()  # its successor may
-        await until(lambda: link.status is not None and link.status["pid"] == runner.pid)
-        runner.script = [[RESULT]]
-        assert await infer(link, LARGE[0]) is RESULT
-        assert len(names(runner.images[-1:])) == 1
 
 
 async def test_before_the_first_heartbeat_there_is_no_runner() -> None:

@@ -10,7 +10,7 @@ from api.errors import ApiError
 from api.link import RunnerLink
 from api.management import Management
 from models.catalogue import CATALOGUE, ModelName
-from runners.contract import State
+from models.state import State
 from tests.api.test_health import link_of, status
 
 NAMES = tuple(CATALOGUE)

@@ -14,16 +14,13 @@ from pydantic import BaseModel, Field
 from api import openapi
 from api.errors import STATUS, ApiError, ErrorCode
 from api.openapi import Operation, document
-from api.schemas import (
-    DepthResponse,
-    ErrorResponse,
-    ImageInput,
-    PetResponse,
-    PoseResponse,
-    ReidResponse,
-    ThreatResponse,
-)
-from runners.contract import State
+from api.schemas import ErrorResponse, ImageInput
+from models.state import State
+from tasks.depth_estimator import DepthResponse
+from tasks.person_reid import ReidResponse
+from tasks.pet_classifier import PetResponse
+from tasks.pose_estimator import PoseResponse
+from tasks.threat_detector import ThreatResponse
 from tests.serving.document import Document
 
 RESPONSES = {

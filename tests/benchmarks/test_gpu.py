@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-import engines
 from benchmarks import gpu
 from engines.device import Gpu
+from runners import engine_choice
 from settings import Settings
 from tests.engines.cuda_layer import FakeCuda
 from tests.engines.nvml import FakeNvml, a400, a5500
@@ -33,7 +33,7 @@ def test_the_table_names_the_device_and_has_a_row_for_each_measurement(
     def start(settings: Settings, chosen: Gpu | None) -> None:
         cards[1].processes[os.getpid()] = 290_000_000
 
-    monkeypatch.setattr(engines, "start", start)
+    monkeypatch.setattr(engine_choice, "start", start)
     for variable in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
         monkeypatch.setenv(variable, "")
         monkeypatch.delenv(variable)

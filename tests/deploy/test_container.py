@@ -100,14 +100,6 @@ def test_it_is_healthy_and_runs_as_nobody_in_particular_on_a_root_that_it_can_no
     assert denied == "denied"
 
 
-def test_its_runner_reads_images_by_shared_memory(container: str, shared: Path) -> None:
-    answers(container, shared)
-    # Its supervisor, the API and the runner; without a capability each sees no more than its own user's processes.
-    count = "grep -l '/memfd:enrichment-image-' /proc/[0-9]*/maps | wc -l"
-    assert run("docker", "exec", "ai-enrichment-light", "sh", "-c", count) == "2"
-    assert "not by shared memory" not in run("docker", "logs", "ai-enrichment-light")
-
-
 def test_serving_on_a_cpu_needs_no_torch(container: str) -> None:
     found = run(
         "docker",

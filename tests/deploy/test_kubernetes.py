@@ -29,7 +29,7 @@ from tools.image import NAME, default_tag
 KUBERNETES: Final = ROOT / "deploy" / "kubernetes"
 BASE: Final = KUBERNETES / "base"
 OVERLAYS: Final = {variant: KUBERNETES / "overlays" / variant for variant in ("cpu", "gpu")}
-BENTOML: Final = {"BENTOML_HOME"}  # variables that BentoML reads, not settings.py
+BENTOML: Final = {"BENTOML_HOME"}  # variables that BentoML reads, not the settings
 WITHOUT_SCHEMA: Final = {"ServiceMonitor"}  # the Prometheus operator's, not Kubernetes'
 VERSIONS: Final = ("1.27", "1.37")  # the oldest that base/kustomization.yaml promises, and a recent one
 DEFAULTS: Final = load(DEFAULT_FILE, {})

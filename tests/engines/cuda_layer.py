@@ -12,7 +12,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from engines import Shape, cuda
+from engines import cuda
+from engines.engine import Shape
 
 
 class FakeStream:

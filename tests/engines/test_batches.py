@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines import Images, Shape, batches
+from engines import batches
 from engines.batches import batch_sizes, cut
+from engines.engine import Images, Shape
 from engines.errors import OutOfMemory
 
 F32 = NDArray[np.float32]

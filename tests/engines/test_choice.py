@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-import engines
+from runners import engine_choice
 from settings import DEFAULT_FILE, load
 
 
-@pytest.mark.parametrize(("engine", "calls"), [("openvino", engines.MOST_CALLS), ("torch", 1)])
+@pytest.mark.parametrize(("engine", "calls"), [("openvino", engine_choice.MOST_CALLS), ("torch", 1)])
 def test_only_openvino_is_given_calls_at_a_time(engine: str, calls: int) -> None:
     settings = load(DEFAULT_FILE, {"ENRICHMENT_ENGINE": engine})
-    assert engines.choose(settings, None) == engine
-    assert engines.calls_at_a_time(settings, None) == calls
+    assert engine_choice.choose(settings, None) == engine
+    assert engine_choice.calls_at_a_time(settings, None) == calls

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-import engines
 from engines.cuda import device_errors
 from engines.device import Gpu
 from engines.errors import DeviceLost, EngineError, OutOfMemory
+from runners import engine_choice
 from settings import DEFAULT_FILE, load
 from tests.engines.cuda_layer import FakeCuda
 
@@ -85,5 +85,5 @@ def test_a_context_that_finds_no_room_may_find_it_later_and_any_other_error_is_f
     settings = load(DEFAULT_FILE, {})
     gpu = Gpu(1, "NVIDIA RTX A400", "GPU-bbbb", 4295, "580.95.05", "8.6")
     with pytest.raises(raised) as caught:
-        engines.start(settings, gpu)
+        engine_choice.start(settings, gpu)
     assert "\n" not in str(caught.value)

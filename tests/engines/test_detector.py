@@ -19,6 +19,7 @@ from engines import processor
 from engines.lanes import Chain, DetectorLane
 from engines.openvino import OpenVinoEngine, OwnPrecision
 from engines.parts import detector
+from engines.traits import Traits
 from tests.engines.test_openvino import first_tensor as first_tensor
 
 BOX, CLASSES = 4, 2
@@ -80,7 +81,7 @@ def test_the_scales_below_the_score_that_counts_are_left_out_and_nothing_else_ch
     tmp_path: Path, precision: OwnPrecision
 ) -> None:
     graph = network(tmp_path / "graph.xml")
-    engine = OpenVinoEngine(graph, precision, model="threat_detector", threads=0)
+    engine = OpenVinoEngine(graph, precision, Traits(bf16=True), threads=0)
     random = np.random.default_rng(1)
     for height, width in [(32, 32), (64, 96), (32, 64), (128, 128), (64, 96)]:  # memory that grows, and does not
         image = random.integers(150, 190, (height, width, 3), dtype=np.uint8)
@@ -104,7 +105,7 @@ def test_a_score_that_may_be_rounded_otherwise_counts(tmp_path: Path) -> None:
     graph = network(tmp_path / "graph.xml")
     image = np.full((32, 32, 3), 160, dtype=np.uint8)
     expected = whole(graph, image)
-    engine = OpenVinoEngine(graph, "f32", model="threat_detector", threads=0)
+    engine = OpenVinoEngine(graph, "f32", Traits(bf16=True), threads=0)
     (output,) = engine.run([image], float(expected[BOX:].max()) * 1.002)[0]
     assert np.array_equal(output[:, 16:], expected[:, 16:])
 
@@ -130,7 +131,7 @@ def test_a_score_that_is_no_number_hides_no_other(tmp_path: Path) -> None:
 def test_a_graph_with_another_head_stays_whole(tmp_path: Path, name: str) -> None:
     graph = network(tmp_path / "graph.xml", other=name)
     assert detector(graph) is None
-    engine = OpenVinoEngine(graph, "f32", model="threat_detector", threads=0)
+    engine = OpenVinoEngine(graph, "f32", Traits(bf16=True), threads=0)
     assert isinstance(engine._lanes.get(), Chain)
     image = np.full((32, 64, 3), 99, dtype=np.uint8)
     assert np.array_equal(engine.run([image], 1)[0][0], whole(graph, image))
@@ -155,7 +156,7 @@ def test_calls_at_a_time_get_their_own_answers_and_kept_graphs_the_same(tmp_path
     ]
     expected = [[whole(graph, image) for image in batch] for batch in batches]
     for _ in range(2):
-        engine = OpenVinoEngine(graph, "f32", model="threat_detector", threads=0, cache=tmp_path / "cache")
+        engine = OpenVinoEngine(graph, "f32", Traits(bf16=True), threads=0, cache=tmp_path / "cache")
         with ThreadPoolExecutor(4) as callers:
             for (found,), images in zip(callers.map(engine.run, batches), expected, strict=True):
                 assert np.array_equal(found, images)
@@ -187,5 +188,5 @@ def test_the_threads_are_shared_out(
         return compile_parts(self, parts, 1, **config)
 
     monkeypatch.setattr(OpenVinoEngine, "_compile", compiled)
-    OpenVinoEngine(graph, "f32", model="pose_estimator", threads=threads)
+    OpenVinoEngine(graph, "f32", Traits(bf16=True), threads=threads)
     assert shares == ([threads, *expected] if len(expected) > 1 else [threads])

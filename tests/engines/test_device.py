@@ -5,9 +5,9 @@ from __future__ import annotations
 import pynvml
 import pytest
 
-import engines
 from engines.device import Gpu, choose
 from engines.errors import EngineError
+from runners import engine_choice
 from settings import DEFAULT_FILE, Settings, load
 from tests.engines.nvml import Card, FakeNvml, a400, a5500
 
@@ -154,14 +154,14 @@ def test_the_log_names_the_device_or_says_loudly_that_there_is_none(
 ) -> None:
     FakeNvml(cards).install(monkeypatch)
     caplog.set_level("INFO", "bentoml.enrichment.runner")
-    assert (engines.take_gpu(settings(engine)) is not None) is taken
+    assert (engine_choice.take_gpu(settings(engine)) is not None) is taken
     assert said in caplog.text
     assert [record.levelname for record in caplog.records] == ["INFO" if taken else "WARNING"]
 
 
 def test_a_required_gpu_that_is_there_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeNvml([a400()]).install(monkeypatch)
-    engines.check_gpu(settings(required="true"))
+    engine_choice.check_gpu(settings(required="true"))
 
 
 @pytest.mark.parametrize(
@@ -172,17 +172,17 @@ def test_a_required_gpu_that_would_not_be_used_is_an_error(
     monkeypatch: pytest.MonkeyPatch, cards: Cards, engine: str, why: str
 ) -> None:
     FakeNvml(cards).install(monkeypatch)
-    engines.check_gpu(settings(engine, required="false"))
+    engine_choice.check_gpu(settings(engine, required="false"))
     with pytest.raises(EngineError, match=rf"gpu_required is true, .*{why}.*ENRICHMENT_GPU_REQUIRED=false"):
-        engines.check_gpu(settings(engine, required="true"))
+        engine_choice.check_gpu(settings(engine, required="true"))
 
 
 def test_a_gpu_without_torch_is_not_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, untouched: None
 ) -> None:
     FakeNvml([a400()]).install(monkeypatch)
-    monkeypatch.setattr(engines, "find_spec", lambda _: None)
-    assert engines.take_gpu(settings()) is None
+    monkeypatch.setattr(engine_choice, "find_spec", lambda _: None)
+    assert engine_choice.take_gpu(settings()) is None
     assert "torch is not installed (requirements/gpu.txt)" in caplog.text
     with pytest.raises(EngineError, match="torch is not installed"):
-        engines.check_gpu(settings(required="true"))
+        engine_choice.check_gpu(settings(required="true"))

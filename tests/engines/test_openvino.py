@@ -23,8 +23,8 @@ from engines.deadline import Abandoned, Deadline
 from engines.errors import EngineError
 from engines.lanes import Lane
 from engines.openvino import OpenVinoEngine
-from models.catalogue import ModelName
-from profiling import Profiler
+from models.catalogue import CATALOGUE, ModelName
+from runners.profiling import Profiler
 from settings import Pyroscope
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ def first_tensor() -> None:
 
 
 def engine(graph: Path, model: ModelName = "threat_detector", threads: int = 0) -> OpenVinoEngine:
-    return OpenVinoEngine(graph, "f32", model=model, threads=threads)
+    return OpenVinoEngine(graph, "f32", CATALOGUE[model].traits, threads=threads)
 
 
 def pictures(count: int, height: int = 8, width: int = 6) -> NDArray[np.uint8]:
@@ -299,7 +299,7 @@ def test_other_threads_are_marked_as_the_one_that_calls(graph: Path) -> None:
     with profiler.tagged(model="threat_detector"):
         loaded.run(pictures(3))
     loaded.run(pictures(3))
-    assert [name.startswith("threat_detector") for name in marked] == [False, True, True, True]
+    assert [name.startswith("lane") for name in marked] == [False, True, True, True]
 
 
 def test_what_was_compiled_is_taken_from_the_cache_and_a_damaged_file_is_compiled_anew(
@@ -313,7 +313,7 @@ def test_what_was_compiled_is_taken_from_the_cache_and_a_damaged_file_is_compile
             blob.chmod(0o600)
             blob.write_bytes(blob.read_bytes()[:100])
         seen.lanes.clear()
-        loaded = OpenVinoEngine(graph, "f32", model="threat_detector", threads=0, cache=tmp_path)
+        loaded = OpenVinoEngine(graph, "f32", CATALOGUE["threat_detector"].traits, threads=0, cache=tmp_path)
         for count, outputs in zip((1, 5), expected, strict=True):
             for one, other in zip(loaded.run(pictures(count)), outputs, strict=True):
                 assert np.array_equal(one, other)
@@ -325,11 +325,13 @@ def test_what_was_compiled_is_taken_from_the_cache_and_a_damaged_file_is_compile
 def test_what_was_compiled_of_two_parts_is_taken_from_the_cache(tmp_path: Path) -> None:
     image = operations.parameter([-1, -1, -1, 3], openvino.Type.u8)
     until = operations.relu(operations.convert(image, "f32"))
-    until.set_friendly_name(openvino_engine._F32_UNTIL["pet_classifier"])
+    until.set_friendly_name(CATALOGUE["pet_classifier"].traits.f32_until)
     mean = operations.reduce_mean(until, operations.constant(np.array([1, 2, 3])), False)
     openvino.save_model(openvino.Model([mean], [image]), tmp_path / "graph.xml", compress_to_fp16=False)
     for _ in range(2):
-        OpenVinoEngine(tmp_path / "graph.xml", "f32+bf16", model="pet_classifier", threads=0, cache=tmp_path)
+        OpenVinoEngine(
+            tmp_path / "graph.xml", "f32+bf16", CATALOGUE["pet_classifier"].traits, threads=0, cache=tmp_path
+        )
         assert len(list(tmp_path.rglob("*.blob"))) == 2
 
 
@@ -337,7 +339,7 @@ def test_what_was_compiled_of_two_parts_is_taken_from_the_cache(tmp_path: Path) 
 def test_what_another_precision_left_in_the_cache_is_not_taken(graph: Path, tmp_path: Path) -> None:
     expected, _ = engine(graph).run(pictures(1))
     for precision in ("f16", "f32"):
-        loaded = OpenVinoEngine(graph, precision, model="threat_detector", threads=0, cache=tmp_path)
+        loaded = OpenVinoEngine(graph, precision, CATALOGUE["threat_detector"].traits, threads=0, cache=tmp_path)
         mean, _ = loaded.run(pictures(1))
         assert np.array_equal(mean, expected) == (precision == "f32")
 
@@ -353,10 +355,10 @@ def test_auto_takes_bf16_where_it_pays_and_costs_little(
     pays: bool, expected: dict[ModelName, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processor, "bf16_pays", lambda: pays)
-    assert {name: OpenVinoEngine.auto_precision(name) for name in expected} == expected
+    assert {name: OpenVinoEngine.auto_precision(CATALOGUE[name].traits) for name in expected} == expected
 
 
 def test_a_precision_without_instructions_is_refused(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processor, "capabilities", lambda: ["FP32"])
     with pytest.raises(EngineError, match="no int8 instructions"):
-        OpenVinoEngine(graph, "int8", model="pose_estimator", threads=0)
+        OpenVinoEngine(graph, "int8", CATALOGUE["pose_estimator"].traits, threads=0)

@@ -17,9 +17,9 @@ from engines import torch as engines
 from engines.errors import DeviceLost, EngineError, OutOfMemory
 from models.catalogue import CATALOGUE, ModelName
 from models.store import find
-from runners.runner import warm_up_shapes
+from runners.loader import warm_up_shapes
 from settings import get_settings
-from tasks.pipeline import ROOMS
+from tasks import TASKS
 from tests.engines.cuda_layer import FakeCuda
 
 RNG = np.random.default_rng(7)
@@ -295,6 +295,6 @@ def test_a_program_runs_on_another_device_at_every_usual_size_and_waits_for_noth
     devices = {node.kwargs["device"] for node in module.graph.nodes if node.kwargs.get("device") is not None}
     assert {torch.device(device).type for device in devices} <= {"meta"}
     assert {tensor.device.type for tensor in [*module.parameters(), *module.buffers()]} == {"meta"}
-    for shape in warm_up_shapes(ROOMS[name].NETWORK, stored.card, get_settings()):
+    for shape in warm_up_shapes(TASKS[name](get_settings().models[name]), stored.card):
         outputs = module(torch.empty(shape, dtype=torch.uint8, device="meta"))
         assert {len(output) for output in (outputs if isinstance(outputs, tuple) else (outputs,))} == {shape[0]}

@@ -12,7 +12,7 @@ from openvino import opset13 as operations
 
 from importing.errors import ImportFailure
 from importing.int8.exempt import exempt
-from models.catalogue import ModelName
+from models.catalogue import CATALOGUE, ModelName
 from tests.importing.yolo import VERSIONS, graph_of
 
 BRANCHES: Final[dict[ModelName, int]] = {"pose_estimator": 3, "threat_detector": 2}
@@ -24,7 +24,7 @@ def test_of_every_version_of_yolo_the_head_s_end_stays_and_nothing_else(
     name: ModelName, version: str, tmp_path: Path
 ) -> None:
     model = openvino.convert_model(graph_of(name, version, tmp_path))
-    (pattern,) = exempt(name, model)
+    (pattern,) = exempt(CATALOGUE[name].quantization, model)
     names = [operation.get_friendly_name() for operation in model.get_ordered_ops()]
     kept = [each for each in names if re.fullmatch(pattern, each)]
     ends = [each for each in kept if each.endswith(".2/Conv/WithoutBiases")]
@@ -42,5 +42,5 @@ def test_a_detector_without_a_known_head_is_not_quantized() -> None:
     image = operations.parameter([1, 8, 8, 3], openvino.Type.f32)
     model = openvino.Model([operations.relu(image)], [image])
     with pytest.raises(ImportFailure, match="the graph has 0 heads by the names of its operations"):
-        exempt("threat_detector", model)
-    assert exempt("depth_estimator", model) == []
+        exempt(CATALOGUE["threat_detector"].quantization, model)
+    assert exempt(CATALOGUE["depth_estimator"].quantization, model) == []

@@ -11,14 +11,16 @@ import openvino
 import pytest
 from PIL import Image
 
-from engines import load
 from engines.errors import EngineError
 from importing import weights as weight_files
-from importing.workshop import CalibrationJob, Workshop
-from models import store
-from models.catalogue import ModelName
+from importing.jobs import CalibrationJob
+from importing.workshop import Workshop
+from models import import_models, store
+from models.card import Loss
+from models.catalogue import CATALOGUE, ModelName
 from models.import_models import main
-from models.store import Loss, StoredModel
+from models.store import StoredModel
+from runners.engine_choice import load
 from settings import DEFAULT_FILE, Settings
 from settings import load as load_settings
 from tests.importing.loaders.test_resnet import write
@@ -98,7 +100,9 @@ def test_a_model_imported_with_pictures_has_an_int8_form_and_says_what_that_cost
 
     # A later version of this project converts anew; what was calibrated is then no longer served, and that is said.
     assert "--calibrate anew" not in caplog.text
-    monkeypatch.setattr(weight_files, "CONVERSIONS", {NAME: weight_files.CONVERSIONS[NAME] + 1})
+    later = replace(CATALOGUE[NAME], conversion=CATALOGUE[NAME].conversion + 1)
+    for module in (import_models, weight_files):
+        monkeypatch.setattr(module, "CATALOGUE", {**CATALOGUE, NAME: later})
     assert main([NAME, "--source", weights]) == 0
     assert found().card.int8 is None
     assert caplog.text.count("the int8 form was of other weights or an earlier version: --calibrate anew") == 1

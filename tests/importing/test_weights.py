@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from importing.errors import WeightsRefused
-from importing.weights import CONVERSIONS, fingerprint, gather
+from importing.weights import fingerprint, gather
 from models.catalogue import CATALOGUE
 
 POSE, PET = CATALOGUE["pose_estimator"], CATALOGUE["pet_classifier"]
@@ -24,7 +24,7 @@ def test_version_of_a_file_is_its_checksum_and_the_conversion(tmp_path: Path) ->
     file = tmp_path / "any name.pt"
     file.write_bytes(b"parameters")
     identity = fingerprint(gather(POSE, file, "here"))
-    assert identity.version == f"{identity.sha256[:12]}-{CONVERSIONS['pose_estimator']}"
+    assert identity.version == f"{identity.sha256[:12]}-{CATALOGUE['pose_estimator'].conversion}"
 
 
 def test_other_labels_make_another_version_of_the_same_parameters(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from importing.errors import ImportFailure
-from importing.workshop import CalibrationJob, Job, Workshop
+from importing.jobs import CalibrationJob, Job
+from importing.workshop import Workshop
 from models.store import StoredModel
 from tests.models.cards import card
 

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from models.store import GRAPH, PROGRAM, WEIGHTS, ModelCard
+from models.card import ModelCard
+from models.store import GRAPH, PROGRAM, WEIGHTS
 
 
 def card(*, sha256: str = "a" * 64, untrained: bool = False) -> ModelCard:
@@ -13,7 +14,15 @@ def card(*, sha256: str = "a" * 64, untrained: bool = False) -> ModelCard:
         source="a test",
         licence="MIT",
         labels=("cats", "dogs"),
-        input={"name": "image", "height": None, "width": None, "multiple_of": 32},
+        input={
+            "name": "image",
+            "dtype": "uint8",
+            "layout": "NHWC",
+            "channels": "RGB",
+            "height": None,
+            "width": None,
+            "multiple_of": 32,
+        },
         outputs=("logits", "features"),
         tolerance={"logit": 1.5e-6},
         conversion=1,

@@ -6,7 +6,6 @@ from typing import get_args
 
 import pytest
 
-from importing.weights import file_names
 from models.catalogue import CATALOGUE, ModelName, ModelSpec
 
 
@@ -28,7 +27,7 @@ def test_default_path_is_the_weights_folder_and_file_below_models(spec: ModelSpe
 @pytest.mark.parametrize("spec", CATALOGUE.values(), ids=lambda spec: spec.name)
 def test_pinned_sources_bring_every_file_with_a_whole_checksum(spec: ModelSpec) -> None:
     if spec.sources:
-        wanted = {spec.file} if spec.file else set(file_names(spec))
+        wanted = {spec.file} if spec.file else set(spec.file_names)
         assert {source.path for source in spec.sources} == wanted
     for source in spec.sources:
         assert len(bytes.fromhex(source.sha256)) == 32

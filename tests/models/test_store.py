@@ -10,7 +10,8 @@ import bentoml
 import pytest
 
 from models import store
-from models.store import Loss, ModelCard, StoreError, find, save
+from models.card import Loss, ModelCard
+from models.store import StoreError, find, save
 from tests.models.cards import card, files
 
 

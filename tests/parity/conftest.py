@@ -9,7 +9,7 @@ from benchmarks.precision import pipeline
 from models.catalogue import ModelName
 from settings import EngineChoice, Precision
 from tasks.pipeline import Pipeline, read
-from vision.image import RGB
+from vision.arrays import RGB
 
 Make = Callable[[ModelName, EngineChoice, Precision], Pipeline]
 

@@ -8,7 +8,7 @@ import pytest
 from models.catalogue import CATALOGUE, ModelName
 from settings import EngineChoice
 from tests.parity.conftest import Make
-from vision.image import RGB
+from vision.arrays import RGB
 
 pytestmark = pytest.mark.weights
 

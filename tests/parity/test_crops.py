@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.crops import measure
 from tests.parity.conftest import Make
-from vision.image import RGB
+from vision.arrays import RGB
 
 pytestmark = pytest.mark.weights
 

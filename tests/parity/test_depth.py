@@ -8,11 +8,12 @@ from typing import cast
 import numpy as np
 import pytest
 
-from runners import depth_estimator
-from runners.contract import DepthResult
 from settings import EngineChoice
+from tasks.depth_estimator import DepthResult
+from tasks.picture import Picture
+from tasks.task import Options
 from tests.parity.conftest import Make
-from vision.image import RGB
+from vision.arrays import RGB
 
 pytestmark = pytest.mark.weights
 
@@ -33,7 +34,7 @@ def test_the_same_map_for_the_same_input(
     pictures = [images[name] for name in NAMES] + [upright]
     shapes = set()
     for picture, (result, _) in zip(pictures, pipeline.run(pictures), strict=True):
-        tensor = depth_estimator.prepare(picture, pipeline.settings.models.depth_estimator.input_size).copy()
+        tensor = pipeline.task.prepare(Picture.of(picture, None), Options(), None).items[0]["image"].copy()
         shapes.add(tensor.shape)
         with torch.inference_mode():
             inputs = processor(tensor, do_resize=False, return_tensors="pt")

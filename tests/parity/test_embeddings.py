@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from api.schemas import ReidResponse
-from runners.contract import F32
 from settings import EngineChoice, Precision
+from tasks.person_reid import ReidResponse
 from tests.parity.conftest import Make
-from vision.image import RGB
+from vision.arrays import F32, RGB
 
 pytestmark = pytest.mark.weights
 

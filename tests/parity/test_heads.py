@@ -9,8 +9,9 @@ import pytest
 
 from engines.openvino import OpenVinoEngine
 from models import store
-from models.catalogue import ModelName
-from vision.image import RGB, letterbox
+from models.catalogue import CATALOGUE, ModelName
+from vision.arrays import RGB
+from vision.image import letterbox
 
 pytestmark = pytest.mark.weights
 
@@ -21,7 +22,7 @@ def test_the_real_heads_say_the_same_of_everything_that_counts(
 ) -> None:
     stored = store.find(name)
     assert stored is not None
-    engine = OpenVinoEngine(stored.graph, "f32", model=name, threads=0)
+    engine = OpenVinoEngine(stored.graph, "f32", CATALOGUE[name].traits, threads=0)
     classes = 1 if name == "pose_estimator" else len(stored.card.labels)
     counted, incomplete = 0, 0
     for picture in images.values():

@@ -9,17 +9,27 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
-from api.schemas import PetResponse
 from engines.errors import EngineError
 from engines.parts import cut
-from runners import pet_classifier
-from settings import EngineChoice
+from models import store
+from models.card import ModelInput
+from settings import EngineChoice, get_settings
+from tasks.pet_classifier import PetClassifier, PetResponse
+from tasks.picture import Picture
+from tasks.task import Options
 from tests.parity.conftest import Make
-from vision.image import RGB
+from vision.arrays import RGB
 
 pytestmark = pytest.mark.weights
+
+
+def prepared(image: RGB, card_input: ModelInput) -> NDArray[np.uint8]:
+    """The classifier's input as the service makes it."""
+    task = PetClassifier(get_settings().models.pet_classifier)
+    return task.prepare(Picture.of(image, None), Options(), card_input).items[0]["image"]
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +105,7 @@ def test_the_same_probabilities_at_other_sizes_and_with_another_processor(
     for name in SOME:
         with torch.inference_mode():
             expected = model(**processor(Image.fromarray(images[name]), return_tensors="pt")).logits.softmax(1)
-            tensor = torch.from_numpy(pet_classifier.prepare(images[name], card_input).copy())
+            tensor = torch.from_numpy(prepared(images[name], card_input).copy())
             assert tensor.shape == (card_input["height"], card_input["width"], 3)
             found = network.graph(tensor[None])[0].softmax(1)
         assert float((expected - found).abs().max()) <= 0.002, name
@@ -113,9 +123,9 @@ def test_auto_precision_stays_within_its_bounds(make: Make, images: dict[str, RG
         assert one.probabilities["cat"] == pytest.approx(other.probabilities["cat"], abs=0.03)
 
 
-def test_a_graph_without_the_node_to_cut_at_is_refused(make: Make) -> None:
+def test_a_graph_without_the_node_to_cut_at_is_refused(model_store: Path) -> None:
     with pytest.raises(EngineError, match="the graph has no node /resnet/nowhere"):
-        cut(make("pet_classifier", "openvino", "f32").stored.graph, "/resnet/nowhere")
+        cut(store.require("pet_classifier").graph, "/resnet/nowhere")
 
 
 def test_pets_are_told_from_the_rest(make: Make, images: dict[str, RGB]) -> None:

@@ -11,7 +11,7 @@ import torch
 from engines.openvino import OpenVinoEngine
 from engines.parts import detector
 from importing.convert import write_graph
-from models.catalogue import ModelName
+from models.catalogue import CATALOGUE, ModelName
 from models.store import GRAPH
 from tests.importing.yolo import VERSIONS, network_of
 
@@ -25,7 +25,7 @@ def test_openvino_gives_what_ultralytics_gives_and_leaves_out_only_what_does_not
     image = np.random.default_rng(0).integers(0, 256, (192, 256, 3), dtype=np.uint8)
     with torch.inference_mode():
         (official,) = network.original(torch.from_numpy(image[None].copy()))
-    engine = OpenVinoEngine(tmp_path / GRAPH, "f32", model=name, threads=1)
+    engine = OpenVinoEngine(tmp_path / GRAPH, "f32", CATALOGUE[name].traits, threads=1)
     whole = np.asarray(engine.run([image])[0][0])
     figures = network.compare((official,), (torch.from_numpy(whole[None]),))
     assert all(value <= network.limits[metric] for metric, value in figures.items()), figures

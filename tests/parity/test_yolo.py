@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from api.schemas import BoundingBox, PoseResponse, ThreatResponse
 from settings import EngineChoice
+from tasks.detection import BoundingBox
 from tasks.pipeline import Pipeline
+from tasks.pose_estimator import PoseResponse
+from tasks.threat_detector import ThreatResponse
 from tests.parity.conftest import Make
-from vision.image import RGB
+from vision.arrays import RGB
 from vision.posture import KEYPOINT_NAMES
 from vision.views import views
 
@@ -126,15 +128,14 @@ def test_the_same_threats_under_the_checkpoints_names(
 def test_a_gun_is_called_a_gun(make: Make, shared: Path, images: dict[str, RGB], tmp_path: Path) -> None:
     """The checkpoint numbers its classes 0 Gun … 3 knife: a table of ids would call the pistol a knife."""
     from engines.openvino import OpenVinoEngine
+    from engines.traits import Traits
     from importing.convert import convert
 
     weights = shared / "model-zoo/threat-detection-yolov8n/weights/best_gun_tuned.pt"
     conversion = convert("threat_detector", weights, tmp_path)
     usual = make("threat_detector", "openvino", "f32")
-    assert usual.stored.card.labels == conversion.labels == ("Gun", "explosion", "grenade", "knife")
-    tuned = Pipeline(
-        usual.stored, OpenVinoEngine(tmp_path / "graph.onnx", "f32", model="threat_detector", threads=0), usual.settings
-    )
+    assert usual.card.labels == conversion.labels == ("Gun", "explosion", "grenade", "knife")
+    tuned = Pipeline(usual.task, usual.card, OpenVinoEngine(tmp_path / "graph.onnx", "f32", Traits(), threads=0))
     ((_, answer),) = tuned.run([images["gun_pistol_1.jpg"]])
     assert isinstance(answer, ThreatResponse)
     assert answer.is_threat

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 from bentoml._internal.configuration.containers import BentoMLContainer
 
-import engines
 import models.store
 import runners
 from engines.device import Gpu
+from engines.engine import Images
 from models.catalogue import CATALOGUE, ModelName
-from runners.contract import Item, State
+from models.state import State
+from runners import engine_choice
 from runners.runner import Runner, _device_status
-from runners.shared_memory import Pool
 from settings import DEFAULT_FILE, load
+from tasks.task import Item
 from tests.serving import fake
 
 NAMES = tuple(CATALOGUE)
@@ -28,7 +29,7 @@ SETTINGS = load(DEFAULT_FILE, {})
 @pytest.fixture(autouse=True)
 def fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     monkeypatch.setattr(models.store, "find", fake.find)
-    monkeypatch.setattr(engines, "load", fake.load)
+    monkeypatch.setattr(engine_choice, "load", fake.load)
     for variable in (fake.ABSENT, fake.UNLOADABLE, fake.DAMAGED, fake.SLOW):
         (tmp_path / variable).mkdir()
         monkeypatch.setenv(variable, str(tmp_path / variable))
@@ -71,23 +72,6 @@ def test_an_item_that_breaks_the_engine_fails_alone(bad: fake.Colour, place: int
     sent[place] = bad
     expected: list[Any] = [*sent[:place], "internal", *sent[place + 1 :]]
     assert colours(make().infer("person_reid", [item(colour) for colour in sent])) == expected
-
-
-def test_an_item_whose_image_is_in_shared_memory_is_answered_like_others() -> None:
-    large = item((7, 8, 9), 400, 200)
-    with Pool().lend(large["image"]) as image:
-        assert isinstance(image, dict)
-        sent: list[Any] = [item((1, 2, 3)), {"image": image}, item((4, 5, 6))]
-        assert colours(make().infer("person_reid", sent)) == [(1, 2, 3), (7, 8, 9), (4, 5, 6)]
-
-
-def test_an_item_whose_image_cannot_be_read_says_so_alone() -> None:
-    nowhere = {"pid": os.getpid(), "fd": 10**6, "name": "none", "shape": (256, 128, 3)}
-    sent: list[Any] = [item((1, 2, 3)), {"image": nowhere}, item((4, 5, 6))]
-    first, second, third = make().infer("person_reid", sent)
-    assert colours([first, third]) == [(1, 2, 3), (4, 5, 6)]
-    assert list(second) == ["unreadable"]
-    assert make().infer("person_reid", sent[1:2])[0].keys() == second.keys()
 
 
 def test_an_output_that_makes_no_sense_fails_alone() -> None:
@@ -161,11 +145,11 @@ def test_every_batch_size_is_warm_before_the_model_is_ready(monkeypatch: pytest.
     seen: list[tuple[int, ...]] = []
 
     class Counting(fake.FakeEngine):
-        def run(self, images: engines.Images, min_score: float = 0, **_: object) -> tuple[fake.F32, ...]:
+        def run(self, images: Images, min_score: float = 0, **_: object) -> tuple[fake.F32, ...]:
             seen.append(np.shape(images))
             return super().run(images)
 
-    monkeypatch.setattr(engines, "load", lambda stored, *_: Counting(stored.card.name))
+    monkeypatch.setattr(engine_choice, "load", lambda stored, *_: Counting(stored.card.name))
     make()
     for size in (1, 2, 4, 8):
         assert (size, 640, 640, 3) in seen
@@ -182,11 +166,11 @@ def test_a_detector_is_asked_for_what_the_least_demanding_item_of_a_batch_wants(
     asked: list[float] = []
 
     class Asked(fake.FakeEngine):
-        def run(self, images: engines.Images, min_score: float = 0, **_: object) -> tuple[fake.F32, ...]:
+        def run(self, images: Images, min_score: float = 0, **_: object) -> tuple[fake.F32, ...]:
             asked.append(min_score)
             return super().run(images)
 
-    monkeypatch.setattr(engines, "load", lambda stored, *_: Asked(stored.card.name))
+    monkeypatch.setattr(engine_choice, "load", lambda stored, *_: Asked(stored.card.name))
     runner = make()
     configured = SETTINGS.models.threat_detector.min_confidence
     plain, bold, careful = item((1, 2, 3)), item((1, 2, 3)), item((1, 2, 3))
@@ -205,10 +189,10 @@ def test_a_detector_is_asked_for_what_the_least_demanding_item_of_a_batch_wants(
 
 def test_a_model_that_fails_its_warm_up_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(fake.FakeEngine):
-        def run(self, images: engines.Images, min_score: float = 0, **_: object) -> tuple[fake.F32, ...]:
+        def run(self, images: Images, min_score: float = 0, **_: object) -> tuple[fake.F32, ...]:
             if len(images) == 4:
                 raise MemoryError("not for four")
             return super().run(images)
 
-    monkeypatch.setattr(engines, "load", lambda stored, *_: Broken(stored.card.name))
+    monkeypatch.setattr(engine_choice, "load", lambda stored, *_: Broken(stored.card.name))
     assert {status["state"] for status in states(make()).values()} == {State.FAILED}

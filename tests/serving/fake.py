@@ -10,16 +10,17 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import Engine, Images, Shape
 from engines.device import Gpu
+from engines.engine import Engine, Images, Shape
 from engines.errors import DeviceLost, EngineError, OutOfMemory
+from models.card import ModelCard, ModelInput
 from models.catalogue import CATALOGUE, ModelName
-from models.store import ModelCard, StoredModel, StoreError
+from models.store import StoredModel, StoreError
 from settings import Settings
 from tests.engines.nvml import Card
 
@@ -37,7 +38,7 @@ NOT_FINITE: Final[Colour] = (255, 5, 250)  # the image's own outputs are NaN, it
 SECRET: Final = "/secret/weights.onnx"  # stands in what the engine raises, and must never reach a client
 
 THREATS: Final = ("Gun", "explosion", "grenade", "knife")
-PET_INPUT: Final = {"height": 224, "width": 224, "shortest_edge": 224, "crop_pct": 0.875, "resample": 3}
+PET_INPUT: Final[Any] = {"height": 224, "width": 224, "shortest_edge": 224, "crop_pct": 0.875, "resample": 3}
 # Environment of the fake store: folders in which a file of a model's name makes it so.
 ABSENT: Final = "FAKE_ABSENT"
 UNLOADABLE: Final = "FAKE_UNLOADABLE"  # the file's text is the EngineError's
@@ -168,7 +169,7 @@ def find(name: ModelName, *, untrained: bool = False) -> StoredModel | None:
         source="made up",
         licence=spec.licence,
         labels=labels,
-        input=PET_INPUT if name == "pet_classifier" else {},
+        input=PET_INPUT if name == "pet_classifier" else cast("ModelInput", {}),
         outputs=(),
         tolerance={},
         conversion=1,
@@ -178,7 +179,7 @@ def find(name: ModelName, *, untrained: bool = False) -> StoredModel | None:
 
 
 def load(stored: StoredModel, settings: Settings, gpu: Gpu | None) -> Engine:
-    """Stands in for engines.load."""
+    """Stands in for runners.engine_choice.load."""
     name = stored.card.name
     time.sleep(float(_note(SLOW, name) or 0))
     if (complaint := _note(UNLOADABLE, name)) is not None:

@@ -11,11 +11,11 @@ from typing import Any, Final
 
 import pynvml
 
-import engines
-from engines import Engine
 from engines.device import Gpu
+from engines.engine import Engine
 from engines.tensorrt import build
 from models.catalogue import ModelName
+from runners import engine_choice
 from settings import Settings
 from tests.engines.nvml import FakeNvml, a400, a5500
 from tests.engines.tensorrt.test_build import EXPORTER
@@ -31,7 +31,7 @@ def install() -> None:
     for name, function in nvml.functions().items():
         setattr(pynvml, name, function)
     fake.CARD = nvml.cards[1]
-    engines.start = _start
+    engine_choice.start = _start
     build.EXPORT = EXPORTER  # type: ignore[misc]
     library: Any = ModuleType("tensorrt")
     library.__version__, library.__spec__ = "10.16.1.11", ModuleSpec("tensorrt", None)

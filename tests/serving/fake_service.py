@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 
-import engines
 import models.store
+from runners import engine_choice
 from service import EnrichmentLight
 from tests.serving import fake, fake_gpu
 
@@ -18,4 +18,4 @@ if os.environ.get(fake_gpu.WANTED):
 __all__ = ["EnrichmentLight"]
 
 models.store.find = fake.find
-engines.load = fake.load
+engine_choice.load = fake.load

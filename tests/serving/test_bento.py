@@ -19,14 +19,15 @@ PACKED = {
     "LICENSE",
     "api",
     "bentofile.yaml",
-    "calibration",
     "configuration.yaml",
+    "engines",
+    "importing",
     "models",
-    "profiling.py",
     "pyproject.toml",
     "runners",
     "service.py",
-    "settings.py",
+    "settings",
+    "tasks",
     "vision",
 }
 

@@ -13,7 +13,8 @@ import aiohttp
 import httpx
 import pytest
 
-from engines import MOST_CALLS, side_by_side
+from engines.cores import side_by_side
+from runners.engine_choice import MOST_CALLS
 from tests.serving import fake
 from tests.serving.pictures import ROUTES, encoded, marked, plain, ramp
 from tests.serving.server import Server

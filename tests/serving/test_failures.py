@@ -15,8 +15,8 @@ import httpx
 import psutil
 import pytest
 
-from engines import MOST_CALLS
 from models.catalogue import CATALOGUE
+from runners.engine_choice import MOST_CALLS
 from tests.serving import fake
 from tests.serving.pictures import answer, ask, check_error, encoded, plain
 from tests.serving.server import Server, serving

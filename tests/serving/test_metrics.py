@@ -7,7 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from models.catalogue import CATALOGUE
-from runners.contract import State
+from models.state import State
 from tests.serving.fake import RAISES
 from tests.serving.pictures import ROUTES, ask, plain
 

@@ -5,11 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 
-from tests.serving.pictures import answer, plain
 from tests.serving.server import FAKE, ROOT, Server, serving
 
 
@@ -25,15 +23,6 @@ def test_importing_the_service_imports_no_engine(tmp_path: Path) -> None:
         check=True,
     )
     assert started.stdout.splitlines()[-1] == "[]"
-
-
-@pytest.mark.serve
-def test_images_reach_the_runner_by_shared_memory(shared_server: Server) -> None:
-    with httpx.Client(base_url=shared_server.url) as client:
-        answer(client, "/pose-analyze", plain((1, 2, 3)))
-    maps = Path(f"/proc/{shared_server.runner_pid()}/maps").read_text(encoding="utf-8")
-    assert "/memfd:enrichment-image-" in maps
-    assert "not by shared memory" not in shared_server.log
 
 
 @pytest.mark.serve

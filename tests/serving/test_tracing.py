@@ -13,7 +13,7 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from benchmarks.collector import Collector, collecting
-from engines import side_by_side
+from engines.cores import side_by_side
 from models.catalogue import CATALOGUE, ModelName
 from tests.serving import fake
 from tests.serving.pictures import ask, base64_of, plain

@@ -5,10 +5,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from api.schemas import DepthResponse, PetResponse, PoseResponse, ReidResponse, ThreatResponse
+from models.card import Loss
 from models.catalogue import ModelName
-from models.store import Loss
-from tasks.agreement import Seen, iou, measure, oks
+from tasks import TASKS
+from tasks.agreement import iou, loss, oks
+from tasks.depth_estimator import DepthResponse
+from tasks.person_reid import ReidResponse
+from tasks.pet_classifier import PetResponse
+from tasks.pose_estimator import PoseResponse
+from tasks.threat_detector import ThreatResponse
+
+Seen = tuple[Any, Any]
 
 
 def person(x: float = 0, *, posture: str = "standing", people: int = 1) -> Seen:
@@ -112,10 +119,10 @@ def depth(*values: float) -> Seen:
 def test_what_is_lost_and_whether_it_is_too_much(
     name: ModelName, reference: list[Seen], other: list[Seen], figures: dict[str, Any], broken: set[str]
 ) -> None:
-    loss = measure(name, reference, other)
-    assert loss.pictures == len(reference)
-    assert {figure: loss.figures[figure] for figure in figures} == pytest.approx(figures, abs=1e-5)
-    assert set(loss.broken) == broken
+    found = loss(len(reference), TASKS[name].agreement(reference, other))
+    assert found.pictures == len(reference)
+    assert {figure: found.figures[figure] for figure in figures} == pytest.approx(figures, abs=1e-5)
+    assert set(found.broken) == broken
 
 
 def test_keypoints_that_moved_cost_similarity_and_those_that_were_not_seen_do_not() -> None:

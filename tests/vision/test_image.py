@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.vision.decoding.made import noise, scene
+from vision.arrays import RGB, Box
 from vision.errors import BoxOutside
-from vision.image import LETTERBOX_SIZES, RGB, Box, crop, letterbox, resize, resize_shortest_edge
+from vision.image import LETTERBOX_SIZES, crop, letterbox, resize, resize_shortest_edge
 
 # ── crop ──
 

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from vision.image import LETTERBOX_GREY, RGB, Box
+from vision.arrays import RGB, Box
+from vision.image import LETTERBOX_GREY
 from vision.views import MOST_TILES, View, has_centre, is_foreign, means_whole, share_inside, views
 
 SIZE = 640

@@ -11,8 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from vision.decoding.bands import in_bands
-from vision.image import RGB
+from vision.arrays import RGB
+from vision.bands import in_bands
 
 WHITE: Final = 255
 

@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vision.arrays import RGB
+from vision.bands import band_bytes, bands, in_bands
 from vision.decoding import alpha, pillow
-from vision.decoding.bands import band_bytes, bands, in_bands
 from vision.decoding.colour import to_srgb
 from vision.decoding.picture_file import PictureFile
 from vision.errors import DamagedImage, UnsupportedFormat
-from vision.image import RGB
 
 _FILE_HEADER: Final = 14
 _OS2_HEADER, _USUAL_HEADER, _ALPHA_HEADER, _PROFILE_HEADER = 12, 40, 56, 124  # sizes, by what they brought

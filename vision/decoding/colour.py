@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from vision.decoding.bands import in_bands
-from vision.image import RGB
+from vision.arrays import RGB
+from vision.bands import in_bands
 
 Mode: TypeAlias = Literal["L", "RGB", "CMYK"]  # Pillow's names
 

@@ -8,12 +8,12 @@ from typing import ClassVar, Final
 
 import numpy as np
 
+from vision.arrays import RGB
+from vision.bands import band_bytes
 from vision.decoding import pillow
 from vision.decoding.alpha import WHITE
-from vision.decoding.bands import band_bytes
 from vision.decoding.picture_file import PictureFile
 from vision.errors import DamagedImage, ImageTooLarge
-from vision.image import RGB
 
 _HEADER: Final = struct.Struct("<6sHHBBB")
 _FRAME: Final = struct.Struct("<HHHHB")

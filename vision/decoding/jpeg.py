@@ -17,13 +17,13 @@ import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 
+from vision.arrays import RGB
+from vision.bands import band_bytes
 from vision.decoding import pillow
-from vision.decoding.bands import band_bytes
 from vision.decoding.colour import to_srgb
 from vision.decoding.orientation import UPRIGHT, orientation_of, turn
 from vision.decoding.picture_file import PictureFile
 from vision.errors import DamagedImage, ImageTooLarge, UnsupportedFormat
-from vision.image import RGB
 
 
 class _Space(NamedTuple):

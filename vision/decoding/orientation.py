@@ -7,9 +7,9 @@ from typing import Final
 import cv2
 import numpy as np
 
+from vision.arrays import RGB
 from vision.decoding.directory import Directory
 from vision.errors import DamagedImage
-from vision.image import RGB
 
 ORIENTATION: Final = 0x0112  # the tag of EXIF and TIFF
 UPRIGHT: Final = 1

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from vision.image import RGB
+from vision.arrays import RGB
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vision.decoding.bands import Rows, in_bands
+from vision.bands import Rows, in_bands
 from vision.errors import DamagedImage
 
 # Judged from the header, before anything is decoded.

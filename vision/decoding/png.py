@@ -12,15 +12,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vision.arrays import RGB
+from vision.bands import Rows, band_bytes, bands, in_bands
 from vision.decoding import alpha, pillow
-from vision.decoding.bands import Rows, band_bytes, bands, in_bands
 from vision.decoding.colour import to_srgb
 from vision.decoding.orientation import orientation_of, turn
 from vision.decoding.picture_file import PictureFile
 from vision.decoding.png_colour import ColourSpace, colour_space
 from vision.decoding.significant_bits import is_narrow, present, right_aligned_peaks, spread
 from vision.errors import DamagedImage, ImageTooLarge
-from vision.image import RGB
 
 Samples = NDArray[Any]  # uint8 or uint16
 

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vision.arrays import RGB
+from vision.bands import Rows, band_bytes, bands, in_bands
 from vision.decoding import alpha
-from vision.decoding.bands import Rows, band_bytes, bands, in_bands
 from vision.decoding.colour import to_srgb
 from vision.decoding.directory import Directory
 from vision.decoding.orientation import ORIENTATION, UPRIGHT, turn
@@ -30,7 +31,6 @@ from vision.decoding.tiff_samples import (
     stored_bytes,
 )
 from vision.errors import DamagedImage, ImageTooLarge, UnsupportedFormat
-from vision.image import RGB
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
 _STRIP_OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_COUNTS, _PLANAR = 273, 277, 278, 279, 284

@@ -10,8 +10,8 @@ from typing import Any, Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from vision.bands import Rows
 from vision.decoding import pillow
-from vision.decoding.bands import Rows
 from vision.decoding.jpeg import open_jpeg
 from vision.errors import DamagedImage, UnsupportedFormat
 

@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from vision.arrays import RGB
+from vision.bands import band_bytes, in_bands
 from vision.decoding import alpha
-from vision.decoding.bands import band_bytes, in_bands
 from vision.decoding.colour import to_srgb
 from vision.decoding.orientation import UPRIGHT, orientation_of, turn
 from vision.decoding.picture_file import PictureFile
 from vision.errors import DamagedImage, ImageTooLarge
-from vision.image import RGB
 
 _CHUNK: Final = struct.Struct("<4sI")
 _FRAME_HEADER: Final = 16  # bytes of an animation's frame before its chunks

@@ -155,8 +155,8 @@ def test_the_real_export_needs_nothing_of_the_project_and_names_what_is_missing(
     folder.mkdir()
     checkpoint = tmp_path / "best.pt"
     make = (
-        "import sys; from pathlib import Path; from importing import standins;"
-        "standins._write_yolo('yolov8n.yaml', {0: 'Gun'}, Path(sys.argv[1]))"
+        "import sys; from pathlib import Path; from importing.loaders import yolo;"
+        "yolo.write_standin(Path(sys.argv[1]), 'detect')"
     )
     environment = {**os.environ, "YOLO_CONFIG_DIR": str(tmp_path)}
     subprocess.run([sys.executable, "-c", make, str(checkpoint)], cwd=file.parents[2], env=environment, check=True)

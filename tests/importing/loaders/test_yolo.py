@@ -10,25 +10,23 @@ from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import DetectionModel, PoseModel, yaml_model_load
 from ultralytics.utils.loss import v8DetectionLoss
 
-from importing import standins
 from importing.errors import WeightsRefused
-from importing.loaders import load
+from importing.loaders import load, write_standin
 from importing.loaders.yolo import load as load_yolo
-from importing.weights import loaded_path
 from tests.importing.loaders.pickles import renamed
 
 
 @pytest.fixture(scope="module")
 def pose(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pose")
-    standins.write("pose_estimator", folder)
+    write_standin("pose_estimator", folder)
     return folder / "yolov8n-pose.pt"
 
 
 @pytest.fixture(scope="module")
 def threat(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("threat")
-    standins.write("threat_detector", folder)
+    write_standin("threat_detector", folder)
     return folder / "best.pt"
 
 
@@ -235,4 +233,4 @@ def test_the_real_checkpoints_are_accepted(shared: Path) -> None:
 def test_the_stand_in_lies_where_its_loader_looks(pose: Path) -> None:
     from models.catalogue import CATALOGUE
 
-    assert loaded_path(CATALOGUE["pose_estimator"], pose.parent) == pose
+    assert CATALOGUE["pose_estimator"].loaded_path(pose.parent) == pose

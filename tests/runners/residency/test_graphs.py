@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from engines import Engine
+from engines.engine import Engine
 from engines.errors import DeviceLost, OutOfMemory
 from models.catalogue import ModelName
 from models.store import StoredModel
@@ -31,7 +31,6 @@ from tests.runners.residency.test_residency import (
     until,
     use,
 )
-from tests.serving import fake
 
 GRAPHS: tuple[float, ...] = (100, 40)  # MB of a model's graphs, the largest first
 ALL = CONTEXT_MB + sum(SIZES.values())
@@ -103,9 +102,7 @@ def make(world: GraphedWorld) -> Iterator[Make]:
 
     def make(budget_mb: float, pinned: Sequence[ModelName] = NAMES) -> Residency:
         policy = Policy(budget_mb, 0, dict.fromkeys(NAMES, 0), frozenset(pinned))
-        nothing: Callable[..., None] = lambda *_: None  # noqa: E731
-        lost = world.lost.append
-        made.append(Residency(NAMES, fake.find, world.start, world.load, world.warm_up, world, policy, nothing, lost))
+        made.append(Residency(NAMES, world, world, policy))
         return made[-1]
 
     yield make

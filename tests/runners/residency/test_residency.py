@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from engines import Engine, Images, Rows, Shape
+from engines.engine import Engine, Images, Rows, Shape
 from engines.errors import DeviceLost, EngineError, OutOfMemory
 from models.catalogue import CATALOGUE, ModelName
+from models.state import State
 from models.store import StoredModel
-from runners.contract import State
 from runners.residency import back_off
 from runners.residency import residency as residencies
 from runners.residency import resident as residents
@@ -87,6 +87,15 @@ class World:
     def warm_up(self, stored: StoredModel, engine: Engine) -> None:
         self.warm.append(engine.name)
 
+    def find(self, name: ModelName) -> StoredModel | None:
+        return fake.find(name)
+
+    def on_ready(self, resident: Resident, exchange: object) -> None:
+        self.ready.append(resident.name)
+
+    def on_device_lost(self, error: DeviceLost) -> None:
+        self.lost.append(error)
+
 
 @pytest.fixture
 def world() -> World:
@@ -109,10 +118,7 @@ def make(world: World) -> Iterator[Make]:
         beside_context: bool = False,
     ) -> Residency:
         policy = Policy(budget_mb, stay_s, dict.fromkeys(names, ttl_s), frozenset(pinned), beside_context)
-        ready: Callable[[Resident], None] = lambda resident: world.ready.append(resident.name)  # noqa: E731
-        made.append(
-            Residency(names, fake.find, world.start, world.load, world.warm_up, world, policy, ready, world.lost.append)
-        )
+        made.append(Residency(names, world, world, policy))
         return made[-1]
 
     yield make

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from engines import Engine
+from engines.engine import Engine
 from engines.errors import EngineError
-from models.catalogue import ModelName
+from models.state import State
 from models.store import StoredModel, StoreError
-from runners.contract import State
 from runners.residency.budget import Policy
 from runners.residency.memory import CpuMemory
 from runners.residency.residency import Residency
 from runners.residency.resident import Loaded, ModelUnavailable, Resident
+from tests.runners.residency.loader import Loads
 from tests.serving import fake
 
 Make = Callable[[], Resident]
@@ -59,11 +59,8 @@ def make(world: World) -> Iterator[Make]:
 
     def make() -> Resident:
         policy = Policy(0, 0, {"person_reid": 0}, frozenset())
-        nothing: Callable[..., None] = lambda *_: None  # noqa: E731
-        find: Callable[[ModelName], Any] = lambda _: world.find()  # noqa: E731
-        made.append(
-            Residency(["person_reid"], find, nothing, world.load, nothing, CpuMemory(), policy, nothing, nothing)
-        )
+        loads = Loads(lambda _: world.find(), world.load)
+        made.append(Residency(["person_reid"], loads, CpuMemory(), policy))
         return made[-1].models["person_reid"]
 
     yield make

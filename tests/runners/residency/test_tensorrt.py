@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 
-from engines import Engine
 from engines.device import Gpu
+from engines.engine import Engine
 from engines.errors import EngineError, OutOfMemory
 from engines.tensorrt import build
 from engines.tensorrt import cache as caches
 from models.catalogue import ModelName
+from models.state import State
 from models.store import StoredModel
-from runners.contract import State
 from runners.residency import tensorrt as engines
 from runners.residency.budget import Policy
 from runners.residency.memory import CpuMemory
@@ -31,6 +31,7 @@ from runners.residency.residency import Residency
 from runners.residency.tensorrt import TensorRtEngines
 from settings import DEFAULT_FILE, load
 from tests.engines.tensorrt.test_build import EXPORTER
+from tests.runners.residency.loader import Loads
 from tests.serving import fake
 
 GPU = Gpu(1, "NVIDIA RTX A400", "GPU-bbbb", 4295, "580.95.05", "8.6")
@@ -78,19 +79,9 @@ class World:
         self.handled = threading.Event()
         settings = load(DEFAULT_FILE, {"TENSORRT_CACHE": str(cache)})
         self.tensorrt = TensorRtEngines(settings, GPU, version)
-        nothing: Callable[..., None] = lambda *_: None  # noqa: E731
         policy = Policy(0, 0, {"pose_estimator": 0}, frozenset())
-        self.residency = Residency(
-            ["pose_estimator"],
-            self.find,
-            nothing,
-            lambda stored: self.tensorrt.load(stored) or fake.FakeEngine(stored.card.name, "torch"),
-            nothing,
-            CpuMemory(),
-            policy,
-            self.on_ready,
-            nothing,
-        )
+        loads = Loads(self.find, self.load, self.on_ready)
+        self.residency = Residency(["pose_estimator"], loads, CpuMemory(), policy)
         self.pose = self.residency.models["pose_estimator"]
 
     def find(self, name: ModelName) -> StoredModel | None:
@@ -98,9 +89,12 @@ class World:
         assert stored is not None
         return replace(stored, folder=self.folder)
 
-    def on_ready(self, resident: Any) -> None:
+    def load(self, stored: StoredModel) -> Engine:
+        return self.tensorrt.load(stored) or fake.FakeEngine(stored.card.name, "torch")
+
+    def on_ready(self, resident: Any, exchange: Any) -> None:
         if resident.loaded.engine.name == "torch":
-            self.tensorrt.build(resident, self.residency.exchange)
+            self.tensorrt.build(resident, exchange)
         self.handled.set()
 
     def use(self) -> str:

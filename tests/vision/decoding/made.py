@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from vision.arrays import RGB
 from vision.decoding import Limits, open_image
 from vision.decoding.primaries import Chromaticities, profile_of
-from vision.image import RGB
 
 MEGAPIXEL = 1_000_000
 LIMITS = Limits(pixels=MEGAPIXEL, pass_pixels=20 * MEGAPIXEL)

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vision.arrays import RGB
 from vision.decoding import DamagedImage, ImageTooLarge, Limits, open_image
-from vision.image import RGB
 
 LIMITS = Limits(pixels=50_000_000, pass_pixels=1_000_000_000)
 

@@ -28,9 +28,9 @@ from tests.vision.decoding.made import (
     scene,
     srgb_profile,
 )
+from vision.arrays import RGB
 from vision.decoding import colour
 from vision.decoding.primaries import SRGB, profile_of
-from vision.image import RGB
 
 PICTURE = scene(40, 60)
 P3 = display_p3_profile()

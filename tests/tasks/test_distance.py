@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from api.distance import METHODS, Calibration, DistanceOptions, Method, measure
+from tasks.distance import METHODS, Calibration, DistanceOptions, Method, measure
 
 # Nearness of an object that fills the middle of its box, before a background.
 REGION = np.array([[0.1, 0.1, 0.1, 0.1], [0.1, 1.0, 0.7, 0.1], [0.1, 0.8, 0.8, 0.1]], np.float32)

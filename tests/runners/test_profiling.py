@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-import profiling
-from profiling import Profiler
+from runners import profiling
+from runners.profiling import Profiler
 from settings import Pyroscope
 from tests.serving.server import serving
 

@@ -8,9 +8,9 @@ from types import MappingProxyType
 from typing import Final, Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
-F32 = NDArray[np.float32]
+from vision.arrays import F32
+
 Method = Literal["center", "mean", "median", "min"]
 Proximity = Literal["near", "middle", "far"]
 

@@ -4,15 +4,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from api.answers import Options, Picture, prepare, severity
-from api.schemas import BoundingBox, PetResponse, PoseResponse, ThreatResponse
-from runners.contract import PoseResult, ThreatResult
 from settings import DEFAULT_FILE, load
+from tasks.detection import BoundingBox
+from tasks.pet_classifier import PetClassifier
+from tasks.picture import Picture
+from tasks.pose_estimator import PoseEstimator, PoseResponse, PoseResult
+from tasks.task import Options
+from tasks.threat_detector import ThreatDetector, ThreatResponse, ThreatResult, severity
+from tests.serving.fake import PET_INPUT
+from vision.arrays import Box
 from vision.errors import BoxOutside
-from vision.image import Box
 
 MODELS = load(DEFAULT_FILE, {}).models
-PET_INPUT = {"shortest_edge": 224, "crop_pct": 0.875, "resample": 3}
+POSE = PoseEstimator(MODELS.pose_estimator)
+THREAT = ThreatDetector(MODELS.threat_detector)
+PET = PetClassifier(MODELS.pet_classifier)
 
 
 @pytest.mark.parametrize(
@@ -46,9 +52,7 @@ def pose(boxes: list[list[float]], scores: list[float], keypoints: NDArray[np.fl
 
 def poses(asked: Picture, *results: PoseResult, min_keypoint_confidence: float | None = None) -> PoseResponse:
     options = Options(min_keypoint_confidence=min_keypoint_confidence)
-    answer = prepare("pose_estimator", asked, options, MODELS, {}).answer(results)
-    assert isinstance(answer, PoseResponse)
-    return answer
+    return POSE.answer(results, POSE.prepare(asked, options))
 
 
 def corners(box: BoundingBox) -> tuple[float, float, float, float]:
@@ -107,23 +111,20 @@ def test_min_keypoint_confidence_decides_which_joints_are_listed_and_not_the_pos
 
 def test_a_person_on_the_seam_of_two_tiles_is_one_person() -> None:
     asked = picture(5400, 1080)
-    prepared = prepare("pose_estimator", asked, Options(), MODELS, {})
+    prepared = POSE.prepare(asked, Options())
     assert len(prepared.items) == 4
     assert {item["image"].shape for item in prepared.items} == {(384, 640, 3)}
     # Tiles of 1920 begin at 0, 1160, 2320 and 3480; scaled to a third and 12 pixels down. Their border is at 1540.
     results = [pose([[500, 112, 530, 212]], [0.8]), pose([[114, 112, 143, 212]], [0.9]), pose([], []), pose([], [])]
     for result in results[2:]:
         result["boxes"] = result["boxes"].reshape(0, 4)
-    answer = prepared.answer(results)
-    assert isinstance(answer, PoseResponse)
+    answer = POSE.answer(results, prepared)
     (person,) = answer.persons
     assert corners(person.bbox) == pytest.approx((1500, 300, 1590, 600), abs=3)
 
 
 def threats(asked: Picture, *results: ThreatResult) -> ThreatResponse:
-    answer = prepare("threat_detector", asked, Options(), MODELS, {}).answer(results)
-    assert isinstance(answer, ThreatResponse)
-    return answer
+    return THREAT.answer(results, THREAT.prepare(asked, Options()))
 
 
 def test_a_weapon_that_reaches_out_of_the_box_is_reported_and_one_beside_it_is_not() -> None:
@@ -171,9 +172,7 @@ def test_threats_of_different_names_in_one_place_of_a_panorama_both_stay() -> No
     ],
 )
 def test_a_household_pet_is_a_cat_or_a_dog_beyond_doubt(probabilities: dict[str, float], kind: str, pet: bool) -> None:
-    prepared = prepare("pet_classifier", picture(64, 64), Options(), MODELS, PET_INPUT)
-    answer = prepared.answer([{"probabilities": probabilities}])
-    assert isinstance(answer, PetResponse)
+    answer = PET.answer([{"probabilities": probabilities}], PET.prepare(picture(64, 64), Options(), PET_INPUT))
     assert (answer.pet_type, answer.is_household_pet) == (kind, pet)
     assert answer.confidence == max(probabilities.values())
     species = {label.lower().rstrip("s"): value for label, value in probabilities.items()}

@@ -6,35 +6,19 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
 from functools import partial
 from types import ModuleType
-from typing import Final, TypeVar
+from typing import Final
 
+from engines.marks import MARK
 from settings import Pyroscope
 
 logger = logging.getLogger("bentoml.enrichment.profiling")  # BentoML gives handlers to its own namespace only
 
 RETRY_S: Final = 60.0
 _CONNECT_S: Final = 3.0
-# What marks the work of the present call; the client marks threads, and a call may take several.
-_TAG: Final[ContextVar[Callable[[], AbstractContextManager[None]]]] = ContextVar("tag", default=nullcontext)
-
-T = TypeVar("T")
-ArgT = TypeVar("ArgT")
-
-
-def carried(function: Callable[[ArgT], T]) -> Callable[[ArgT], T]:
-    """`function`, for other threads, marked as this thread is now (`Profiler.tagged`)."""
-    tag = _TAG.get()
-
-    def run(argument: ArgT) -> T:
-        with tag():
-            return function(argument)
-
-    return run
 
 
 class Profiler:
@@ -55,12 +39,12 @@ class Profiler:
     def tagged(self, **tags: str) -> Iterator[None]:
         """Mark what this thread does within the block, and what `carried` lets others do for it."""
         tag = partial(self._tag, tags)
-        token = _TAG.set(tag)
+        token = MARK.set(tag)
         try:
             with tag():
                 yield
         finally:
-            _TAG.reset(token)
+            MARK.reset(token)
 
     def _tag(self, tags: dict[str, str]) -> AbstractContextManager[None]:
         if self._client is None:

@@ -1,0 +1,46 @@
+"""What the service says of itself: /health, /readyz, the gauges, and the routes under /models."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from api import health, metrics
+from api.embedded import Link
+from api.management import Management
+from settings import Settings
+
+
+class Reports:
+    """The state of the runners as the last heartbeat found it."""
+
+    def __init__(self, settings: Settings, links: Sequence[Link]) -> None:
+        """links: one for each runner service."""
+        self._settings = settings
+        self._links = links
+        self._started = time.monotonic()
+
+    def readiness(self) -> tuple[int, dict[str, Any]]:
+        """HTTP status and body of GET /readyz."""
+        return health.readiness(self._links)
+
+    def health(self) -> tuple[int, dict[str, Any]]:
+        """HTTP status and body of GET /health."""
+        return health.report(self._links, self._uptime_s)
+
+    def management(self) -> Management:
+        """What the routes under /models know and may change now."""
+        server = self._settings.server
+        return Management(
+            self._links, self._settings.preload, enabled=server.model_management, uptime_seconds=self._uptime_s
+        )
+
+    def publish(self) -> None:
+        """Set the gauges. Called after each heartbeat."""
+        _, report = health.report(self._links, 0)
+        metrics.set_gauges(report)
+
+    @property
+    def _uptime_s(self) -> float:
+        return time.monotonic() - self._started

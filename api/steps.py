@@ -1,0 +1,168 @@
+"""The steps of one request that run on a thread: read, decode, prepare; then answer and encode."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from contextvars import Context
+from dataclasses import dataclass
+from itertools import count
+from types import MappingProxyType
+from typing import Any, Final
+
+from api import metrics
+from api.embedded import Link
+from api.errors import ApiError, ErrorCode, invalid_field
+from api.gate import request_id
+from api.picture_memory import MemoryBudget
+from api.request import Received, parse
+from api.tracing import Spans
+from engines.deadline import Abandoned, Deadline
+from models.catalogue import CATALOGUE, ModelName
+from settings import Settings
+from tasks import TASKS, AnyTask
+from tasks.picture import Picture
+from tasks.task import Answer, Options, Prepared, SecondLook
+from vision import decoding as images
+
+logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
+audit = logging.getLogger("bentoml.enrichment.audit")
+
+DISTANCE_ROUTE: Final = "/object-distance"
+MODEL_OF: Final[Mapping[str, ModelName]] = MappingProxyType(
+    {spec.route: name for name, spec in CATALOGUE.items()} | {DISTANCE_ROUTE: "depth_estimator"}
+)
+_IMAGE_ERRORS: Final[Mapping[type[images.ImageError], ErrorCode]] = {
+    images.DamagedImage: "invalid_image",
+    images.UnsupportedFormat: "unsupported_media_type",
+    images.ImageTooLarge: "image_too_large",
+}
+
+
+@dataclass(frozen=True)
+class Work:
+    """One request: where it was asked, what came, and until when.
+
+    context: its id, and its span where it is traced. queued: when it came, ns since the epoch.
+    """
+
+    route: str
+    name: ModelName
+    link: Link
+    received: Received
+    deadline: Deadline
+    context: Context
+    queued: int
+
+
+@dataclass(frozen=True)
+class Second:
+    """A picture that another model looks at, too, if the answer needs it."""
+
+    look: SecondLook
+    prepared: Prepared[Any]
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A request whose items for the model are there, and whose picture is not kept any longer.
+
+    decoded: when the picture was there, by time.perf_counter(). untrained: whether a stand-in is to answer; kept, as
+    its runner may be gone when it has answered.
+    """
+
+    work: Work
+    prepared: Prepared[Any]
+    second: Second | None
+    decoded: float
+    untrained: bool
+
+
+class Steps:
+    """What is done for the requests of all routes, whichever thread it runs on."""
+
+    def __init__(self, settings: Settings, spans: Spans) -> None:
+        self._limits = settings.limits
+        self._decoding = images.Limits(settings.limits.max_pixels, settings.limits.max_jpeg_scan_pixels)
+        self._spans = spans
+        self._memory = MemoryBudget(settings.limits.max_picture_bytes)
+        self._numbers = count(1)
+        self.tasks: Mapping[ModelName, AnyTask] = {name: task(settings.models[name]) for name, task in TASKS.items()}
+
+    def ready(self, work: Work) -> Ready:
+        """A request's items. Raises ApiError for whatever is wrong with it, before the model's state.
+
+        A client's mistake must never be a 5xx.
+        """
+        self._spans.past("wait", work.queued)
+        with self._spans.step("read"):
+            request = parse(work.received, self._limits.max_image_bytes, wants_distance=work.route == DISTANCE_ROUTE)
+            with _image_errors():
+                file = images.open_image(request.image, self._decoding)
+        status = work.link.model(work.name)  # before the work of decoding: can it be answered at all?
+        options = Options(request.min_confidence, request.min_keypoint_confidence, request.distance)
+        with self._memory.hold(file.peak_bytes, work.deadline):
+            with self._spans.step("decode"), _image_errors():
+                picture = Picture.of(file.decode(), request.box)
+            decoded = time.perf_counter()
+            with self._spans.step("prepare"):
+                task = self.tasks[work.name]
+                prepared = task.prepare(picture, options, status["input"])
+                for item in prepared.items:
+                    item["id"] = f"{request_id()}#{next(self._numbers)}"  # callers may give an id twice
+                return Ready(work, prepared, self._second(task, picture), decoded, status["untrained"])
+
+    def _second(self, task: AnyTask, picture: Picture) -> Second | None:
+        look = task.second_look()
+        return None if look is None else Second(look, self.tasks[look.name].prepare(picture, look.options, None))
+
+    def answer(self, ready: Ready, results: Sequence[Any]) -> Answer:
+        """The response, before any second look."""
+        size, deadline = ready.prepared.answer_bytes, ready.work.deadline
+        with self._spans.step("post"), self._memory.hold(size, deadline) if size else nullcontext():
+            answer: Answer = self.tasks[ready.work.name].answer(results, ready.prepared)
+            return answer
+
+    def second_look(self, ready: Ready, answer: Answer) -> Second | None:
+        """What the other model is to look at; None where that changes nothing."""
+        return ready.second if self.tasks[ready.work.name].needs_second_look(answer) else None
+
+    def after_second_look(self, ready: Ready, second: Second, answer: Answer, seen: Sequence[Any] | Exception) -> None:
+        """Change an answer by what the other model saw. seen: its results, or why nobody could look."""
+        other: Answer | None = None
+        if isinstance(seen, Exception):
+            expected = isinstance(seen, ApiError | Abandoned | TimeoutError)
+            logger.warning(
+                "%s could not look beside %s: %r",
+                second.look.name,
+                ready.work.name,
+                seen,
+                exc_info=None if expected else seen,
+            )
+        else:
+            other = self.tasks[second.look.name].answer(seen, second.prepared)
+        self.tasks[ready.work.name].after_second_look(answer, other)
+
+    def encode(self, ready: Ready, answer: Answer) -> bytes:
+        """The answer's JSON, counted."""
+        if (found := self.tasks[ready.work.name].audit(answer)) is not None:
+            audit.warning("request %s found %s", request_id(), found)
+        with self._spans.step("encode"):
+            elapsed = time.perf_counter() - ready.decoded
+            metrics.LATENCY.labels(endpoint=ready.work.route).observe(elapsed)
+            answer.inference_time_ms = round(elapsed * 1000, 2)
+            if ready.untrained:
+                answer.untrained = True
+            return answer.model_dump_json(exclude_unset=True).encode()  # a null that was found is part of the answer
+
+
+@contextmanager
+def _image_errors() -> Iterator[None]:
+    try:
+        yield
+    except images.BoxOutside as error:
+        raise invalid_field("bbox", str(error)) from None
+    except images.ImageError as error:
+        raise ApiError(_IMAGE_ERRORS[type(error)], str(error)) from None

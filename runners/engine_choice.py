@@ -1,0 +1,150 @@
+"""Which engine computes, on which device: what the settings ask for, and what this machine has."""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Final, Literal
+
+from engines import device
+from engines.errors import EngineError
+from models import store
+from models.catalogue import CATALOGUE, ModelName
+
+if TYPE_CHECKING:
+    from engines.device import Gpu
+    from engines.engine import Engine
+    from models.store import StoredModel
+    from settings import Settings
+
+logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
+
+MOST_CALLS: Final = 2  # of any engine at a time, in a runner process
+
+
+def choose(settings: Settings, gpu: Gpu | None) -> Literal["openvino", "torch"]:
+    """The engine that the settings and the device call for: `auto` is torch on a GPU, where it is installed."""
+    if settings.engine != "auto":
+        return settings.engine
+    return "torch" if gpu is not None and find_spec("torch") else "openvino"
+
+
+def calls_at_a_time(settings: Settings, gpu: Gpu | None) -> int:
+    """How many calls an engine may get at a time: where images are computed side by side, the next batch may begin
+    before the last image of the one before has ended.
+    """
+    return MOST_CALLS if choose(settings, gpu) == "openvino" else 1
+
+
+def take_gpu(settings: Settings) -> Gpu | None:
+    """The GPU that this process computes on, and says so; None, loudly, is the CPU.
+
+    To be called before torch is imported.
+    """
+    gpu = device.choose(settings.device.gpu, os.environ)
+    if gpu is None:
+        logger.warning("NO GPU IS USED: NVML finds none. All models run on the CPU")
+    elif choose(settings, gpu) == "openvino":
+        logger.warning("NO GPU IS USED, though there is %s: %s. All models run on the CPU", gpu, _why_not(settings))
+        return None
+    else:
+        logger.info("computing on %s", gpu)
+    return gpu
+
+
+def check_gpu(settings: Settings) -> None:
+    """Raises EngineError where a GPU is required and `take_gpu` would leave the computing to the CPU."""
+    if not settings.device.gpu_required:
+        return
+    environment = dict(os.environ)
+    gpu = device.choose(settings.device.gpu, environment)
+    if gpu is not None and choose(settings, gpu) == "torch":
+        return
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    nothing = "NVML finds none" if visible is None else f"NVML finds none with CUDA_VISIBLE_DEVICES={visible!r}"
+    raise EngineError(
+        f"device.gpu_required is true, and no GPU would be used: {nothing if gpu is None else _why_not(settings)}. "
+        "Check `nvidia-smi` and, in a container, the GPU reservation; or set ENRICHMENT_GPU_REQUIRED=false for the CPU"
+    )
+
+
+def _why_not(settings: Settings) -> str:
+    asked_for = settings.engine == "openvino"
+    return "ENRICHMENT_ENGINE is openvino" if asked_for else "torch is not installed (requirements/gpu.txt)"
+
+
+def start(settings: Settings, gpu: Gpu | None) -> None:
+    """Load the engine's library and, on a GPU, make the CUDA context: what all models share and none is charged for.
+
+    Raises EngineError where that can't be had, OutOfMemory where the context finds no room now.
+    """
+    if choose(settings, gpu) == "openvino":
+        from engines import processor
+
+        processor.capabilities()
+        return
+    if not find_spec("torch"):
+        raise EngineError("torch is not installed (requirements/gpu.txt), and ENRICHMENT_ENGINE asks for it")
+    import_module("engines.torch")  # the library and what runs on it
+
+    if gpu is not None:
+        from engines import cuda
+
+        try:
+            cuda.make_context()
+        except RuntimeError as error:
+            raise EngineError(f"torch can't compute on {gpu}: {error}") from error
+
+
+def load(stored: StoredModel, settings: Settings, gpu: Gpu | None) -> Engine:
+    """Load a stored model into the engine that the settings and the device call for.
+
+    Raises EngineError where what was asked for by name can't be had: nothing falls back silently.
+    """
+    # Imported here and not above: an engine costs up to 2 GB and seconds, and a process needs one of them.
+    if choose(settings, gpu) == "torch":
+        if asks_for_int8(settings, stored.card.name):
+            raise EngineError(
+                "int8 is OpenVINO's alone: take the model out of ENRICHMENT_INT8_MODELS, or set"
+                " ENRICHMENT_ENGINE=openvino"
+            )
+        from engines import torch
+
+        return torch.load(
+            stored.program,
+            settings.precision,
+            model=stored.card.name,
+            on_cuda=gpu is not None,
+            threads=settings.cpu_threads,
+        )
+    from engines.openvino import OpenVinoEngine
+
+    traits, precision = CATALOGUE[stored.card.name].traits, settings.precision
+    made = partial(
+        OpenVinoEngine, traits=traits, threads=settings.cpu_threads, cache=store.cache_folder("openvino", stored)
+    )
+    if _in_int8(stored, settings):
+        return made(stored.int8_graph, "int8")
+    return made(stored.graph, OpenVinoEngine.auto_precision(traits) if precision == "auto" else precision)
+
+
+def asks_for_int8(settings: Settings, name: ModelName) -> bool:
+    """Whether a model is to be served in int8 whatever that costs."""
+    return isinstance(settings.int8, tuple) and name in settings.int8
+
+
+def _in_int8(stored: StoredModel, settings: Settings) -> bool:
+    """Raises EngineError where int8 is asked for and the model was not calibrated."""
+    name, loss = stored.card.name, stored.card.int8
+    if asks_for_int8(settings, name):
+        if loss is None:
+            raise EngineError(
+                f"ENRICHMENT_INT8_MODELS names {name}, which was not calibrated; run: "
+                f"python -m models.import_models {name} --calibrate FOLDER-OF-PICTURES"
+            )
+        return True
+    automatic = settings.int8 == "auto" and settings.precision == "auto"
+    return automatic and loss is not None and not loss.broken

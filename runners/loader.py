@@ -1,0 +1,105 @@
+"""Which version of a model a runner serves, on which engine, and how that is warmed up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import bentoml
+
+from engines import batches
+from engines.device import Gpu
+from engines.engine import Engine, Shape
+from engines.errors import DeviceLost
+from models import store
+from models.card import ModelCard
+from models.catalogue import ModelName
+from models.store import StoredModel
+from runners import engine_choice
+from runners.residency import tensorrt
+from runners.residency.memory import GpuMemory, Memory
+from runners.residency.residency import Exchange
+from runners.residency.resident import Resident
+from runners.residency.tensorrt import TensorRtEngines
+from settings import Settings
+from tasks import AnyTask
+
+
+class ModelLoader:
+    """See runners.residency.residency.Loader."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        tasks: Mapping[ModelName, AnyTask],
+        gpu: Gpu | None,
+        memory: Memory,
+        bento: bentoml.Bento | None,
+        on_device_lost: Callable[[DeviceLost], None],
+    ) -> None:
+        """bento: in which the service was packed; None where it is served from a checkout."""
+        self._settings = settings
+        self._tasks = tasks
+        self._gpu = gpu
+        self._memory = memory
+        self._bento = bento
+        self.on_device_lost = on_device_lost
+        self._started = False
+        self._tensorrt: TensorRtEngines | None = None
+
+    def close(self) -> None:
+        """Stop engine builds."""
+        if self._tensorrt is not None:
+            self._tensorrt.close()
+
+    def find(self, name: ModelName) -> StoredModel | None:
+        """The version that the bento was built with, else the one imported last, else (trial only) a stand-in."""
+        pinned = pinned_versions(self._bento)
+        if self._bento is not None and name in pinned:
+            # There in a container only; else the bento refers to BentoML's store.
+            packed = Path(self._bento.path_of("models"))
+            return store.find_version(name, pinned[name], packed=packed if packed.is_dir() else None)
+        stored = store.find(name)
+        if stored is None and self._settings.allow_untrained and self._bento is None:
+            stored = store.find(name, untrained=True)
+        return stored
+
+    def start(self) -> None:
+        """See Loader.start."""
+        if not self._started:
+            with self._memory.recognising() if isinstance(self._memory, GpuMemory) else nullcontext():
+                engine_choice.start(self._settings, self._gpu)
+            self._tensorrt = tensorrt.find(self._settings, self._gpu)
+            self._started = True
+
+    def load(self, stored: StoredModel) -> Engine:
+        """On TensorRT where that is wanted and its engine is in the cache, else as engine_choice.load."""
+        built = self._tensorrt
+        engine = built.load(stored) if built is not None and built.wants(stored) else None
+        return engine or engine_choice.load(stored, self._settings, self._gpu)
+
+    def warm_up(self, stored: StoredModel, engine: Engine) -> None:
+        """See Loader.warm_up."""
+        engine.warm_up(warm_up_shapes(self._tasks[stored.card.name], stored.card))
+
+    def on_ready(self, resident: Resident, exchange: Callable[[Resident, Exchange], None]) -> None:
+        """Have a TensorRT engine built where one is wanted and there is none."""
+        loaded = resident.loaded
+        if self._tensorrt is None or loaded is None or loaded.engine.name == "tensorrt":
+            return
+        if self._tensorrt.wants(loaded.stored):
+            self._tensorrt.build(resident, exchange)
+
+
+def warm_up_shapes(task: AnyTask, card: ModelCard) -> list[Shape]:
+    """Every batch size at the largest input, and every usual input once."""
+    largest, *others = task.warm_up_sizes(card.input)
+    shapes: list[Shape] = [(size, *largest, 3) for size in batches.batch_sizes(task.settings.max_batch_size)]
+    return shapes + [(1, *other, 3) for other in others]
+
+
+def pinned_versions(bento: Any) -> dict[str, str]:
+    """Model → version of those that a bento was built with; empty where there is no bento."""
+    return {model.tag.name: model.tag.version for model in bento.info.all_models} if bento else {}

@@ -1,0 +1,19 @@
+"""Every setting, read once from configuration.yaml and the documented environment variables, checked and frozen."""
+
+from settings.loading import DEFAULT_FILE, ENVIRONMENT, SERVICE_NAME, SettingsError, get_settings, load
+from settings.sections import EngineChoice, Limits, Precision, Pyroscope, Settings, Tracing
+
+__all__ = [
+    "DEFAULT_FILE",
+    "ENVIRONMENT",
+    "SERVICE_NAME",
+    "EngineChoice",
+    "Limits",
+    "Precision",
+    "Pyroscope",
+    "Settings",
+    "SettingsError",
+    "Tracing",
+    "get_settings",
+    "load",
+]

@@ -1,0 +1,123 @@
+"""Reads the settings from configuration.yaml and the documented environment variables, and complains in sentences."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from pydantic import ValidationError
+
+from models.catalogue import CATALOGUE
+from settings.sections import Settings
+
+SERVICE_NAME: Final = "ai-enrichment-light"
+DEFAULT_FILE: Final = Path(__file__).parents[1] / "configuration.yaml"
+
+
+class SettingsError(ValueError):
+    """A setting is unknown or has a value that is not allowed; the text names each, its value and what is allowed."""
+
+
+# Where a complaint of pydantic names one end of what is allowed only.
+_ALLOWED: Final[Mapping[tuple[str, ...], str]] = {
+    ("server", "host", "ipv4"): "an IPv4 or IPv6 address",
+    ("server", "port"): "a whole number from 1 to 65535",
+}
+
+# Variable → place in the tree. Where two variables set the same place, the later row wins.
+ENVIRONMENT: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
+    ("HOST", ("server", "host")),
+    ("PORT", ("server", "port")),
+    ("ENRICHMENT_MODEL_MANAGEMENT", ("server", "model_management")),
+    ("ENRICHMENT_CORS_ORIGINS", ("server", "cors_origins")),
+    ("ENRICHMENT_PRELOAD_MODELS", ("preload",)),
+    ("ENRICHMENT_LIGHT_PRELOAD_MODELS", ("preload",)),
+    ("ENRICHMENT_IMPORT_AT_START", ("import_at_start",)),
+    ("ENRICHMENT_ENGINE", ("engine",)),
+    ("ENRICHMENT_PRECISION", ("precision",)),
+    ("ENRICHMENT_INT8_MODELS", ("int8",)),
+    ("ENRICHMENT_CPU_THREADS", ("cpu_threads",)),
+    ("ENRICHMENT_PLACEMENT", ("placement",)),
+    ("ENRICHMENT_ALLOW_UNTRAINED", ("allow_untrained",)),
+    ("ENRICHMENT_GPU", ("device", "gpu")),
+    ("ENRICHMENT_GPU_REQUIRED", ("device", "gpu_required")),
+    ("ENRICHMENT_MEMORY_BUDGET_MB", ("residency", "budget_mb")),
+    ("POSE_USE_TENSORRT", ("models", "pose_estimator", "use_tensorrt")),
+    ("THREAT_USE_TENSORRT", ("models", "threat_detector", "use_tensorrt")),
+    ("TENSORRT_CACHE", ("tensorrt", "cache")),
+    ("PYROSCOPE_ENABLED", ("pyroscope", "enabled")),
+    ("PYROSCOPE_URL", ("pyroscope", "url")),
+    ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", ("tracing", "endpoint")),
+    ("ENRICHMENT_TRACING_SAMPLE_RATE", ("tracing", "sample_rate")),
+    ("SERVICE_NAME", ("pyroscope", "application_name")),
+    *((spec.assignment_variable, ("models", name, "assignment")) for name, spec in CATALOGUE.items()),
+)
+
+
+def load(file: Path, environment: Mapping[str, str]) -> Settings:
+    """Read and check the settings.
+
+    Raises SettingsError for an unreadable file, an unknown key, or a value that is not allowed; the text says whether
+    the value came from the file or from which environment variable.
+    """
+    tree = _read(file)
+    variables: dict[tuple[str, ...], str] = {}
+    for variable, place in ENVIRONMENT:
+        # Compose passes `X=` for a variable that is not set; only an empty preload list means something.
+        if variable in environment and (environment[variable] or place == ("preload",)):
+            _put(tree, place, environment[variable])
+            variables[place] = variable
+    try:
+        return Settings.model_validate(tree)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_complaints(error, variables, file))) from None
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process, from BENTOML_CONFIG's file where that is set, else from configuration.yaml here.
+
+    Ends the process with the message where they are wrong: a traceback would bury it.
+    """
+    try:
+        return load(Path(os.environ.get("BENTOML_CONFIG") or DEFAULT_FILE), os.environ)
+    except SettingsError as error:
+        sys.exit(f"{SERVICE_NAME} can't start: {error}")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+        section = tree["services"][SERVICE_NAME]["enrichment"]
+    except OSError as error:
+        raise SettingsError(f"{file}: cannot be read ({error.strerror})") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{file}: is not YAML: {error}") from error
+    except (KeyError, TypeError):
+        raise SettingsError(f"{file}: has no section services.{SERVICE_NAME}.enrichment") from None
+    if not isinstance(section, dict):
+        raise SettingsError(f"{file}: services.{SERVICE_NAME}.enrichment must be a mapping")
+    return section
+
+
+def _put(tree: dict[str, Any], place: Sequence[str], value: str) -> None:
+    for key in place[:-1]:
+        tree = tree.setdefault(key, {})
+    tree[place[-1]] = value
+
+
+def _complaints(error: ValidationError, variables: Mapping[tuple[str, ...], str], file: Path) -> list[str]:
+    complaints = []
+    for problem in error.errors(include_url=False):
+        place = tuple(str(part) for part in problem["loc"])
+        # An entry of the preload list and a branch of a union stand one level below the place that was set.
+        variable = variables.get(place) or variables.get(place[:-1])
+        where = f"environment variable {variable}" if variable else f"{file.name}: {'.'.join(place)}"
+        allowed = f" (allowed: {_ALLOWED[place]})" if place in _ALLOWED else ""
+        complaints.append(f"{where} = {problem['input']!r}: {problem['msg']}{allowed}")
+    return complaints

@@ -1,0 +1,170 @@
+"""Every setting with its type and bounds. configuration.yaml says what each means."""
+
+from __future__ import annotations
+
+import re
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    NonNegativeFloat,
+    field_validator,
+    model_validator,
+)
+
+from models.catalogue import CATALOGUE, ModelName
+from tasks.depth_estimator import DepthSettings
+from tasks.detection import DetectorSettings
+from tasks.pet_classifier import PetSettings
+from tasks.task import TaskSettings
+
+EngineChoice = Literal["auto", "openvino", "torch"]
+Precision = Literal["auto", "f32", "bf16", "f16"]
+Fraction = Field(ge=0.0, le=1.0)
+# As browsers send it in `Origin`: scheme, host and port, without a slash at its end.
+_ORIGIN: Final = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^\s/,]+")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Server(_Section):
+    host: IPv4Address | IPv6Address
+    port: int = Field(ge=1, le=65535)
+    model_management: bool
+    keep_alive_s: int = Field(ge=1)
+    cors_origins: tuple[str, ...]
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return _items(value) if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f'{origin!r} is not "*" or an origin like https://cameras.example:8443, without a path'
+                )
+        return value
+
+
+class Device(_Section):
+    gpu: int = Field(ge=0)
+    gpu_required: bool
+
+
+class Residency(_Section):
+    budget_mb: Literal["auto"] | NonNegativeFloat
+    min_residency_s: float = Field(ge=0)
+
+
+class TensorRt(_Section):
+    cache: Path
+    workspace_gib: float = Field(gt=0)
+    build_timeout_s: float = Field(gt=0)
+
+
+class Pyroscope(_Section):
+    enabled: bool
+    url: HttpUrl
+    application_name: str = Field(min_length=1)
+
+
+class Tracing(_Section):
+    endpoint: HttpUrl | None
+    sample_rate: float = Fraction
+
+
+class Limits(_Section):
+    max_image_mib: float = Field(gt=0)
+    max_megapixels: float = Field(gt=0)
+    max_jpeg_scan_megapixels: float = Field(gt=0)
+    max_picture_mb: float = Field(gt=0)
+    max_body_mib: float = Field(gt=0)
+    request_timeout_s: float = Field(gt=0)
+    decode_threads: int = Field(ge=1)
+
+    @model_validator(mode="after")
+    def _one_body_fits(self) -> Limits:
+        if self.max_body_mib < self.max_image_mib * 2:
+            raise ValueError("max_body_mib must be at least twice max_image_mib, or the largest bodies find no room")
+        return self
+
+    @property
+    def max_image_bytes(self) -> int:
+        return int(self.max_image_mib * 2**20)
+
+    @property
+    def max_picture_bytes(self) -> int:
+        return int(self.max_picture_mb * 1_000_000)
+
+    @property
+    def max_body_bytes(self) -> int:
+        return int(self.max_body_mib * 2**20)
+
+    @property
+    def max_pixels(self) -> int:
+        return int(self.max_megapixels * 1_000_000)
+
+    @property
+    def max_jpeg_scan_pixels(self) -> int:
+        return int(self.max_jpeg_scan_megapixels * 1_000_000)
+
+
+class Models(_Section):
+    """Each model's settings, as its task has them."""
+
+    pose_estimator: DetectorSettings
+    threat_detector: DetectorSettings
+    person_reid: TaskSettings
+    pet_classifier: PetSettings
+    depth_estimator: DepthSettings
+
+    def __getitem__(self, name: ModelName) -> TaskSettings:
+        settings: TaskSettings = getattr(self, name)
+        return settings
+
+
+class Settings(_Section):
+    """The whole of `services.ai-enrichment-light.enrichment` in configuration.yaml, environment applied."""
+
+    server: Server
+    import_at_start: bool
+    preload: tuple[ModelName, ...]
+    placement: Literal["auto", "embedded", "shared", "isolated"]
+    engine: EngineChoice
+    precision: Precision
+    int8: Literal["auto", "none"] | tuple[ModelName, ...]
+    cpu_threads: int = Field(ge=0)
+    device: Device
+    residency: Residency
+    tensorrt: TensorRt
+    pyroscope: Pyroscope
+    tracing: Tracing
+    limits: Limits
+    models: Models
+    # Set by `make run` alone: the trial may serve untrained stand-ins for the weights that it can't have.
+    allow_untrained: bool = False
+
+    @field_validator("preload", "int8", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        return _items(value) if isinstance(value, str) and value not in {"auto", "none"} else value
+
+    def assigned(self) -> tuple[ModelName, ...]:
+        """The models that this service is to serve, in the catalogue's order."""
+        return tuple(name for name in CATALOGUE if self.models[name].assignment == "light")
+
+
+def _items(text: str) -> list[str]:
+    """The items of a comma-separated list."""
+    return [item.strip() for item in text.split(",") if item.strip()]

@@ -1,0 +1,133 @@
+"""Depth Anything V2 Small: relative inverse depth of a whole scene, as a map or as the distance of one object."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Final
+
+import numpy as np
+import pybase64
+from PIL import Image
+from pydantic import Field
+
+from engines.batches import Outputs
+from models.card import ModelCard, ModelInput
+from models.catalogue import ModelName
+from tasks.agreement import Figure
+from tasks.distance import Proximity, measure
+from tasks.picture import Frame, Picture
+from tasks.task import Answer, Item, Options, Prepared, Result, Task, TaskSettings
+from vision import depth_map
+from vision.arrays import F32
+from vision.image import resize
+
+PATCH: Final = 14  # DINOv2's, the unit in which the network's input is measured
+# Width : height of the five inputs. The official processor keeps any aspect ratio at a height of 518: a 16:9 frame then
+# costs 1.8 times a square one, and every camera brings shapes of its own. These five all have about the square's area,
+# and cost. A picture between them is stretched to the nearest one, and the map is stretched back.
+ASPECT_RATIOS: Final = (16 / 9, 4 / 3, 1.0, 3 / 4, 9 / 16)
+
+
+class DepthSettings(TaskSettings):
+    """input_size: side of the square input in pixels."""
+
+    input_size: int = Field(ge=14, le=1036, multiple_of=14)
+
+
+class DepthResult(Result):
+    """depth: (h, w) float32, 0…1 over the whole image, 1 is nearest, in the network's resolution."""
+
+    depth: F32
+
+
+class DepthResponse(Answer):
+    """depth_map_base64: 8-bit grey PNG, bright is near; the three figures are of the region asked for, 0…1."""
+
+    depth_map_base64: str
+    min_depth: float
+    max_depth: float
+    mean_depth: float
+
+
+class DistanceResponse(Answer):
+    """relative_depth: 0 at the nearest point of the scene, 1 at the farthest. Metres need the caller's calibration."""
+
+    estimated_distance_m: float | None
+    relative_depth: float
+    proximity_label: Proximity
+
+
+def input_shape(width: int, height: int, size: int) -> tuple[int, int]:
+    """Height and width of the network's input for an image of width × height pixels; multiples of 14.
+
+    size: side of the square input (setting `input_size`). 518 gives 392×686 for 16:9 and 448×602 for 4:3.
+    """
+    ratio = min(ASPECT_RATIOS, key=lambda ratio: abs(math.log(width / height / ratio)))
+    patches = size / PATCH
+    rows, columns = round(patches / math.sqrt(ratio)), round(patches * math.sqrt(ratio))
+    return max(1, rows) * PATCH, max(1, columns) * PATCH
+
+
+class DepthEstimator(Task[DepthSettings, Frame, DepthResult, DepthResponse | DistanceResponse]):
+    """See Task."""
+
+    name: ClassVar[ModelName] = "depth_estimator"
+
+    def prepare(
+        self,
+        picture: Picture,
+        options: Options,
+        model_input: ModelInput | None = None,  # noqa: ARG002 - it takes any multiple of its patch
+    ) -> Prepared[Frame]:
+        """The whole image as the network's input: bicubic and antialiased like the official processor's."""
+        height, width = input_shape(picture.whole.shape[1], picture.whole.shape[0], self.settings.input_size)
+        image = resize(picture.whole, width, height, Image.Resampling.BICUBIC)
+        return Prepared([{"image": image}], picture.frame, options, depth_map.answer_bytes(picture.frame.area))
+
+    # Where the engine is.
+
+    def warm_up_sizes(self, model_input: ModelInput) -> Sequence[tuple[int, int]]:  # noqa: ARG002 - as above
+        """See Task.warm_up_sizes."""
+        shapes = [input_shape(round(ratio * 1000), 1000, self.settings.input_size) for ratio in ASPECT_RATIOS]
+        return sorted(shapes, key=math.prod, reverse=True)
+
+    def interpret(self, outputs: Outputs, item: Item, card: ModelCard) -> DepthResult:  # noqa: ARG002
+        """outputs: `depth` (h, w) float32, relative inverse depth of no fixed range."""
+        return {"depth": depth_map.normalise(outputs[0])}
+
+    # In the API process.
+
+    def answer(self, results: Sequence[DepthResult], prepared: Prepared[Frame]) -> DepthResponse | DistanceResponse:
+        """A map, or for /object-distance the distance of what is in the box."""
+        (result,) = results
+        frame, distance = prepared.view, prepared.options.distance
+        if distance is None:
+            rendered = depth_map.rendered(result["depth"], frame.size, frame.area)
+            return DepthResponse(
+                depth_map_base64=pybase64.b64encode_as_string(rendered.png),
+                min_depth=round(rendered.low, 4),
+                max_depth=round(rendered.high, 4),
+                mean_depth=round(rendered.mean, 4),
+            )
+        found = measure(depth_map.region(result["depth"], frame.size, frame.area), distance)
+        return DistanceResponse(
+            estimated_distance_m=None if found.metres is None else round(found.metres, 2),
+            relative_depth=round(found.relative_depth, 4),
+            proximity_label=found.proximity,
+        )
+
+    # Where another engine or precision is compared.
+
+    @staticmethod
+    def agreement(
+        reference: Sequence[tuple[DepthResult, DepthResponse | DistanceResponse]],
+        other: Sequence[tuple[DepthResult, DepthResponse | DistanceResponse]],
+    ) -> Mapping[str, Figure]:
+        """By the maps, in the network's resolution."""
+        pairs = [(one["depth"], two["depth"]) for (one, _), (two, _) in zip(reference, other, strict=True)]
+        correlations = [float(np.corrcoef(one.ravel(), two.ravel())[0, 1]) for one, two in pairs]
+        return {
+            "correlation min": Figure(min(correlations), at_least=0.995),
+            "depth ±": Figure(max(float(np.abs(one - two).max()) for one, two in pairs)),
+        }

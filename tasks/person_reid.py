@@ -1,0 +1,95 @@
+"""OSNet x0.25: an embedding in which pictures of one person lie close together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Final
+
+import numpy as np
+from PIL import Image
+
+from engines.batches import Outputs
+from models.card import ModelCard, ModelInput
+from models.catalogue import ModelName
+from tasks.agreement import Figure
+from tasks.picture import Picture
+from tasks.task import Answer, Item, Options, Prepared, Result, Task, TaskSettings
+from vision.arrays import F32
+from vision.image import resize
+
+# torchreid/data/transforms.py, build_transforms(height=256, width=128): Resize, bilinear, aspect not kept.
+HEIGHT: Final = 256
+WIDTH: Final = 128
+
+
+class ReidResult(Result):
+    """embedding: (512,) float32, L2-normalised. model_id: ModelCard.model_id of the weights that made it."""
+
+    embedding: F32
+    model_id: str
+
+
+class ReidResponse(Answer):
+    """embedding: L2-normalised float32. model_id: the weights that made it; vectors of two ids are never compared."""
+
+    embedding: list[float]
+    embedding_dim: int
+    embedding_dimension: int
+    model_id: str
+
+
+class PersonReid(Task[TaskSettings, None, ReidResult, ReidResponse]):
+    """See Task."""
+
+    name: ClassVar[ModelName] = "person_reid"
+
+    def prepare(
+        self,
+        picture: Picture,
+        options: Options,
+        model_input: ModelInput | None = None,  # noqa: ARG002 - OSNet has one size
+    ) -> Prepared[None]:
+        """A person's crop of any size as the network's input (256, 128, 3)."""
+        return Prepared([{"image": resize(picture.part, WIDTH, HEIGHT, Image.Resampling.BILINEAR)}], None, options)
+
+    # Where the engine is.
+
+    def warm_up_sizes(self, model_input: ModelInput) -> Sequence[tuple[int, int]]:  # noqa: ARG002 - as above
+        """See Task.warm_up_sizes."""
+        return ((HEIGHT, WIDTH),)
+
+    def interpret(self, outputs: Outputs, item: Item, card: ModelCard) -> ReidResult:  # noqa: ARG002
+        """outputs: `embedding` (512,) float32, not normalised. Raises ValueError where it has no length."""
+        embedding = outputs[0].astype(np.float64)
+        length = float(np.linalg.norm(embedding))
+        if not np.isfinite(length) or length == 0:
+            raise ValueError(f"the embedding's length is {length}")
+        return {"embedding": (embedding / length).astype(np.float32), "model_id": card.model_id}
+
+    # In the API process.
+
+    def answer(self, results: Sequence[ReidResult], prepared: Prepared[None]) -> ReidResponse:  # noqa: ARG002
+        """See Task.answer."""
+        (result,) = results
+        # Seven digits are all that a float32 of this size holds; as a double it would print seventeen.
+        embedding = np.round(result["embedding"].astype(np.float64), 8).tolist()
+        length = len(embedding)
+        return ReidResponse(
+            embedding=embedding, embedding_dim=length, embedding_dimension=length, model_id=result["model_id"]
+        )
+
+    # Where another engine or precision is compared.
+
+    @staticmethod
+    def agreement(
+        reference: Sequence[tuple[ReidResult, ReidResponse]], other: Sequence[tuple[ReidResult, ReidResponse]]
+    ) -> Mapping[str, Figure]:
+        """A nearest has flipped where a picture has another most similar reference picture than before."""
+        first, second = (np.stack([result["embedding"] for result, _ in side]) for side in (reference, other))
+        cosines = (first * second).sum(axis=1)
+        nearest = [(side @ first.T - 2 * np.eye(len(first))).argmax(axis=1) for side in (first, second)]
+        return {
+            "cosine min": Figure(float(cosines.min()), at_least=0.995),
+            "cosine mean": Figure(float(cosines.mean())),
+            "nearest flipped": Figure(int((nearest[0] != nearest[1]).sum()), at_most=0),
+        }

@@ -1,0 +1,165 @@
+"""YOLOv8n-pose: people, their boxes, 17 COCO keypoints each, and the posture that these show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Final
+
+import numpy as np
+from pydantic import BaseModel
+
+from engines.batches import Outputs
+from models.card import ModelCard
+from models.catalogue import ModelName
+from tasks.agreement import SAME_OBJECT, Figure, iou, oks
+from tasks.detection import BoundingBox, Detector, Look, bounding_box, pixels
+from tasks.task import Answer, Item, Prepared, Result
+from vision.arrays import F32
+from vision.boxes import detect, distinct
+from vision.posture import KEYPOINT_NAMES, assess
+
+# Below it a joint is not listed: the network gives all 17 of each person, hidden ones with a low confidence. Postures
+# are judged by joints of this confidence, whatever a caller wants to see listed.
+VISIBLE: Final = 0.5
+_PERSON: Final = "person"  # what COCO, and so the public weights, call the class
+_KEYPOINT_SHAPE: Final = (17, 3)
+
+
+class PoseResult(Result):
+    """n persons, best first; pixels of the network's input. boxes (n, 4) x1 y1 x2 y2; keypoints (n, 17, 3) x y conf."""
+
+    boxes: F32
+    scores: F32
+    keypoints: F32
+
+
+class Keypoint(BaseModel):
+    """A COCO-17 joint in pixels of the image as sent."""
+
+    name: str
+    x: float
+    y: float
+    confidence: float
+
+
+class Person(BaseModel):
+    keypoints: list[Keypoint]
+    posture: str
+    alerts: list[str]
+    bbox: BoundingBox
+    confidence: float
+
+
+class PoseResponse(Answer):
+    """The most prominent person (highest box score × area) at the top level, everybody under `persons`, best first."""
+
+    keypoints: list[Keypoint]
+    posture: str
+    alerts: list[str]
+    num_people: int
+    persons: list[Person]
+
+
+class PoseEstimator(Detector[PoseResult, PoseResponse]):
+    """See Task. `prepare` is Detector's."""
+
+    name: ClassVar[ModelName] = "pose_estimator"
+    least_share: ClassVar[float] = 0.5  # a person beside the box is somebody else
+
+    # Where the engine is.
+
+    def interpret(self, outputs: Outputs, item: Item, card: ModelCard) -> PoseResult:
+        """outputs: `predictions` (55 + classes, candidates) float32: box, scores and keypoints of each in input pixels.
+
+        Of several classes those called "person" count; all do where the checkpoint has none of that name.
+        """
+        found = detect(outputs[0], len(card.labels), self.min_score(item), self.settings.iou_threshold)
+        persons = [index for index, label in enumerate(card.labels) if label.casefold() == _PERSON]
+        counted = np.isin(found.classes, persons or range(len(card.labels)))
+        return {
+            "boxes": found.boxes[counted],
+            "scores": found.scores[counted],
+            "keypoints": found.extras[counted].reshape(-1, *_KEYPOINT_SHAPE),
+        }
+
+    # In the API process.
+
+    def answer(self, results: Sequence[PoseResult], prepared: Prepared[Sequence[Look]]) -> PoseResponse:
+        """See Task.answer."""
+        visible = prepared.options.min_keypoint_confidence
+        found = self.persons(results, prepared.view, VISIBLE if visible is None else visible)
+        first = found[0] if found else None
+        return PoseResponse(
+            keypoints=first.keypoints if first else [],
+            posture=first.posture if first else "unknown",
+            alerts=first.alerts if first else [],
+            num_people=len(found),
+            persons=found,
+        )
+
+    def persons(self, results: Sequence[PoseResult], looks: Sequence[Look], visible: float = VISIBLE) -> list[Person]:
+        """Everybody found, in the image's pixels; the most prominent (score × box area) first.
+
+        visible: confidence from which a joint is listed.
+        """
+        found = [self._in_image(result, look) for result, look in zip(results, looks, strict=True)]
+        boxes, scores, keypoints = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
+        if len(looks) > 1:
+            kept = distinct(boxes, scores, np.zeros(len(boxes), np.int64), self.settings.iou_threshold)
+            boxes, scores, keypoints = boxes[kept], scores[kept], keypoints[kept]
+        areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+        order = np.argsort(-scores * areas, kind="stable")
+        return [_person(boxes[index], float(scores[index]), keypoints[index], visible) for index in order]
+
+    def _in_image(self, result: PoseResult, look: Look) -> tuple[F32, F32, F32]:
+        """Boxes, scores and keypoints of those who count, in the image's pixels."""
+        boxes = look.to_image(result["boxes"].reshape(-1, 2, 2)).reshape(-1, 4)
+        keypoints = result["keypoints"].copy()
+        keypoints[..., :2] = look.to_image(keypoints[..., :2])
+        counted = look.counts(boxes, self.least_share)
+        return boxes[counted], result["scores"][counted], keypoints[counted]
+
+    # Where another engine or precision is compared.
+
+    @staticmethod
+    def agreement(
+        reference: Sequence[tuple[PoseResult, PoseResponse]], other: Sequence[tuple[PoseResult, PoseResponse]]
+    ) -> Mapping[str, Figure]:
+        """People are matched by their boxes. OKS is COCO's similarity of keypoints."""
+        similarities, overlaps, lost, people, flipped = [1.0], [1.0], 0, 0, 0
+        for (one, its), (two, others) in zip(reference, other, strict=True):
+            people += len(one["boxes"])
+            flipped += (its.posture, its.alerts) != (others.posture, others.alerts)
+            for box, keypoints in zip(one["boxes"], one["keypoints"], strict=True):
+                match = iou(box, two["boxes"]) if len(two["boxes"]) else np.zeros(1, dtype=np.float32)
+                if match.max() < SAME_OBJECT:
+                    lost += 1
+                    continue
+                area = float((box[2] - box[0]) * (box[3] - box[1]))
+                overlaps.append(float(match.max()))
+                similarities.append(oks(keypoints, two["keypoints"][match.argmax()], area))
+            lost += max(0, len(two["boxes"]) - len(one["boxes"]))
+        return {
+            "people": Figure(people, at_least=1),  # of nobody no loss can be known
+            "OKS min": Figure(min(similarities), at_least=0.95),
+            "OKS mean": Figure(float(np.mean(similarities[1:] or [1.0])), at_least=0.99),
+            "box IoU min": Figure(min(overlaps), at_least=0.95),
+            "people lost or added": Figure(lost, at_most=0),
+            "postures flipped": Figure(flipped, at_most=0),
+        }
+
+
+def _person(box: F32, score: float, keypoints: F32, visible: float) -> Person:
+    assessment = assess(keypoints)
+    listed = [
+        Keypoint(name=name, x=pixels(x), y=pixels(y), confidence=round(confidence, 4))
+        for name, (x, y, confidence) in zip(KEYPOINT_NAMES, keypoints.tolist(), strict=True)
+        if confidence >= visible
+    ]
+    return Person(
+        keypoints=listed,
+        posture=str(assessment.posture),
+        alerts=[str(alert) for alert in assessment.alerts],
+        bbox=bounding_box(box),
+        confidence=round(score, 4),
+    )

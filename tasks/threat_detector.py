@@ -1,0 +1,152 @@
+"""YOLOv8n threat detector: weapons, named as the checkpoint names them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Final, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from engines.batches import Outputs
+from models.card import ModelCard
+from models.catalogue import ModelName
+from tasks.agreement import Figure, iou
+from tasks.detection import BoundingBox, Detector, Look, bounding_box, pixels
+from tasks.task import Answer, Item, Prepared, Result
+from vision.arrays import F32
+from vision.boxes import detect, distinct
+
+Severity = Literal["critical", "high", "medium"]
+# Parts of the names that public weapon detectors use, worst first. Any other threat is `medium`.
+_SEVERITIES: Final[tuple[tuple[Severity, tuple[str, ...]], ...]] = (
+    ("critical", ("gun", "pistol", "rifle", "revolver", "firearm", "weapon", "grenade", "explosi", "bomb", "launcher")),
+    ("high", ("knife", "knives", "blade", "machete", "sword", "dagger", "axe")),
+)
+_Found = tuple[str, float, F32]  # label, score, box (4,) in the image's pixels
+
+
+def severity(label: str) -> Severity:
+    """How bad a threat is, judged by the name that the checkpoint gives it."""
+    name = label.casefold()
+    return next((level for level, parts in _SEVERITIES if any(part in name for part in parts)), "medium")
+
+
+class ThreatResult(Result):
+    """n detections, best first; pixels of the network's input. boxes (n, 4) x1 y1 x2 y2; labels by the checkpoint."""
+
+    boxes: F32
+    scores: F32
+    labels: list[str]
+
+
+class Threat(BaseModel):
+    """A weapon. Its name stands under three keys, as callers read different ones; bbox_xyxy is x1, y1, x2, y2."""
+
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+
+    label: str = Field(alias="class", description="as the checkpoint names it")
+    class_name: str
+    type: str
+    confidence: float
+    bbox: BoundingBox
+    bbox_xyxy: list[float]
+    severity: Severity
+
+
+class ThreatResponse(Answer):
+    threats_detected: list[Threat]
+    is_threat: bool
+    max_confidence: float
+
+
+class ThreatDetector(Detector[ThreatResult, ThreatResponse]):
+    """See Task. `prepare` is Detector's."""
+
+    name: ClassVar[ModelName] = "threat_detector"
+    least_share: ClassVar[float] = 0.25  # the hand that holds a weapon may be all that the box has
+
+    # Where the engine is.
+
+    def interpret(self, outputs: Outputs, item: Item, card: ModelCard) -> ThreatResult:
+        """outputs: `predictions` (4 + classes, candidates) float32, box and class scores of each in input pixels."""
+        found = detect(outputs[0], len(card.labels), self.min_score(item), self.settings.iou_threshold)
+        return {
+            "boxes": found.boxes,
+            "scores": found.scores,
+            "labels": [card.labels[index] for index in found.classes],
+        }
+
+    # In the API process.
+
+    def answer(self, results: Sequence[ThreatResult], prepared: Prepared[Sequence[Look]]) -> ThreatResponse:
+        """See Task.answer."""
+        looks = prepared.view
+        found = [
+            detection for result, look in zip(results, looks, strict=True) for detection in self._in_image(result, look)
+        ]
+        if len(looks) > 1:
+            found = _joined(found, self.settings.iou_threshold)
+        threats = [_threat(*detection) for detection in found]
+        confidence = max((threat.confidence for threat in threats), default=0.0)
+        return ThreatResponse(threats_detected=threats, is_threat=bool(threats), max_confidence=confidence)
+
+    def _in_image(self, result: ThreatResult, look: Look) -> list[_Found]:
+        """The threats that count."""
+        boxes = look.to_image(result["boxes"].reshape(-1, 2, 2)).reshape(-1, 4)
+        counted = look.counts(boxes, self.least_share)
+        detections = zip(result["labels"], result["scores"].tolist(), boxes, counted, strict=True)
+        return [(label, score, box) for label, score, box, counts in detections if counts]
+
+    def audit(self, answer: ThreatResponse) -> str | None:
+        """What was found and where: nothing of the picture itself."""
+        if not answer.is_threat:
+            return None
+        return "; ".join(
+            f"{threat.label} ({threat.severity}, {threat.confidence:.2f}) at {[round(x) for x in threat.bbox_xyxy]}"
+            for threat in answer.threats_detected
+        )
+
+    # Where another engine or precision is compared.
+
+    @staticmethod
+    def agreement(
+        reference: Sequence[tuple[ThreatResult, ThreatResponse]], other: Sequence[tuple[ThreatResult, ThreatResponse]]
+    ) -> Mapping[str, Figure]:
+        """A picture has flipped where the two find other labels, or the same ones in another order."""
+        overlaps, scores, flipped = [1.0], [0.0], 0
+        for (one, _), (two, _) in zip(reference, other, strict=True):
+            if one["labels"] != two["labels"]:
+                flipped += 1
+                continue
+            overlaps += [float(iou(a, b[None])[0]) for a, b in zip(one["boxes"], two["boxes"], strict=True)]
+            scores += [abs(float(a - b)) for a, b in zip(one["scores"], two["scores"], strict=True)]
+        with_threat = sum(answer.is_threat for _, answer in reference)
+        return {
+            "pictures with a threat": Figure(with_threat, at_least=1),  # of none no loss can be known
+            "box IoU min": Figure(min(overlaps), at_least=0.95),
+            "score ±": Figure(max(scores)),
+            "threats flipped": Figure(flipped, at_most=0),
+        }
+
+
+def _joined(found: list[_Found], iou_threshold: float) -> list[_Found]:
+    """What overlapping tiles found, each threat once."""
+    if not found:
+        return found
+    labels, scores, boxes = zip(*found, strict=True)
+    names = sorted(set(labels))
+    classes = np.array([names.index(label) for label in labels], np.int64)
+    return [found[index] for index in distinct(np.stack(boxes), np.array(scores, np.float32), classes, iou_threshold)]
+
+
+def _threat(label: str, score: float, box: F32) -> Threat:
+    return Threat(
+        label=label,
+        class_name=label,
+        type=label,
+        confidence=round(score, 4),
+        bbox=bounding_box(box),
+        bbox_xyxy=[pixels(value) for value in box.tolist()],
+        severity=severity(label),
+    )
