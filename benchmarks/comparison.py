@@ -190,7 +190,7 @@ def bars(result: Run, kind: str) -> dict[str, Bars]:
 
 def draw(routes: Mapping[str, Bars], other: str, title: str) -> Figure:
     """A column for each route: its rate above, its latency below. Each panel has a scale of its own, from zero."""
-    figure = Figure((2.3 * len(routes) + 0.6, 5.4), dpi=110, layout="constrained")
+    figure = Figure((max(5, 2.3 * len(routes) + 0.6), 5.4), dpi=110, layout="constrained")
     grid = figure.subplots(2, len(routes), squeeze=False)
     for column, (route, each) in enumerate(routes.items()):
         grid[0, column].set_title(route, fontsize=10)
