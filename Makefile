@@ -52,9 +52,9 @@ bench: install ## how long starts and first requests take, with the models of th
 	$(BIN)/python -m benchmarks.starts $(firstword $(wildcard $(PICTURES)/*.jpg))
 
 soak: install ## 2,000 requests over all models on a budget that fits three of them; PICTURES=folder
-	$(BIN)/python -m benchmarks.residency $(PICTURES) --requests 2000 --budget-mb 1200
+	$(BIN)/python -m benchmarks.soak $(PICTURES)
 
-compare: install ## the service beside a plain server and the machine's limit, twelve minutes; PICTURES=folder; into benchmarks/
+compare: install ## the service beside a plain server and raw inference, twelve minutes; PICTURES=folder; into benchmarks/
 	$(BIN)/python -m benchmarks.compare $(PICTURES) --out benchmarks
 
 # gpu: PyTorch with its CUDA, imports mounted weights at its start; cpu: no torch at all, the models of the store packed

@@ -1,4 +1,4 @@
-"""How far apart two servers' answers to one question are."""
+"""Do two servers' answers to one request mean the same, and how far apart are they?"""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def difference(route: str, one: Answer, other: Answer) -> str:
     """In words and figures. Raises Disagreement where a person, a threat, a label or the scene is another one."""
     match route:
         case "/pose-analyze":
+            _same("posture", one["posture"], other["posture"])
             return _boxes("persons", one["persons"], other["persons"])
         case "/threat-detect":
             threats = [answer["threats_detected"] for answer in (one, other)]
@@ -32,7 +33,8 @@ def difference(route: str, one: Answer, other: Answer) -> str:
                 raise Disagreement(f"the embeddings' cosine is {cosine:.3f}")
             return f"cosine {cosine:.5f}"
         case "/pet-classify":
-            _same("pet_type", one["pet_type"], other["pet_type"])
+            for label in ("pet_type", "is_household_pet"):
+                _same(label, one[label], other[label])
             return f"{one['pet_type']}, probability ±{abs(one['confidence'] - other['confidence']):.4f}"
         case _:
             maps = [_depth(answer) for answer in (one, other)]

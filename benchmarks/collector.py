@@ -1,4 +1,4 @@
-"""An OTLP collector of our own: takes the spans that a server exports, and keeps them by trace."""
+"""Which spans does a server export? An OTLP collector that keeps them by trace."""
 
 from __future__ import annotations
 

@@ -1,43 +1,40 @@
-"""The service beside another server, and beside the machine's limit.
-
-The other is what one would write in an afternoon (benchmarks/plain_server.py), or by `--against lean` the best that
-somebody would write who knows serving (benchmarks/lean_server.py).
+"""How fast is the service beside a plain server or a lean one, and beside raw inference?
 
 usage: python -m benchmarks.compare PICTURES --out FOLDER [--against lean] [--rounds 3] [--seconds 1.2] [--quick]
 
-PICTURES is a folder with bus.jpg (or names another picture by --picture). Starts both servers, checks that they agree,
-and asks them in turns, in short rounds: each route, each kind of image, each concurrency; what the first table shows
-twice as long, with the engine alone in bare loops between the two. Writes compare.md and compare.png. Needs the models
-in the store (make import).
+PICTURES is a folder with bus.jpg (or names another picture by --picture). Starts both servers and checks that they
+agree. Asks them in turns, in short rounds: each route, each kind of image, each concurrency. The first table's rounds
+are twice as long, with raw inference between the two. Writes compare.md and compare.png, or compare-lean. Needs the
+models in the store (make import).
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
+import os
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import cv2
 import httpx
 
-from benchmarks import limit
+from benchmarks import raw_inference
 from benchmarks.agreement import Disagreement, difference
-from benchmarks.comparison import IN_SHORT, PLAIN, SERVICE, SIDES, Cell, Run, Side, chart, report
+from benchmarks.comparison import IN_SHORT, OTHER, SERVICE, SIDES, Cell, Key, Run, Side, bars, draw, processor, report
 from benchmarks.load import Load, Question, put
-from benchmarks.serving import free_port, serving
+from benchmarks.serving import serving
 from models.catalogue import CATALOGUE, ModelName
 from models.store import borrowed_home
 from vision.arrays import RGB
 from vision.decoding import OWN_FILES, open_image
 
-CONCURRENCIES: Final = (1, 8, 32)
-_START_S: Final = 180.0
+CONCURRENCIES: Final = (1, IN_SHORT, 32)
 _HEALTH_EVERY_S: Final = 0.05
 
 
@@ -56,91 +53,61 @@ def _encode(image: Any, kind: str) -> bytes:
     return bytes(cv2.imencode(kind, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1])
 
 
-@contextmanager
-def opponent(against: str) -> Iterator[Side]:
-    """The plain or the lean server, when it answers."""
-    port = free_port()
-    command = [sys.executable, "-m", f"benchmarks.{against}_server", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        end = time.monotonic() + _START_S
-        while not _answers(f"http://127.0.0.1:{port}/health"):
-            if process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"it did not start: python -m benchmarks.{against}_server 8000 says why")
-            time.sleep(0.2)
-        yield Side(PLAIN, f"http://127.0.0.1:{port}", process.pid)
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
 def measure(side: Side, question: Question, concurrency: int, seconds: float) -> Load:
     """One round, with the side's memory watched and its processor time counted."""
     before = side.cpu()
-    done = threading.Event()
-    watch = threading.Thread(target=_watch_memory, args=(side, done))
-    watch.start()
-    try:
+    with _repeated(1.0, side.look_at_memory):
         load = put(side.url, [question], concurrency, seconds)
-    finally:
-        done.set()
-        watch.join()
     side.cpu_s += side.cpu() - before
     side.answers += len(load.latencies)
     return load
 
 
-def _watch_memory(side: Side, done: threading.Event) -> None:
-    while not done.wait(1.0):
-        side.look_at_memory()
+@contextmanager
+def health_times(url: str, times: list[float]) -> Iterator[None]:
+    """Add the seconds that /health took, asked all the time for as long as the block runs."""
+    with httpx.Client(base_url=url, timeout=10) as client:
+
+        def ask() -> None:
+            began = time.perf_counter()
+            client.get("/health")
+            times.append(time.perf_counter() - began)
+
+        with _repeated(_HEALTH_EVERY_S, ask):
+            yield
 
 
 @contextmanager
-def health_times(url: str) -> Iterator[list[float]]:
-    """Seconds that /health took, asked all the time for as long as the block runs."""
-    times: list[float] = []
+def _repeated(every_s: float, call: Callable[[], object]) -> Iterator[None]:
+    """Call in a thread again and again for as long as the block runs."""
     done = threading.Event()
 
-    def ask() -> None:
-        with httpx.Client(timeout=10) as client:
-            while not done.wait(_HEALTH_EVERY_S):
-                began = time.perf_counter()
-                client.get(f"{url}/health")
-                times.append(time.perf_counter() - began)
+    def loop() -> None:
+        while not done.wait(every_s):
+            call()
 
-    thread = threading.Thread(target=ask)
+    thread = threading.Thread(target=loop)
     thread.start()
     try:
-        yield times
+        yield
     finally:
         done.set()
         thread.join()
 
 
 def run(
-    pictures: Mapping[str, bytes],
-    names: Sequence[ModelName],
-    rounds: int,
-    seconds: float,
-    anyway: bool = False,
-    against: str = "plain",
+    pictures: Mapping[str, bytes], names: Sequence[ModelName], rounds: int, seconds: float, against: str, anyway: bool
 ) -> Run:
     """Start both, compare their answers, and ask them in turns. Raises Disagreement unless they are asked anyway."""
-    small = open_image(next(iter(pictures.values())), OWN_FILES).decode()
-    bare = {name: limit.load(name, small, seconds / 2) for name in names}
+    first = next(iter(pictures))
+    small = open_image(pictures[first], OWN_FILES).decode()
+    raw = {name: raw_inference.load(name, small, seconds / 2) for name in names}
     with (
-        opponent(against) as plain_side,
+        serving([f"benchmarks.{against}_server"], ["/health"]) as other,
         borrowed_home() as own_home,
         serving(BENTOML_HOME=str(own_home)) as service,
     ):
-        sides = {PLAIN: plain_side, SERVICE: Side(SERVICE, service.url, service.pid)}
+        sides = {OTHER: Side(against, other.url, other.pid), SERVICE: Side(SERVICE, service.url, service.pid)}
         agreement = {name: _agreement(CATALOGUE[name].route, sides, pictures, anyway) for name in names}
         keys = [
             (name, kind, concurrency)
@@ -148,34 +115,33 @@ def run(
             for kind in pictures
             for concurrency in CONCURRENCIES
             # Half a minute a round on the plain side: with one image that is enough.
-            if (name, concurrency) != ("depth_estimator", max(CONCURRENCIES)) or kind == next(iter(pictures))
+            if (name, concurrency) != ("depth_estimator", max(CONCURRENCIES)) or kind == first
         ]
-        cells = {key: Cell() for key in keys}
-        limits: dict[ModelName, list[float]] = {name: [] for name in names}
-        health: list[float] = []
+        result = Run({key: Cell() for key in keys}, raw, sides, agreement, service.seconds["/readyz"])
         for number in range(rounds):
-            for key in keys:
-                name, kind, concurrency = key
-                in_table = kind == next(iter(pictures)) and concurrency <= IN_SHORT  # the first one
-                in_short = in_table and concurrency == IN_SHORT
-                if cells[key].slow and not in_short:
-                    continue
-                question = Question.of(CATALOGUE[name].route, pictures[kind])
-                for turn, side in enumerate(SIDES if number % 2 == 0 else reversed(SIDES)):
-                    if in_short and turn == 1:  # between the two that it is compared with: the machine's speed varies
-                        limits[name].append(bare[name].per_second(seconds * 2))
-                    watched = side == SERVICE and concurrency == max(CONCURRENCIES)
-                    watch: AbstractContextManager[list[float]] = (
-                        health_times(service.url) if watched else nullcontext([])
-                    )
-                    with watch as times:
-                        load = measure(sides[side], question, concurrency, seconds * 2 if in_table else seconds)
-                    health += times
-                    cells[key].rounds[side].append(load)
+            for key, cell in result.cells.items():
+                if not cell.slow or key[1:] == (first, IN_SHORT):
+                    order = SIDES if number % 2 == 0 else SIDES[::-1]
+                    _round(result, key, pictures, order, seconds)
             print(f"round {number + 1} of {rounds} done", file=sys.stderr)
-        for each in sides.values():
-            each.look_at_memory()
-        return Run(cells, limits, bare, sides, health, agreement, service.seconds["/readyz"])
+        for side in sides.values():
+            side.look_at_memory()
+        return result
+
+
+def _round(result: Run, key: Key, pictures: Mapping[str, bytes], order: Sequence[str], seconds: float) -> None:
+    """Ask both sides for one cell, in this order."""
+    name, kind, concurrency = key
+    in_table = kind == next(iter(pictures)) and concurrency <= IN_SHORT  # the first one
+    question = Question.of(CATALOGUE[name].route, pictures[kind])
+    for turn, side in enumerate(result.sides[each] for each in order):
+        if in_table and concurrency == IN_SHORT and turn == 1:  # between the two: the machine's speed varies
+            result.raw_rates.setdefault(name, []).append(result.raw[name].per_second(seconds * 2))
+        watched = side.name == SERVICE and concurrency == max(CONCURRENCIES)
+        watch: AbstractContextManager[None] = health_times(side.url, result.health) if watched else nullcontext()
+        with watch:
+            load = measure(side, question, concurrency, seconds * 2 if in_table else seconds)
+        result.cells[key].rounds[order[turn]].append(load)
 
 
 def _agreement(route: str, sides: Mapping[str, Side], pictures: Mapping[str, bytes], anyway: bool) -> str:
@@ -214,19 +180,15 @@ def main() -> None:
     if arguments.quick:
         pictures = dict([next(iter(pictures.items()))])
         arguments.rounds, arguments.seconds = 1, 0.3
-    result = run(
-        pictures,
-        arguments.only or list(CATALOGUE),
-        arguments.rounds,
-        arguments.seconds,
-        arguments.anyway,
-        arguments.against,
-    )
-    text = report(result, pictures, arguments.against)
+    names = arguments.only or list(CATALOGUE)
+    result = run(pictures, names, arguments.rounds, arguments.seconds, arguments.against, arguments.anyway)
+    text = report(result, list(pictures))
     arguments.out.mkdir(parents=True, exist_ok=True)
     name = "compare" if arguments.against == "plain" else "compare-lean"
     (arguments.out / f"{name}.md").write_text(text, encoding="utf-8")
-    chart(result, next(iter(pictures)), arguments.out / f"{name}.png")
+    kind = next(iter(pictures))
+    title = f"{processor()}, {os.cpu_count()} cores, {kind}, {datetime.now(UTC):%Y-%m-%d}"
+    draw(bars(result, kind), arguments.against, title).savefig(arguments.out / f"{name}.png")
     print(text)
 
 

@@ -1,9 +1,10 @@
-"""What the five models take and how fast they are on a GPU, as Markdown with the device's name and the date.
+"""How much memory do the five models take on a GPU, and how fast are they beside eager f32 torch?
 
 usage: python -m benchmarks.gpu [NAME …] [--calls 50]
 
-In one process, as the runner has them: resident memory by NVML, p50 at batch 1 and 8 against eager f32 torch, and what
-an unload gives back. Needs the models in the store (make import) and requirements/gpu.txt. Ends with 1 without a GPU.
+Prints Markdown with the device's name and the date. In one process, as the runner has them: resident memory by NVML,
+p50 at batch 1 and 8, and what an unload gives back. Needs the models in the store (make import) and
+requirements/gpu.txt. Ends with 1 without a GPU.
 """
 
 from __future__ import annotations

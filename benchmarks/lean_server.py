@@ -1,6 +1,6 @@
-"""The best that somebody would write who knows serving on a CPU, to compare with: no library between HTTP and OpenVINO.
+"""What would an expert write: no library between HTTP and OpenVINO?
 
-usage: python -m benchmarks.lean_server PORT
+usage: PORT=8000 python -m benchmarks.lean_server
 
 The same graphs (out of the model store), the same JSON requests and answers. Each request is read, computed and
 answered on one of three threads. Each route has a static graph for each shape: an image that is alone gets all cores,
@@ -126,4 +126,4 @@ if __name__ == "__main__":
     for name, model in MODELS.items():
         size = OURS[name].warm_up_sizes(model.stored.card.input)[0]
         model.infer(np.zeros((*size, 3), np.uint8))
-    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", access_log=False)
+    uvicorn.run(app, host="127.0.0.1", port=int(os.environ["PORT"]), log_level="warning", access_log=False)

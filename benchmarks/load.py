@@ -1,4 +1,4 @@
-"""A load of requests: so many callers, each asking again as soon as it is answered."""
+"""How fast does a server answer so many callers, each asking again as soon as it is answered?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""More requests than can be answered: what is answered, in time or late, what is refused, and what others notice.
+"""What happens to more requests than can be answered: how many are in time, late or refused, and do others notice?
 
 usage: python -m benchmarks.overload PICTURE [--seconds 40] [--factors 0.5 1 2 4] [--only MODEL ...]
 
@@ -13,7 +13,6 @@ import argparse
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -31,28 +30,21 @@ _TIMEOUT_S: Final = 30.0  # limits.request_timeout_s: an answer after it is late
 _GIVE_UP: Final = aiohttp.ClientTimeout(total=60)
 
 
-@dataclass
-class Seen:
-    """Seconds from sending to the end, by status: 200, 429, 504 …; 0 is a connection that broke."""
+Seen = list[tuple[int, float]]  # of each request the status, 0 for a connection that broke, and seconds until the end
 
-    by_status: dict[int, list[float]] = field(default_factory=dict)
 
-    def add(self, status: int, seconds: float) -> None:
-        self.by_status.setdefault(status, []).append(seconds)
+def seconds_of(seen: Seen, status: int) -> list[float]:
+    return [seconds for each, seconds in seen if each == status]
 
-    def of(self, status: int) -> list[float]:
-        return self.by_status.get(status, [])
 
-    @property
-    def late(self) -> int:
-        """Answers after their time, and those that never came."""
-        after = sum(seconds > _TIMEOUT_S for seconds in self.of(200))
-        return after + sum(len(times) for status, times in self.by_status.items() if status not in (200, 429))
+def late(seen: Seen) -> int:
+    """How many were answered after their time, or never."""
+    return sum(seconds > _TIMEOUT_S if status == 200 else status != 429 for status, seconds in seen)
 
 
 async def flood(session: aiohttp.ClientSession, question: Question, per_second: float, seconds: float) -> Seen:
     """Ask so often for so long, and wait for all answers."""
-    seen = Seen()
+    seen: Seen = []
     began = time.perf_counter()
     tasks = []
     for number in range(round(per_second * seconds)):
@@ -70,7 +62,7 @@ async def _ask(session: aiohttp.ClientSession, question: Question, seen: Seen) -
             status = response.status
     except (aiohttp.ClientError, TimeoutError):
         status = 0
-    seen.add(status, time.perf_counter() - sent)
+    seen.append((status, time.perf_counter() - sent))
 
 
 async def overload(url: str, image: bytes, name: ModelName, per_second: float, seconds: float) -> tuple[Seen, Seen]:
@@ -84,26 +76,20 @@ async def overload(url: str, image: bytes, name: ModelName, per_second: float, s
         flooded, *beside = await asyncio.gather(
             flood(session, Question.of(CATALOGUE[name].route, image), per_second, seconds), *floods
         )
-    together = Seen()
-    for seen in beside:
-        for status, times in seen.by_status.items():
-            for took in times:
-                together.add(status, took)
-    return flooded, together
+    return flooded, [each for seen in beside for each in seen]
 
 
 def row(name: ModelName, factor: float, capacity: float, seconds: float, flooded: Seen, others: Seen) -> str:
     """One line of the table."""
-    answered, refused = flooded.of(200), flooded.of(429)
-    kept = len(others.of(200)) / max(1, sum(len(times) for times in others.by_status.values()))
+    answered, refused, served = seconds_of(flooded, 200), seconds_of(flooded, 429), seconds_of(others, 200)
     cells = (
         CATALOGUE[name].route,
         f"{factor:g} × {capacity:.1f}",
         f"{len(answered)} ({len(answered) / seconds:.1f}/s)",
-        str(flooded.late),
+        str(late(flooded)),
         f"{len(refused)} ({_ms(refused, 99)})",
         f"{_ms(answered, 50)}, {_ms(answered, 99)}",
-        f"{kept:.0%} ({_ms(others.of(200), 99)})",
+        f"{len(served) / max(1, len(others)):.0%} ({_ms(served, 99)})",
     )
     return f"| {' | '.join(cells)} |"
 

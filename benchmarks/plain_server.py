@@ -1,6 +1,6 @@
-"""What one would write in an afternoon, to compare with: FastAPI, each library as its documentation shows it, threads.
+"""What would somebody write in an afternoon: FastAPI, each library as its documentation shows it, threads?
 
-usage: python -m benchmarks.plain_server PORT
+usage: PORT=8000 python -m benchmarks.plain_server
 
 The same weights (out of the model store), the same JSON requests and answers. Models are loaded once; FastAPI runs each
 request on a thread. ultralytics' models are not safe to share between threads: its guide's own lock serialises them.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os
 import sys
 import time
 from pathlib import Path
@@ -182,6 +183,4 @@ def depth_estimate(body: Body) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+    uvicorn.run(app, host="127.0.0.1", port=int(os.environ["PORT"]), log_level="warning")

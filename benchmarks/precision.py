@@ -1,4 +1,4 @@
-"""What reduced precision costs in accuracy: each model's answers in it against f32, on a folder of images.
+"""What does reduced precision cost in accuracy: each model's answers in it against f32, on a folder of images?
 
 usage: python -m benchmarks.precision FOLDER [NAME …] [--engine openvino|torch] [--precision bf16|auto|int8]
 

@@ -1,4 +1,4 @@
-"""A `bentoml serve` of this checkout for benchmarks: on a free port of 127.0.0.1, with its log kept."""
+"""How long does a server take until it is ready? It is started on a free port of 127.0.0.1, its log is kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +17,13 @@ from typing import Final
 
 import httpx
 
-_START_S: Final = 120.0
+_START_S: Final = 300.0
 _POLL_S: Final = 0.02
 
 
 @dataclass(frozen=True)
 class Serving:
-    """A server that may take traffic. seconds: from its start until each of /livez, /health and /readyz said yes."""
+    """A server that may take traffic. seconds: from its start until each path that was waited for answered 200."""
 
     url: str
     pid: int
@@ -36,21 +36,25 @@ class Serving:
 
 
 @contextmanager
-def serving(**environment: str) -> Iterator[Serving]:
-    """Start a server with these variables, wait until it is ready, end it.
+def serving(
+    module: Sequence[str] = ("bentoml", "serve", "service:EnrichmentLight"),
+    paths: Sequence[str] = ("/livez", "/health", "/readyz"),
+    **environment: str,
+) -> Iterator[Serving]:
+    """Start `python -m module` with these variables beside HOST and PORT, the service itself by default.
 
-    Raises RuntimeError where it does not become ready.
+    Waits until all `paths` answer 200, and ends the server. Raises RuntimeError with its log where they do not.
     """
     port = free_port()
     own = {"HOST": "127.0.0.1", "PORT": str(port), "PYROSCOPE_ENABLED": "false"}
-    command = [sys.executable, "-m", "bentoml", "serve", "service:EnrichmentLight"]
+    command = [sys.executable, "-m", *module]
     with tempfile.NamedTemporaryFile("w", suffix=".log") as log:
         began = time.perf_counter()
         process = subprocess.Popen(command, env=os.environ | own | environment, stdout=log, stderr=subprocess.STDOUT)
         try:
             url = f"http://127.0.0.1:{port}"
-            seconds = _wait(process, url, began)
-            if "/readyz" not in seconds:
+            seconds = _wait(process, url, paths, began)
+            if len(seconds) < len(paths):
                 raise RuntimeError(f"the server did not become ready:\n{Path(log.name).read_text()[-3000:]}")
             yield Serving(url, process.pid, seconds, Path(log.name))
         finally:
@@ -66,11 +70,11 @@ def free_port() -> int:
         return port
 
 
-def _wait(process: subprocess.Popen[bytes], url: str, began: float) -> dict[str, float]:
+def _wait(process: subprocess.Popen[bytes], url: str, paths: Sequence[str], began: float) -> dict[str, float]:
     seconds: dict[str, float] = {}
     with httpx.Client(base_url=url, timeout=5) as client:
-        while "/readyz" not in seconds and process.poll() is None and time.perf_counter() - began < _START_S:
-            for path in ("/livez", "/health", "/readyz"):
+        while len(seconds) < len(paths) and process.poll() is None and time.perf_counter() - began < _START_S:
+            for path in paths:
                 if path not in seconds and _says_yes(client, path):
                     seconds[path] = time.perf_counter() - began
             time.sleep(_POLL_S)

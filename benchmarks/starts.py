@@ -1,4 +1,4 @@
-"""How long a start takes, and the first request of a model that loads on demand.
+"""How long does a start take, and the first request of a model that loads on demand?
 
 usage: python -m benchmarks.starts PICTURE [--rounds 3]
 
@@ -27,7 +27,7 @@ Times = dict[str, list[float]]
 
 
 def loading(server: Serving) -> dict[str, float]:
-    """Seconds that loading and warming each model took, by the runner's log."""
+    """Seconds that loading and warming each model took, by the server's log."""
     return {name: float(seconds) for name, _, _, seconds, _ in _LOADED.findall(server.log)}
 
 
@@ -59,7 +59,7 @@ def main() -> None:
                         requests[name].append(seconds)
                 for key, value in (server.seconds | loading(server)).items():
                     starts[preload].setdefault(key, []).append(value)
-    print("| preloaded | API answers | runner heard of | /readyz | of it loading and warming, one after the other |")
+    print("| preloaded | /livez | /health | /readyz | of it loading and warming, one after the other |")
     print("|---|---|---|---|---|")
     for preload, names in PRELOADS.items():
         times = {key: median(values) for key, values in starts[preload].items()}

@@ -1,9 +1,9 @@
-"""Where the time of a request goes: each route's steps, out of the service's own traces.
+"""Where does a request's time go: the steps of each route, out of the service's own traces?
 
 usage: python -m benchmarks.steps PICTURE [--concurrency 1] [--seconds 3] [--set VARIABLE=VALUE ...]
 
 Starts the service with tracing, asks each route alone, and prints the mean of each step in ms as Markdown, and how much
-of a core the API process and the runner took. Needs the models in the store (make import).
+of a core each process took. Needs the models in the store (make import).
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def milliseconds(spans: Iterable[Span]) -> dict[str, float] | None:
 
 
 def processes(server: Serving) -> list[psutil.Process]:
-    """The API's and the runner's."""
+    """The API's, and the runner's where the placement has one."""
     (runner,) = httpx.get(f"{server.url}/health").json()["runners"]
     workers = [each for each in psutil.Process(server.pid).children(recursive=True) if "worker" in str(each.cmdline())]
     return sorted(workers, key=lambda each: each.pid == runner["pid"])
@@ -99,7 +99,7 @@ def main() -> None:
     arguments = parser.parse_args()
     chosen: Mapping[str, str] = dict(each.split("=", 1) for each in arguments.set)
     print(f"{arguments.picture.name}, {arguments.concurrency} at a time, {os.cpu_count()} cores, mean ms\n")
-    print(f"| route | requests/s | whole | {' | '.join(STEPS)} | cores of the API, runner |")
+    print(f"| route | requests/s | whole | {' | '.join(STEPS)} | cores of each process |")
     print("|---" * (len(STEPS) + 4) + "|")
     with collecting() as collector, borrowed_home() as own_home:
         tracing = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": _EXPORT_MS}

@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from benchmarks.residency import Outcome, answers, load, mix
+from benchmarks.agreement import Disagreement
+from benchmarks.soak import Outcome, answers, load, mix
 from models.catalogue import CATALOGUE
 from tests.serving import fake
 from tests.serving.pictures import ask, check_error, encoded, marked, plain, ramp
@@ -30,9 +31,10 @@ PICTURES = [
 ]
 
 
-def same(_: str, expected: dict[str, Any], body: dict[str, Any]) -> bool:
+def same(_: str, expected: dict[str, Any], body: dict[str, Any]) -> None:
     may_differ = {"inference_time_ms": 0}
-    return expected | may_differ == body | may_differ
+    if expected | may_differ != body | may_differ:
+        raise Disagreement(str(body)[:200])
 
 
 def environment_of(folder: Path, changes: dict[str, Any]) -> dict[str, str]:

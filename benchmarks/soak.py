@@ -1,9 +1,9 @@
-"""A budget that is too small for all five models: a mixed load of requests, with its answers checked.
+"""Does the service stay right and within its memory where the budget is too small for all five models?
 
-usage: python -m benchmarks.residency FOLDER [--requests 2000] [--concurrency 16] [--budget-mb 900]
+usage: python -m benchmarks.soak FOLDER [--requests 2000] [--concurrency 16] [--budget-mb 1200]
 
-FOLDER holds pictures. Starts two servers, one after the other: without a budget, for the answers, and with it, for the
-load. Needs the models in the store (make import).
+FOLDER holds pictures. Starts two servers, one after the other: without a budget, for the expected answers, and with it,
+for a mixed load. Needs the models in the store (make import).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from statistics import median
 from typing import Any, Final
 
 import httpx
-import numpy as np
 import psutil
 
+from benchmarks.agreement import Disagreement, difference
 from benchmarks.serving import serving
 from models.catalogue import CATALOGUE
 
@@ -42,7 +42,7 @@ class Request:
 
 @dataclass
 class Outcome:
-    """What a load came to. memory_mb: the runner's, 20 times a second, counted as /health counts it."""
+    """What a load came to. memory_mb: of the engines' process, 20 times a second, counted as /health counts it."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
@@ -80,10 +80,10 @@ async def load(
     pictures: Sequence[bytes],
     requests: Sequence[Request],
     expected: dict[Request, Body],
-    same: Callable[[str, Body, Body], bool],
+    compare: Callable[[str, Body, Body], object],
     concurrency: int,
 ) -> Outcome:
-    """Send all requests, `concurrency` at a time, and compare what comes back with what is expected."""
+    """Send all requests, `concurrency` at a time. `compare` raises Disagreement for a wrong answer."""
     outcome = Outcome()
     todo = iter(requests)
     async with httpx.AsyncClient(base_url=url, timeout=120) as client:
@@ -96,8 +96,11 @@ async def load(
                 body = response.json()
                 code = str(response.status_code) if response.status_code < 400 else body["error"]["code"]
                 outcome.statuses[code] += 1
-                if code == "200" and not same(request.route, expected[request], body):
-                    outcome.wrong.append(f"{request}: {str(body)[:200]}")
+                if code == "200":
+                    try:
+                        compare(request.route, expected[request], body)
+                    except Disagreement as error:
+                        outcome.wrong.append(f"{request}: {error}")
 
         (runner,) = (await client.get("/health")).json()["runners"]
         process = psutil.Process(runner["pid"])
@@ -121,24 +124,6 @@ async def load(
     return outcome
 
 
-def alike(route: str, expected: Body, body: Body) -> bool:
-    """Whether two answers say the same; batches of another size change the last digits, in bf16 the last but two."""
-    match route:
-        case "/pose-analyze":
-            return bool(expected["num_people"] == body["num_people"] and expected["posture"] == body["posture"])
-        case "/threat-detect":
-            return [threat["class"] for threat in expected["threats_detected"]] == [
-                threat["class"] for threat in body["threats_detected"]
-            ]
-        case "/person-reid":
-            return bool(np.dot(expected["embedding"], body["embedding"]) > 0.995)
-        case "/pet-classify":
-            alike = abs(expected["probabilities"]["cat"] - body["probabilities"]["cat"]) < 0.03
-            return bool(alike and expected["is_household_pet"] == body["is_household_pet"])
-        case _:
-            return bool(abs(expected["mean_depth"] - body["mean_depth"]) < 0.02)
-
-
 def given_back(log: str) -> dict[str, list[tuple[float, float]]]:
     """Model → MB of the process before and after each of its unloads, by the runner's log."""
     found: dict[str, list[tuple[float, float]]] = {}
@@ -154,8 +139,8 @@ def table(outcome: Outcome, budget_mb: int, log: str) -> str:
     largest = max(outcome.sizes_mb.values())
     rows = {
         "requests, answers": f"{sum(outcome.statuses.values())}, {dict(outcome.statuses)}",
-        "wrong answers; errors that were not announced": f"{len(outcome.wrong)}; {outcome.unannounced}",
-        "budget; most that the runner took; largest model": f"{budget_mb}; {max(outcome.memory_mb):.0f}; {largest} MB",
+        "wrong answers; unannounced errors": f"{len(outcome.wrong)}; {outcome.unannounced}",
+        "budget; most memory taken; largest model": f"{budget_mb}; {max(outcome.memory_mb):.0f}; {largest} MB",
         "sizes measured at loading": ", ".join(f"{name} {size}" for name, size in outcome.sizes_mb.items()) + " MB",
         "given back by an unload, median": ", ".join(f"{name} {size:.0f}" for name, size in unloads.items()) + " MB",
         "loads": f"{sum(outcome.loads.values())} in {outcome.took_s:.0f} s: {outcome.loads}",
@@ -169,7 +154,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--requests", type=int, default=2000)
     parser.add_argument("--concurrency", type=int, default=16)
-    parser.add_argument("--budget-mb", type=int, default=900)
+    parser.add_argument("--budget-mb", type=int, default=1200)
     arguments = parser.parse_args()
     pictures = [path.read_bytes() for path in sorted(arguments.folder.iterdir()) if path.suffix in {".jpg", ".png"}]
     with serving() as server:
@@ -177,7 +162,7 @@ def main() -> None:
     limited = {"ENRICHMENT_MEMORY_BUDGET_MB": str(arguments.budget_mb), "ENRICHMENT_LIGHT_PRELOAD_MODELS": ""}
     with serving(**limited) as server:
         requests = mix(arguments.requests, len(pictures))
-        outcome = asyncio.run(load(server.url, pictures, requests, expected, alike, arguments.concurrency))
+        outcome = asyncio.run(load(server.url, pictures, requests, expected, difference, arguments.concurrency))
         print(table(outcome, arguments.budget_mb, server.log))
     print(*outcome.wrong[:10], sep="\n")
 
