@@ -43,10 +43,11 @@ run: install ## the trial: import what can be had, stand-ins for the rest, serve
 test: install ## all tests; those on real weights need ../shared
 	$(BIN)/python -m pytest
 
-check: install ## lint, format, types
+check: install ## lint, format, types, the rules of the rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 bench: install ## how long starts and first requests take, with the models of the store
 	$(BIN)/python -m benchmarks.starts $(firstword $(wildcard $(PICTURES)/*.jpg))

@@ -81,7 +81,6 @@ class EnrichmentLight(_Dependencies):
         self._watches: list[asyncio.Task[None]] = []
         self.reports = Reports(SETTINGS, ())
         _PAGES.state.reports = self.reports
-        _PAGES.state.service = self
         metrics.begin(ROUTES)
 
     @bentoml.on_startup
@@ -90,7 +89,7 @@ class EnrichmentLight(_Dependencies):
         by_model = self._links()
         lines = tuple(dict.fromkeys(by_model.values()))
         self.reports = _PAGES.state.reports = Reports(SETTINGS, lines)
-        self.answering = Answering(SETTINGS, by_model, Spans.of(SETTINGS.tracing))
+        self.answering = _PAGES.state.answering = Answering(SETTINGS, by_model, Spans.of(SETTINGS.tracing))
         self._watches = [asyncio.create_task(line.watch(self.reports.publish)) for line in lines]
 
     def _links(self) -> dict[ModelName, Link]:
@@ -148,4 +147,4 @@ class EnrichmentLight(_Dependencies):
 
 
 _service: Final = cast(Any, EnrichmentLight)  # the decorator made it a Service, which mypy can't see
-surround(_service, SETTINGS, lambda: _PAGES.state.service.answering, lambda: _PAGES.state.service.reports.readiness())
+surround(_service, SETTINGS, lambda: _PAGES.state.answering, lambda: _PAGES.state.service.reports.readiness())
