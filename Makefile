@@ -46,7 +46,7 @@ test: install ## all tests; those on real weights need ../shared
 check: install ## lint, format, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers auto
 
 bench: install ## how long starts and first requests take, with the models of the store
 	$(BIN)/python -m benchmarks.starts $(firstword $(wildcard $(PICTURES)/*.jpg))

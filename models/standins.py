@@ -67,7 +67,7 @@ def _write_resnet(folder: Path) -> None:
 def _write_depth(folder: Path) -> None:
     from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config, DPTImageProcessor
 
-    backbone = Dinov2Config(  # type: ignore[call-arg]  # its annotations do not know out_indices
+    backbone = Dinov2Config(
         hidden_size=384,
         num_hidden_layers=12,
         num_attention_heads=6,
