@@ -40,13 +40,13 @@ run: install ## the trial: import what can be had, stand-ins for the rest, serve
 	@$(BIN)/python -m models.import_models --untrained-standins
 	@$(BIN)/python -m tools.trial
 
-test: install ## all tests; those on real weights need ../shared
-	$(BIN)/python -m pytest
+test: install ## all tests, two files at a time; those on real weights need ../shared
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: install ## lint, format, types, the rules of the rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers auto
 	$(BIN)/lint-imports --no-logo
 
 bench: install ## how long starts and first requests take, with the models of the store

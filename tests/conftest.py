@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
 import shutil
 import subprocess
@@ -13,9 +14,18 @@ import pytest
 from PIL import Image
 
 # Before anything imports BentoML, which reads it once: no test may see or touch the user's own model store.
-_HOME = tempfile.mkdtemp(prefix="enrichment-tests-")
-atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
-os.environ |= {"BENTOML_HOME": _HOME, "BENTOML_DO_NOT_TRACK": "True", "YOLO_CONFIG_DIR": f"{_HOME}/ultralytics"}
+# The workers of pytest-xdist have that of the process that starts them, so that the weights are imported once for all.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "")
+HOME = Path(os.environ["BENTOML_HOME"] if WORKER else tempfile.mkdtemp(prefix="enrichment-tests-"))
+if not WORKER:
+    atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+os.environ |= {
+    "BENTOML_HOME": str(HOME),
+    "BENTOML_DO_NOT_TRACK": "True",
+    "YOLO_CONFIG_DIR": str(HOME / f"ultralytics{WORKER}"),
+    # torch's threads wait for each other spinning: where others compute, too, two took four times as long as one.
+    "OMP_NUM_THREADS": "1",
+}
 
 # As Pillow has it: ultralytics, which some tests import into this process, replaces it with a function of its own.
 PILLOW_OPEN = Image.open
@@ -35,8 +45,11 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def depth_weights(shared: Path) -> Path:
     """Depth Anything V2 Small's exact architecture with random weights, as a transformers folder."""
-    folder = Path(_HOME) / "depth-anything-v2-small"
-    subprocess.run([sys.executable, shared / "make_depth_standin.py", folder], check=True, capture_output=True)
+    folder = HOME / "depth-anything-v2-small"
+    with (HOME / "depth.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one worker of pytest-xdist makes it, the others wait
+        if not folder.exists():
+            subprocess.run([sys.executable, shared / "make_depth_standin.py", folder], check=True, capture_output=True)
     return folder
 
 
@@ -49,7 +62,7 @@ def model_store(shared: Path, depth_weights: Path) -> Path:
     command = [sys.executable, "-m", "models.import_models"]
     done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    return Path(_HOME)
+    return HOME
 
 
 @pytest.fixture

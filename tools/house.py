@@ -73,13 +73,14 @@ class Way:
             yield
         finally:
             sys.setprofile(None)
-            threading.setprofile(None)  # type: ignore[arg-type]  # what typeshed forbids is documented
+            threading.setprofile(None)
 
     def _see(self, frame: FrameType, event: str, _: object) -> None:
         path = Path(frame.f_code.co_filename)
-        if event == "call" and path.is_relative_to(ROOT) and not frame.f_code.co_name.startswith("<"):
-            if path.relative_to(ROOT).parts[0] in ROOMS:
-                self.functions.add((str(path.relative_to(ROOT)), frame.f_code.co_qualname))
+        if event != "call" or frame.f_code.co_name.startswith("<") or not path.is_relative_to(ROOT):
+            return
+        if path.relative_to(ROOT).parts[0] in ROOMS:
+            self.functions.add((str(path.relative_to(ROOT)), frame.f_code.co_qualname))
 
 
 async def ask(route: str, image: bytes, runner: Any) -> tuple[Way, bytes]:
@@ -98,9 +99,9 @@ async def ask(route: str, image: bytes, runner: Any) -> tuple[Way, bytes]:
     body = b""
 
     async def receive() -> Any:
-        if sent:
-            return sent.pop()
-        await asyncio.sleep(60)
+        if not sent:
+            await asyncio.sleep(60)  # the client waits for its answer
+        return sent.pop()
 
     async def send(message: Any) -> None:
         nonlocal body
@@ -139,7 +140,7 @@ def _imports(path: Path) -> set[str]:
             found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
     known = {_name(module) for module in modules()}
     # `from room import file` is an import of the file, and not of what the room's own file says.
-    files = {name for name in found & known}
+    files = found & known
     return {name for name in files if not any(other.startswith(f"{name}.") for other in files)} - {_name(path)}
 
 
@@ -189,7 +190,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("image", nargs="?", type=Path)
     options = parser.parse_args(arguments)
     pets = naming("pet_classifier", "PetClassifier")
-    print(f"{len(modules())} modules; service.py has {len((ROOT / 'service.py').read_text('utf-8').splitlines())} lines")
+    service = len((ROOT / "service.py").read_text("utf-8").splitlines())
+    print(f"{len(modules())} modules; service.py has {service} lines")
     print(f"the pet classifier is named in {len(pets)}: {', '.join(pets)}")
     print(f"circles of files: {circles() or 'none'}")
     print(f"files that don't say what they are for: {unsaid() or 'none'}")

@@ -108,7 +108,7 @@ def _compare(expected: Tensor, actual: Tensor) -> dict[str, float]:
 
 def write_standin(folder: Path) -> None:
     """Write an untrained Depth Anything V2 Small with the public weights' processor."""
-    backbone = Dinov2Config(  # type: ignore[call-arg]  # its annotations do not know out_indices
+    backbone = Dinov2Config(
         hidden_size=384,
         num_hidden_layers=12,
         num_attention_heads=6,

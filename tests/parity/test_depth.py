@@ -27,8 +27,8 @@ def test_the_same_map_for_the_same_input(
     import torch
     from transformers import AutoImageProcessor, DepthAnythingForDepthEstimation
 
-    model = DepthAnythingForDepthEstimation.from_pretrained(depth_weights).eval()  # type: ignore[no-untyped-call]
-    processor = AutoImageProcessor.from_pretrained(depth_weights)  # type: ignore[no-untyped-call]
+    model = DepthAnythingForDepthEstimation.from_pretrained(depth_weights).eval()
+    processor = AutoImageProcessor.from_pretrained(depth_weights)
     pipeline = make("depth_estimator", engine, "f32")
     upright = np.ascontiguousarray(np.rot90(images["street_crowd.jpg"]))  # a camera hung on its side
     pictures = [images[name] for name in NAMES] + [upright]

@@ -39,8 +39,8 @@ def official(shared: Path, images: dict[str, RGB]) -> dict[str, dict[str, float]
     from transformers import AutoImageProcessor, ResNetForImageClassification
 
     folder = shared / "model-zoo/pet-classifier"
-    processor = AutoImageProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]
-    model = ResNetForImageClassification.from_pretrained(folder).eval()  # type: ignore[no-untyped-call]
+    processor = AutoImageProcessor.from_pretrained(folder)
+    model = ResNetForImageClassification.from_pretrained(folder).eval()
     labels = model.config.id2label
     found = {}
     for name, image in images.items():
@@ -98,8 +98,8 @@ def test_the_same_probabilities_at_other_sizes_and_with_another_processor(
     folder = Path(shutil.copytree(shared / "model-zoo/pet-classifier", tmp_path / "pets"))
     file = folder / "preprocessor_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | entries))
-    processor = AutoImageProcessor.from_pretrained(folder)  # type: ignore[no-untyped-call]
-    model = ResNetForImageClassification.from_pretrained(folder).eval()  # type: ignore[no-untyped-call]
+    processor = AutoImageProcessor.from_pretrained(folder)
+    model = ResNetForImageClassification.from_pretrained(folder).eval()
     network = load(folder)
     card_input = network.image.to_card()
     for name in SOME:

@@ -23,7 +23,7 @@ NAMES = tuple(CATALOGUE)
 SIZE_MB = 120
 BUDGET_MB = 500  # three models, and what the process takes beside them
 STAY_S = 0.25
-REQUESTS = 600
+REQUESTS = 200
 PICTURES = [
     *(encoded(plain((20 * i, 90, 255 - 20 * i))) for i in range(8)),
     encoded(marked((10, 20, 40, 60), (160, 90))),
@@ -48,7 +48,12 @@ def environment_of(folder: Path, changes: dict[str, Any]) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("small")
-    changes = {"preload": [], "residency.budget_mb": BUDGET_MB, "residency.min_residency_s": STAY_S}
+    changes = {
+        "preload": [],
+        "residency.budget_mb": BUDGET_MB,
+        "residency.min_residency_s": STAY_S,
+        "limits.request_timeout_s": 100,  # on a busy machine the queue is not what refuses
+    }
     with serving(folder, environment_of(folder, changes)) as running:
         yield running
 
@@ -62,7 +67,7 @@ def outcome(server: Server, small: Server) -> Outcome:
 def test_all_requests_get_their_answers(outcome: Outcome) -> None:
     assert outcome.wrong == []
     assert outcome.unannounced == 0
-    assert outcome.statuses["200"] == REQUESTS
+    assert outcome.statuses == {"200": REQUESTS}
 
 
 def test_the_memory_stays_within_the_budget_and_one_model(outcome: Outcome) -> None:

@@ -29,6 +29,7 @@ ALL_MODELS = pytest.mark.parametrize("name", NAMES)
 PNG = encoded(plain((1, 2, 3)))
 # /health is as old as the last heartbeat: what is to be seen has to last longer than a second.
 LASTS_S = 2.0
+NOTES = 5  # so often a state is seen before the next step ends it
 
 
 class Watch:
@@ -36,6 +37,7 @@ class Watch:
 
     def __init__(self, url: str) -> None:
         self.states: dict[ModelName, list[str]] = {name: [] for name in NAMES}
+        self.notes: dict[ModelName, int] = {}  # of the last of these
         self.gauges: dict[tuple[ModelName, str], list[float]] = {}
         self.in_state: dict[tuple[ModelName, str], list[set[str]]] = {}
         self.loaded: dict[tuple[ModelName, str], set[bool]] = {}
@@ -72,17 +74,19 @@ class Watch:
         state = model["state"]
         if self.states[name][-1:] != [state]:
             self.states[name].append(state)
+            self.notes[name] = 0
+        self.notes[name] += 1
         self.gauges.setdefault((name, state), []).append(gauge)
         self.loaded.setdefault((name, state), set()).add(body["models_loaded"][name])
         self.engines.setdefault((name, state), set()).add(model["engine"])
 
 
-def drive(server: Server, folder: Path, name: ModelName) -> None:
+def drive(server: Server, watch: Watch, folder: Path, name: ModelName) -> None:
     """Lead one model through its life."""
 
     def reaches(state: str) -> None:
-        server.wait(lambda: server.model(name)["state"] == state, f"{name} {state}", 60)
-        time.sleep(1.2)
+        seen = watch.states[name]
+        server.wait(lambda: seen[-1:] == [state] and watch.notes[name] >= NOTES, f"{name} {state}", 60)
 
     def request() -> httpx.Response:
         return httpx.post(f"{server.url}{route}", content=PNG, headers={"content-type": "image/png"}, timeout=60)
@@ -99,7 +103,8 @@ def drive(server: Server, folder: Path, name: ModelName) -> None:
     assert request().status_code == 200
     if name in YOLO:
         server.wait(lambda: server.model(name)["state"] == "building_engine", "building", 60)
-        assert request().status_code == 200  # on torch
+        # On torch. So often that it is not idle before its turn for the loader comes.
+        server.wait(lambda: request().status_code == 200 and server.model(name)["state"] == "ready", "built", 60)
     server.wait(lambda: server.model(name)["state"] == "ready", "ready", 60)
     reaches("unloaded")  # idle
     assert request().status_code == 200  # and comes back
@@ -135,8 +140,7 @@ def environment_of(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def lives(folder: Path) -> Iterator[tuple[Watch, str]]:
     """The states of all models through their lives, and the server's log."""
-    # The engines of the two YOLO models have to be built before these are idle for too long: the others load meanwhile.
-    ttl = {f"models.{name}.idle_ttl_s": LASTS_S * (10 if name in YOLO else 1) for name in NAMES}
+    ttl = {f"models.{name}.idle_ttl_s": LASTS_S for name in NAMES}
     changes = {"preload": [], **ttl}
     environment = environment_of(folder) | {"BENTOML_CONFIG": str(configuration(folder, changes))}
     server = Server(folder, environment, "tests.serving.fake_service:EnrichmentLight", Path.cwd())
@@ -148,7 +152,7 @@ def lives(folder: Path) -> Iterator[tuple[Watch, str]]:
 
         def run(name: ModelName) -> None:
             try:
-                drive(server, folder, name)
+                drive(server, watch, folder, name)
             except BaseException as error:
                 failures.append(error)
                 raise

@@ -21,7 +21,7 @@ TRAINED_SIDE = 56  # four patches
 def write(folder: Path, kind: str = "relative") -> Path:
     """A very small Depth Anything with random parameters, its position embedding spread so that mistakes in it show."""
     torch.manual_seed(0)
-    backbone = Dinov2Config(  # type: ignore[call-arg]
+    backbone = Dinov2Config(
         hidden_size=12,
         num_hidden_layers=4,
         num_attention_heads=2,
