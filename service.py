@@ -147,4 +147,4 @@ class EnrichmentLight(_Dependencies):
 
 
 _service: Final = cast(Any, EnrichmentLight)  # the decorator made it a Service, which mypy can't see
-surround(_service, SETTINGS, lambda: _PAGES.state.answering, lambda: _PAGES.state.service.reports.readiness())
+surround(_service, SETTINGS, lambda: _PAGES.state.answering, lambda: _PAGES.state.reports.readiness())

@@ -1,0 +1,30 @@
+"""The version stands in pyproject.toml; what has to repeat it says the same."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+REPEATED = (
+    "deploy/.env.example",
+    "deploy/compose.cpu.yaml",
+    "deploy/compose.yaml",
+    "deploy/kubernetes/overlays/cpu/kustomization.yaml",
+    "deploy/kubernetes/overlays/gpu/kustomization.yaml",
+)
+
+
+@pytest.mark.parametrize("file", REPEATED)
+def test_the_version_is_the_projects(file: str) -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    lines = [
+        line
+        for line in (ROOT / file).read_text("utf-8").splitlines()
+        if re.search(r"ENRICHMENT_LIGHT_VERSION|newTag", line)
+    ]
+    assert lines
+    assert all(version in line for line in lines)
