@@ -43,22 +43,45 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def depth_weights(shared: Path) -> Path:
-    """Depth Anything V2 Small's exact architecture with random weights, as a transformers folder."""
-    folder = HOME / "depth-anything-v2-small"
-    with (HOME / "depth.lock").open("w") as lock:
+def zoo() -> Path:
+    """A folder for AI_MODELS_PATH: the real weights of ../shared, and a stand-in for each that is not there.
+
+    A stand-in has the exact architecture and random parameters. Here it is imported like real weights.
+    """
+    from models.catalogue import CATALOGUE
+
+    folder = HOME / "zoo"
+    with (HOME / "zoo.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # one worker of pytest-xdist makes it, the others wait
-        if not folder.exists():
-            subprocess.run([sys.executable, shared / "make_depth_standin.py", folder], check=True, capture_output=True)
+        if folder.exists():
+            return folder
+        for name, spec in CATALOGUE.items():
+            real, here = CHECKOUT.parent / "shared" / "model-zoo" / spec.weights, folder / "model-zoo" / spec.weights
+            here.parent.mkdir(parents=True, exist_ok=True)
+            if (real / spec.file).exists():
+                here.symlink_to(real)
+                continue
+            (here / spec.file).parent.mkdir(parents=True, exist_ok=True)
+            code = f"from pathlib import Path; from importing.loaders import write_standin as w; w({name!r}, Path(r'"
+            place = (here / spec.file).parent if spec.file else here
+            subprocess.run([sys.executable, "-c", f"{code}{place}'))"], cwd=CHECKOUT, check=True, capture_output=True)
     return folder
 
 
 @pytest.fixture(scope="session")
-def model_store(shared: Path, depth_weights: Path) -> Path:
-    """A BENTOML_HOME with all five models imported from the real weights, depth from its stand-in."""
-    environment = {**os.environ, "AI_MODELS_PATH": str(shared), "DEPTH_MODEL_PATH": str(depth_weights)}
-    for variable in ("POSE_MODEL_PATH", "THREAT_MODEL_PATH", "REID_MODEL_PATH", "PET_MODEL_PATH"):
-        environment.pop(variable, None)
+def depth_weights(zoo: Path) -> Path:
+    """Depth Anything V2 Small's exact architecture with random weights, as a transformers folder."""
+    return zoo / "model-zoo" / "depth-anything-v2-small"
+
+
+@pytest.fixture(scope="session")
+def model_store(zoo: Path) -> Path:
+    """A BENTOML_HOME with all five models imported from the zoo."""
+    from models.catalogue import CATALOGUE
+
+    environment = {**os.environ, "AI_MODELS_PATH": str(zoo)}
+    for spec in CATALOGUE.values():
+        environment.pop(spec.path_variable, None)
     command = [sys.executable, "-m", "models.import_models"]
     done = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -282,7 +282,6 @@ def test_a_batch_that_finds_no_memory_says_so_and_the_next_one_runs(
     assert close(engine.run(BATCH), expected, 1e-5)
 
 
-@pytest.mark.weights
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_a_program_runs_on_another_device_at_every_usual_size_and_waits_for_nothing(
     model_store: Path, name: ModelName

@@ -10,8 +10,6 @@ from settings import EngineChoice
 from tests.parity.conftest import Make
 from vision.arrays import RGB
 
-pytestmark = pytest.mark.weights
-
 NAMES = [
     "bus.jpg",
     "pose_sitting.jpg",

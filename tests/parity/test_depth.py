@@ -15,8 +15,6 @@ from tasks.task import Options
 from tests.parity.conftest import Make
 from vision.arrays import RGB
 
-pytestmark = pytest.mark.weights
-
 NAMES = ["bus.jpg", "street_kitti.png", "astronaut.png", "children_football.jpg"]
 
 

@@ -13,15 +13,13 @@ from tasks.person_reid import ReidResponse
 from tests.parity.conftest import Make
 from vision.arrays import F32, RGB
 
-pytestmark = pytest.mark.weights
-
 
 @pytest.fixture(scope="module")
-def official(shared: Path, images: dict[str, RGB]) -> F32:
+def official(zoo: Path, images: dict[str, RGB]) -> F32:
     """(images, 512), L2-normalised."""
     from torchreid.reid.utils import FeatureExtractor
 
-    weights = shared / "model-zoo/osnet-x0-25/osnet_x0_25.pth"
+    weights = zoo / "model-zoo/osnet-x0-25/osnet_x0_25.pth"
     extractor = FeatureExtractor("osnet_x0_25", str(weights), device="cpu", verbose=False)
     features: F32 = np.concatenate([extractor(image).numpy() for image in images.values()])
     normalised: F32 = features / np.linalg.norm(features, axis=1, keepdims=True)
@@ -44,6 +42,7 @@ def test_the_same_embeddings(engine: EngineChoice, make: Make, images: dict[str,
     assert (ours * official).sum(axis=1).min() >= 0.9999
 
 
+@pytest.mark.weights
 def test_auto_precision_keeps_every_nearest_neighbour(
     make: Make, images: dict[str, RGB], image_files: list[Path]
 ) -> None:

@@ -23,8 +23,6 @@ from tasks.task import Options
 from tests.parity.conftest import Make
 from vision.arrays import RGB
 
-pytestmark = pytest.mark.weights
-
 
 def prepared(image: RGB, card_input: ModelInput) -> NDArray[np.uint8]:
     """The classifier's input as the service makes it."""
@@ -33,12 +31,12 @@ def prepared(image: RGB, card_input: ModelInput) -> NDArray[np.uint8]:
 
 
 @pytest.fixture(scope="module")
-def official(shared: Path, images: dict[str, RGB]) -> dict[str, dict[str, float]]:
+def official(zoo: Path, images: dict[str, RGB]) -> dict[str, dict[str, float]]:
     """File name → label of id2label → probability."""
     import torch
     from transformers import AutoImageProcessor, ResNetForImageClassification
 
-    folder = shared / "model-zoo/pet-classifier"
+    folder = zoo / "model-zoo/pet-classifier"
     processor = AutoImageProcessor.from_pretrained(folder)
     model = ResNetForImageClassification.from_pretrained(folder).eval()
     labels = model.config.id2label
@@ -88,14 +86,14 @@ SOME = [
     ],
 )
 def test_the_same_probabilities_at_other_sizes_and_with_another_processor(
-    shared: Path, images: dict[str, RGB], tmp_path: Path, entries: dict[str, Any]
+    zoo: Path, images: dict[str, RGB], tmp_path: Path, entries: dict[str, Any]
 ) -> None:
     import torch
     from transformers import AutoImageProcessor, ResNetForImageClassification
 
     from importing.loaders.resnet import load
 
-    folder = Path(shutil.copytree(shared / "model-zoo/pet-classifier", tmp_path / "pets"))
+    folder = Path(shutil.copytree(zoo / "model-zoo/pet-classifier", tmp_path / "pets"))
     file = folder / "preprocessor_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | entries))
     processor = AutoImageProcessor.from_pretrained(folder)
@@ -111,6 +109,7 @@ def test_the_same_probabilities_at_other_sizes_and_with_another_processor(
         assert float((expected - found).abs().max()) <= 0.002, name
 
 
+@pytest.mark.weights
 def test_auto_precision_stays_within_its_bounds(make: Make, images: dict[str, RGB]) -> None:
     exact, reduced = (make("pet_classifier", "openvino", precision) for precision in ("f32", "auto"))
     if reduced.engine.precision == "f32":
@@ -128,6 +127,7 @@ def test_a_graph_without_the_node_to_cut_at_is_refused(model_store: Path) -> Non
         cut(store.require("pet_classifier").graph, "/resnet/nowhere")
 
 
+@pytest.mark.weights
 def test_pets_are_told_from_the_rest(make: Make, images: dict[str, RGB]) -> None:
     """README "Is it a pet?" in figures, without the veto of people that the service adds."""
     pets = {"cat_chelsea.png", "cat_kaggle_1.jpg", "dog_kaggle_1.jpg", "fmt_rgba_cat.png", "fmt_webp_cat.webp"}

@@ -12,17 +12,17 @@ from models.catalogue import CATALOGUE
 from tests.serving.pictures import ask, plain
 from tests.serving.server import REAL, ROOT, Server, serving
 
-pytestmark = [pytest.mark.weights, pytest.mark.serve]
+pytestmark = pytest.mark.serve
 
 
 @pytest.fixture
-def environment(shared: Path, tmp_path: Path) -> dict[str, str]:
+def environment(zoo: Path, tmp_path: Path) -> dict[str, str]:
     """One model's weights in place, another's absent and without a download; the others are served elsewhere."""
     ours = {"person_reid", "pet_classifier"}
     elsewhere = {spec.assignment_variable: "heavy" for name, spec in CATALOGUE.items() if name not in ours}
     return elsewhere | {
         "ENRICHMENT_IMPORT_AT_START": "true",
-        "REID_MODEL_PATH": str(shared / "model-zoo" / "osnet-x0-25" / "osnet_x0_25.pth"),
+        "REID_MODEL_PATH": str(zoo / "model-zoo" / "osnet-x0-25" / "osnet_x0_25.pth"),
         "AI_MODELS_PATH": str(tmp_path),
         "BENTOML_HOME": str(tmp_path / "home"),
     }
@@ -34,7 +34,7 @@ def test_weights_are_imported_once_and_a_model_without_does_not_stop_the_others(
     with serving(tmp_path, environment, REAL) as server, httpx.Client(base_url=server.url) as client:
         assert ask(client, "/person-reid", plain((1, 2, 3))).status_code == 200
         assert server.model("pet_classifier")["state"] == "absent"
-        assert "person_reid: stored as person_reid:6f57607fed9f" in server.log
+        assert "person_reid: stored as person_reid:" in server.log
         assert "pet_classifier was not imported: no weights of ResNet-18 cats and dogs were found" in server.log
         assert "not every model could be imported" in server.log
         assert "converting pose_estimator" not in server.log  # it is served elsewhere

@@ -15,7 +15,7 @@ from runners.residency import resident as residents
 from runners.residency.budget import Policy
 from runners.residency.residency import Residency
 from runners.residency.resident import ModelUnavailable
-from tests.runners.residency.test_residency import (
+from tests.runners.residency.world import (
     CONTEXT_MB,
     DEPTH,
     NAMES,

@@ -5,152 +5,36 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from engines.engine import Engine, Images, Rows, Shape
+from engines.engine import Engine
 from engines.errors import DeviceLost, EngineError, OutOfMemory
-from models.catalogue import CATALOGUE, ModelName
 from models.state import State
 from models.store import StoredModel
 from runners.residency import back_off
 from runners.residency import residency as residencies
 from runners.residency import resident as residents
-from runners.residency.budget import Policy
-from runners.residency.residency import Exchange, Residency
+from runners.residency.residency import Residency
 from runners.residency.resident import ModelUnavailable, Resident
-from tests.serving import fake
-
-POSE, THREAT, REID, PET, DEPTH = NAMES = tuple(CATALOGUE)
-SIZES: dict[ModelName, float] = {POSE: 300, THREAT: 400, REID: 100, PET: 200, DEPTH: 150}
-CONTEXT_MB = 50.0
-
-
-class FakeEngine:
-    """Takes its part of the made-up memory from when it is made until it is closed."""
-
-    precision = "f32"
-
-    def __init__(self, world: World, model: ModelName, name: str = "torch", size: float | None = None) -> None:
-        self.name = name
-        self.model = model
-        self._world = world
-        world.engines[self] = SIZES[model] if size is None else size
-        world.peak_mb = max(world.peak_mb, world.used_mb())
-
-    def warm_up(self, shapes: Sequence[Shape]) -> None: ...
-
-    def run(self, images: Images, min_score: float = 0, **_: object) -> tuple[Rows, ...]:
-        raise AssertionError("not asked for")
-
-    def close(self) -> None:
-        del self._world.engines[self]
-
-
-class World:
-    """The device's memory and the engines on it; what the test wrote down makes loading fail."""
-
-    def __init__(self) -> None:
-        self.engines: dict[FakeEngine, float] = {}
-        self.loads: list[ModelName] = []
-        self.failures: list[Exception] = []
-        self.ready: list[ModelName] = []
-        self.lost: list[DeviceLost] = []
-        self.warm: list[str] = []
-        self.given_back = 0
-        self.started = False
-        self.peak_mb = 0.0
-
-    @property
-    def context_mb(self) -> float:
-        return CONTEXT_MB if self.started else 0.0
-
-    def used_mb(self) -> float:
-        return self.context_mb + sum(self.engines.values())
-
-    def give_back(self) -> None:
-        self.given_back += 1
-
-    def start(self) -> None:
-        self.started = True
-
-    def load(self, stored: StoredModel) -> Engine:
-        assert threading.current_thread().name == "loader"
-        self.loads.append(stored.card.name)
-        if self.failures:
-            raise self.failures.pop(0)
-        return FakeEngine(self, stored.card.name)
-
-    def warm_up(self, stored: StoredModel, engine: Engine) -> None:
-        self.warm.append(engine.name)
-
-    def find(self, name: ModelName) -> StoredModel | None:
-        return fake.find(name)
-
-    def on_ready(self, resident: Resident, exchange: object) -> None:
-        self.ready.append(resident.name)
-
-    def on_device_lost(self, error: DeviceLost) -> None:
-        self.lost.append(error)
-
-
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
-Make = Callable[..., Residency]
-
-
-@pytest.fixture
-def make(world: World) -> Iterator[Make]:
-    made: list[Residency] = []
-
-    def make(
-        budget_mb: float = 0,
-        stay_s: float = 0,
-        ttl_s: float = 0,
-        pinned: Sequence[ModelName] = (),
-        names: Sequence[ModelName] = NAMES,
-        beside_context: bool = False,
-    ) -> Residency:
-        policy = Policy(budget_mb, stay_s, dict.fromkeys(names, ttl_s), frozenset(pinned), beside_context)
-        made.append(Residency(names, world, world, policy))
-        return made[-1]
-
-    yield make
-    for residency in made:
-        residency.close()
-
-
-def use(residency: Residency, *names: ModelName, timeout: float = 10) -> None:
-    for name in names:
-        with residency.models[name].lease(timeout) as loaded:
-            assert isinstance(loaded.engine, FakeEngine)
-            assert loaded.engine.model == name
-            assert loaded.engine in loaded.engine._world.engines
-
-
-def states(residency: Residency) -> dict[str, str]:
-    return {name: resident.status()["state"].value for name, resident in residency.models.items()}
-
-
-def resident_ones(residency: Residency) -> list[str]:
-    """Who is in memory when the residency has done what it was asked for so far."""
-    done = threading.Event()
-    residency._enqueue(done.set)
-    assert done.wait(5)
-    return [name for name, state in states(residency).items() if state == "ready"]
-
-
-def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
+from tests.runners.residency.world import (
+    CONTEXT_MB,
+    NAMES,
+    POSE,
+    REID,
+    SIZES,
+    THREAT,
+    FakeEngine,
+    Make,
+    World,
+    exchange,
+    resident_ones,
+    states,
+    until,
+    use,
+)
 
 
 def test_without_a_budget_everything_stays(make: Make, world: World) -> None:
@@ -195,32 +79,6 @@ def test_what_others_merely_keep_is_not_taken_off_a_models_size(
     assert residency.models[THREAT].status()["memory_mb"] == 400
 
 
-def test_the_least_recently_used_leaves_first(make: Make, world: World) -> None:
-    residency = make(budget_mb=800)
-    use(residency, POSE, THREAT, POSE)  # 50 + 300 + 400
-    use(residency, REID)  # 850: one has to leave
-    assert resident_ones(residency) == [POSE, REID]
-    assert residency.models[THREAT].status()["detail"] == "left to make room for person_reid"
-    use(residency, PET, DEPTH)  # 50 + 300 + 100 + 200, and 150 more fit exactly
-    assert resident_ones(residency) == [POSE, REID, PET, DEPTH]
-    use(residency, POSE, THREAT)  # 400: re-id, pet and depth are older than pose, and all have to leave
-    assert resident_ones(residency) == [POSE, THREAT]
-
-
-def test_one_of_unknown_size_may_pass_the_budget_by_itself_and_once(make: Make, world: World) -> None:
-    residency = make(budget_mb=800)
-    use(residency, POSE, THREAT, PET)
-    assert world.peak_mb == CONTEXT_MB + 300 + 400 + 200
-    assert resident_ones(residency) == [THREAT, PET]
-    assert world.used_mb() <= 800
-    use(residency, REID, DEPTH)
-    assert len(resident_ones(residency)) == 3
-    world.peak_mb = 0
-    for _ in range(3):
-        use(residency, *NAMES)  # now all have been measured
-    assert world.peak_mb <= 800
-
-
 def test_a_model_serves_while_others_are_still_to_leave_for_it(make: Make, world: World) -> None:
     residency = make(budget_mb=500, stay_s=1, names=[POSE, THREAT])
     use(residency, POSE)
@@ -232,119 +90,6 @@ def test_a_model_serves_while_others_are_still_to_leave_for_it(make: Make, world
     assert resident_ones(residency) == [THREAT]
     assert residency.models[THREAT].status()["detail"] is None
     assert time.monotonic() - began > 0.9
-
-
-def test_preloaded_ones_never_leave(make: Make, world: World) -> None:
-    residency = make(budget_mb=800, pinned=[POSE, REID], ttl_s=0.01)
-    residency.refresh()
-    until(lambda: resident_ones(residency) == [POSE, REID])
-    for _ in range(3):
-        use(residency, PET, DEPTH)
-    time.sleep(residencies._TICK_S * 2)
-    assert resident_ones(residency)[:2] == [POSE, REID]
-    assert world.loads.count(POSE) == world.loads.count(REID) == 1
-
-
-def test_one_that_can_never_fit_is_refused_with_the_figures_and_not_loaded_again(make: Make, world: World) -> None:
-    residency = make(budget_mb=700, pinned=[POSE])
-    use(residency, POSE)
-    for _ in range(5):
-        with pytest.raises(ModelUnavailable) as caught:
-            use(residency, THREAT)
-        assert str(caught.value) == (
-            "threat_detector does not fit: it takes 400 MB, with it the process would take 750 MB, and the budget is "
-            "700 MB; preloaded and staying: pose_estimator (300 MB)"
-        )
-    assert world.loads == [POSE, THREAT]  # once, to be measured
-    assert world.used_mb() == CONTEXT_MB + 300
-    assert states(residency)[THREAT] == "failed"
-    detail = residency.models[THREAT].status()["detail"]
-    assert detail == f"{caught.value}; the next try is in 5 s at the earliest"
-    use(residency, REID)  # the others are none the worse
-
-
-def test_a_budget_beside_the_context_is_the_models_alone(make: Make, world: World) -> None:
-    residency = make(budget_mb=699, pinned=[POSE], beside_context=True)
-    assert residency.budget_mb == 699  # there is no context yet
-    use(residency, POSE)
-    assert residency.budget_mb == 699 + CONTEXT_MB
-    with pytest.raises(ModelUnavailable, match=r"would take 750 MB, and the budget is 749 MB"):
-        use(residency, THREAT)
-    residency = make(budget_mb=700, pinned=[POSE], beside_context=True)
-    world.engines.clear()
-    use(residency, POSE, THREAT)
-    assert make(budget_mb=0, beside_context=True).budget_mb == 0  # no limit
-    assert world.used_mb() == CONTEXT_MB + 300 + 400
-
-
-def test_one_that_did_not_fit_is_measured_again_a_while_later(
-    make: Make, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(residents, "FIRST_RETRY_S", 0.3)
-    monkeypatch.setattr(residents, "LONGEST_RETRY_S", 0.3)
-    residency = make(budget_mb=700, pinned=[POSE])
-    use(residency, POSE, REID)
-    for _ in range(3):
-        for _ in range(5):
-            with pytest.raises(ModelUnavailable, match="takes 400 MB"):
-                use(residency, THREAT)
-        time.sleep(0.35)
-    assert world.loads == [POSE, REID, THREAT, THREAT, THREAT]
-    assert resident_ones(residency) == [POSE, REID]  # nobody left for one that would not fit even so
-    monkeypatch.setitem(SIZES, THREAT, 300)  # what was measured was too much
-    use(residency, THREAT)
-    assert resident_ones(residency) == [POSE, THREAT]
-
-
-def test_one_that_was_just_loaded_stays_and_the_next_one_waits_for_it(make: Make, world: World) -> None:
-    residency = make(budget_mb=500, stay_s=0.6, names=[POSE, THREAT])
-    use(residency, POSE, THREAT)  # now both have been measured
-    assert resident_ones(residency) == [THREAT]
-    use(residency, POSE)
-    loaded = time.monotonic()
-    thread = threading.Thread(target=use, args=(residency, THREAT))
-    thread.start()
-    until(lambda: "just loaded" in (residency.models[THREAT].status()["detail"] or ""), 0.5)
-    assert states(residency) == {POSE: "ready", THREAT: "loading"}
-    use(residency, POSE)  # meanwhile it serves
-    thread.join()
-    assert time.monotonic() - loaded >= 0.55
-    assert resident_ones(residency) == [THREAT]
-
-
-def test_a_stop_does_not_wait_for_room(make: Make, world: World) -> None:
-    residency = make(budget_mb=500, stay_s=60, names=[POSE, THREAT])
-    use(residency, POSE, THREAT)
-    began = time.monotonic()
-    residency.close()
-    assert time.monotonic() - began < 1
-    assert not residency._thread.is_alive()
-    assert states(residency) == {POSE: "ready", THREAT: "ready"}
-
-
-def test_alternating_requests_cause_a_bounded_number_of_reloads(make: Make, world: World) -> None:
-    stay_s, seconds = 0.25, 2.0
-    residency = make(budget_mb=500, stay_s=stay_s, names=[POSE, THREAT])
-    end = time.monotonic() + seconds
-    served = {POSE: 0, THREAT: 0}
-
-    def ask(name: ModelName) -> None:
-        while time.monotonic() < end:
-            use(residency, name)
-            served[name] += 1
-            time.sleep(0.001)
-
-    threads = [threading.Thread(target=ask, args=(name,)) for name in (POSE, THREAT) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    # The first two may replace each other at once, being measured; from then on each stays its time.
-    assert 4 <= len(world.loads) <= seconds / stay_s + 3
-    assert min(served.values()) > 100
-    assert {name: model.status()["loads"] for name, model in residency.models.items()} == {
-        name: world.loads.count(name) for name in (POSE, THREAT)
-    }
 
 
 def test_a_model_in_use_is_closed_only_when_the_call_has_ended(make: Make, world: World) -> None:
@@ -563,20 +308,6 @@ def test_an_engine_whose_warm_up_fails_gives_its_memory_back(
     assert world.used_mb() == CONTEXT_MB
 
 
-def exchange(residency: Residency, load: Callable[[], Engine]) -> Exception | None:
-    told: list[Exception | None] = []
-    done = threading.Event()
-
-    def on_done(error: Exception | None) -> None:
-        told.append(error)
-        done.set()
-
-    exchange = Exchange(lambda loaded: loaded.engine.name != "tensorrt", load, on_done)
-    residency.exchange(residency.models[POSE], exchange)
-    assert done.wait(5)
-    return told[0]
-
-
 def test_another_engine_takes_the_place_of_the_present_one_when_it_is_warm(make: Make, world: World) -> None:
     residency = make()
     use(residency, POSE)
@@ -612,50 +343,6 @@ def test_one_that_has_such_an_engine_already_gets_no_second(make: Make, world: W
     for _ in range(2):
         assert exchange(residency, lambda: FakeEngine(world, POSE, "tensorrt", size=200)) is None
     assert world.warm == ["torch", "tensorrt"]
-
-
-def test_others_leave_where_another_engine_takes_more(make: Make, world: World) -> None:
-    residency = make(budget_mb=800)
-    use(residency, REID, POSE, PET)  # 650
-    assert exchange(residency, lambda: FakeEngine(world, POSE, "tensorrt", size=500)) is None
-    assert resident_ones(residency) == [POSE, PET]
-    assert world.used_mb() == CONTEXT_MB + 500 + 200
-
-
-def test_what_is_merely_kept_for_later_is_given_back_before_anybody_leaves(
-    make: Make, world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    residency = make(budget_mb=800)
-    use(residency, POSE, REID, PET)  # 650
-    kept = [FakeEngine(world, PET)]  # an allocator's cache: 850
-
-    def give_back() -> None:
-        while kept:
-            kept.pop().close()
-
-    monkeypatch.setattr(world, "give_back", give_back)
-    use(residency, DEPTH)
-    assert kept == []
-    assert resident_ones(residency) == [POSE, REID, PET, DEPTH]
-
-
-def test_a_model_stays_where_the_others_gave_back_less_than_they_took(
-    make: Make, world: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    residency = make(budget_mb=500, names=[POSE, THREAT])
-    use(residency, POSE)
-    leak = FakeEngine(world, DEPTH, size=0)
-    close = FakeEngine.close
-
-    def leaking(engine: FakeEngine) -> None:
-        close(engine)
-        world.engines[leak] = 150.0
-
-    monkeypatch.setattr(FakeEngine, "close", leaking)
-    use(residency, THREAT)
-    assert resident_ones(residency) == [THREAT]
-    assert "the budget is passed: threat_detector does not fit" in caplog.text
-    use(residency, THREAT)
 
 
 def test_a_model_that_has_left_gets_no_other_engine(make: Make, world: World) -> None:
