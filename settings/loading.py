@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from models.catalogue import CATALOGUE
-from settings.sections import Settings
+from settings.sections import Settings, type_of_model
 
 SERVICE_NAME: Final = "ai-enrichment-light"
 DEFAULT_FILE: Final = Path(__file__).parents[1] / "configuration.yaml"
@@ -28,6 +28,17 @@ _ALLOWED: Final[Mapping[tuple[str, ...], str]] = {
     ("server", "host", "ipv4"): "an IPv4 or IPv6 address",
     ("server", "port"): "a whole number from 1 to 65535",
 }
+
+_WITH_OLDER_NAMES: Final = {"assignment", "use_tensorrt"}
+
+
+def _of_models() -> Iterator[tuple[str, tuple[str, ...]]]:
+    """ENRICHMENT_<MODEL>_<SETTING> for each setting of each model, such as ENRICHMENT_POSE_MIN_CONFIDENCE."""
+    for name, spec in CATALOGUE.items():
+        for setting in type_of_model(name).model_fields:
+            if setting not in _WITH_OLDER_NAMES:
+                yield f"ENRICHMENT_{spec.short_name}_{setting}".upper(), ("models", name, setting)
+
 
 # Variable → place in the tree. Where two variables set the same place, the later row wins.
 ENVIRONMENT: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
@@ -56,16 +67,19 @@ ENVIRONMENT: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("ENRICHMENT_TRACING_SAMPLE_RATE", ("tracing", "sample_rate")),
     ("SERVICE_NAME", ("pyroscope", "application_name")),
     *((spec.assignment_variable, ("models", name, "assignment")) for name, spec in CATALOGUE.items()),
+    *_of_models(),
 )
 
 
 def load(file: Path, environment: Mapping[str, str]) -> Settings:
-    """Read and check the settings.
+    """Read and check the settings. A file may say a part of them only: it is laid over the delivered one.
 
     Raises SettingsError for an unreadable file, an unknown key, or a value that is not allowed; the text says whether
     the value came from the file or from which environment variable.
     """
-    tree = _read(file)
+    tree = _read(DEFAULT_FILE)
+    if file != DEFAULT_FILE:
+        _lay(_read(file), tree)
     variables: dict[tuple[str, ...], str] = {}
     for variable, place in ENVIRONMENT:
         # Compose passes `X=` for a variable that is not set; only an empty preload list means something.
@@ -103,6 +117,15 @@ def _read(file: Path) -> dict[str, Any]:
     if not isinstance(section, dict):
         raise SettingsError(f"{file}: services.{SERVICE_NAME}.enrichment must be a mapping")
     return section
+
+
+def _lay(over: Mapping[str, Any], tree: dict[str, Any]) -> None:
+    """Put the values of one mapping into another, section by section. A list takes the place of the other's."""
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(key), dict):
+            _lay(value, tree[key])
+        else:
+            tree[key] = value
 
 
 def _put(tree: dict[str, Any], place: Sequence[str], value: str) -> None:

@@ -134,6 +134,14 @@ class Models(_Section):
         return settings
 
 
+def type_of_model(name: ModelName) -> type[TaskSettings]:
+    """The class of a model's settings."""
+    kind = Models.model_fields[name].annotation
+    assert isinstance(kind, type)
+    assert issubclass(kind, TaskSettings)
+    return kind
+
+
 class Settings(_Section):
     """The whole of `services.ai-enrichment-light.enrichment` in configuration.yaml, environment applied."""
 

@@ -16,6 +16,7 @@ from tools.image import NAME, default_tag
 DEPLOY: Final = ROOT / "deploy"
 FILES: Final = {"gpu": DEPLOY / "compose.yaml", "cpu": DEPLOY / "compose.cpu.yaml"}
 # Fixed in the image, the file's own way of saying the same, the trial's, or fixed when the bento is built.
+CONFIDENCES: Final = {f"ENRICHMENT_{model}_MIN_CONFIDENCE" for model in ("POSE", "THREAT", "PET")}
 NOT_OFFERED: Final = {
     "HOST",
     "PORT",
@@ -61,7 +62,11 @@ def test_what_it_passes_into_the_container_is_read_and_its_default_is_allowed(va
 
 
 def test_on_a_gpu_every_setting_that_has_a_variable_can_be_said() -> None:
-    assert set(service("gpu")["environment"]) == {variable for variable, _ in ENVIRONMENT} - NOT_OFFERED
+    of_models = {variable for variable, place in ENVIRONMENT if place[0] == "models" and place[-1] != "assignment"}
+    offered = {"POSE_USE_TENSORRT", "THREAT_USE_TENSORRT", *CONFIDENCES}
+    assert offered <= of_models
+    everything = {variable for variable, _ in ENVIRONMENT} - of_models | offered
+    assert set(service("gpu")["environment"]) == everything - NOT_OFFERED
 
 
 def test_the_weights_of_the_model_zoo_lie_where_the_import_step_looks() -> None:

@@ -10,7 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from models.catalogue import CATALOGUE
-from settings import DEFAULT_FILE, Settings, SettingsError, load
+from settings import DEFAULT_FILE, ENVIRONMENT, Settings, SettingsError, load
 from tests.serving.server import configuration
 
 
@@ -36,6 +36,11 @@ def test_the_file_of_the_checkout_is_valid_and_has_the_documented_defaults() -> 
 @pytest.mark.parametrize(
     ("variable", "value", "path", "expected"),
     [
+        ("ENRICHMENT_POSE_MIN_CONFIDENCE", "0.4", "models.pose_estimator.min_confidence", "0.4"),
+        ("ENRICHMENT_THREAT_IOU_THRESHOLD", "0.5", "models.threat_detector.iou_threshold", "0.5"),
+        ("ENRICHMENT_REID_IDLE_TTL_S", "60", "models.person_reid.idle_ttl_s", "60.0"),
+        ("ENRICHMENT_PET_PERSON_VETO", "0", "models.pet_classifier.person_veto", "0.0"),
+        ("ENRICHMENT_DEPTH_INPUT_SIZE", "280", "models.depth_estimator.input_size", "280"),
         ("HOST", "127.0.0.1", "server.host", "127.0.0.1"),
         ("HOST", "::1", "server.host", "::1"),
         ("PORT", "9000", "server.port", "9000"),
@@ -215,3 +220,54 @@ def test_a_bad_variable_stops_the_start_of_the_service(tmp_path: Path) -> None:
     )
     assert started.returncode != 0
     assert "environment variable ENRICHMENT_ENGINE = 'onnx'" in started.stderr.splitlines()[-1]
+
+
+def test_every_setting_of_a_model_has_a_variable() -> None:
+    places = {place for _, place in ENVIRONMENT}
+    settings = load(DEFAULT_FILE, {})
+    for name in CATALOGUE:
+        assert {("models", name, field) for field in type(settings.models[name]).model_fields} <= places
+
+
+def part(folder: Path, text: str) -> Path:
+    """A configuration file that says a part only."""
+    file = folder / "part.yaml"
+    indented = "\n".join(f"      {line}" for line in text.splitlines())
+    file.write_text(f"services:\n  ai-enrichment-light:\n    enrichment:\n{indented}\n", encoding="utf-8")
+    return file
+
+
+def test_a_file_that_says_a_part_is_laid_over_the_delivered_one(tmp_path: Path) -> None:
+    text = "models: {threat_detector: {min_confidence: 0.6}}\npreload: [person_reid]\nlimits:\n  max_image_mib: 5"
+    settings, delivered = load(part(tmp_path, text), {}), load(DEFAULT_FILE, {})
+    assert settings.models.threat_detector.min_confidence == 0.6
+    assert settings.models.threat_detector.iou_threshold == delivered.models.threat_detector.iou_threshold
+    assert settings.models.pose_estimator == delivered.models.pose_estimator
+    assert settings.preload == ("person_reid",)
+    assert settings.limits == delivered.limits.model_copy(update={"max_image_mib": 5})
+    assert (
+        load(part(tmp_path, text), {"ENRICHMENT_THREAT_MIN_CONFIDENCE": "0.7"}).models.threat_detector.min_confidence
+        == 0.7
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (
+            "models: {threat_detector: {min_confidense: 0.6}}",
+            r"threat_detector.min_confidense = 0.6: Extra",
+        ),
+        (
+            "models: {threat_detector: {min_confidence: 6}}",
+            r"threat_detector.min_confidence = 6: .* less",
+        ),
+        ("models: {plate_detector: {}}", r"part.yaml: models.plate_detector = {}: Extra"),
+        ("limits: 5", r"part.yaml: limits = 5: "),
+        ("preload:", r"part.yaml: preload = None: "),
+    ],
+)
+def test_what_such_a_file_says_wrongly_is_told_in_a_line(tmp_path: Path, text: str, complaint: str) -> None:
+    with pytest.raises(SettingsError, match=complaint) as caught:
+        load(part(tmp_path, text), {})
+    assert len(str(caught.value)) < 200
