@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -45,3 +46,23 @@ async def test_the_way_of_a_request_is_short(monkeypatch: pytest.MonkeyPatch) ->
     assert len(flow) <= 120
     assert ("tasks/pose_estimator.py", "PoseEstimator.answer") in flow
     assert not {file for file in way.files if file.startswith("importing/")}
+
+
+_NAMED = re.compile(
+    r"(?<![\w/.-])((?:{}|tools|benchmarks|tests|deploy|docs|examples)/[\w/.-]*\.\w+)".format("|".join(house.ROOMS))
+)
+
+
+def test_the_files_that_documents_name_are_there() -> None:
+    documents = [
+        *house.ROOT.glob("*.md"),
+        *(house.ROOT / "docs").rglob("*.md"),
+        *(house.ROOT / "benchmarks").glob("*.md"),
+    ]
+    missing = {
+        (str(document.relative_to(house.ROOT)), named)
+        for document in documents
+        for named in _NAMED.findall(document.read_text("utf-8"))
+        if not (house.ROOT / named).exists() and "NAME" not in named
+    }
+    assert missing == set()
