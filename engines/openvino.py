@@ -81,7 +81,7 @@ class OpenVinoEngine:
         self.precision: str = precision
         self._config: dict[str, object] = {} if cache is None else {"CACHE_DIR": cache / precision}
         self._traits = traits
-        self._read = partial(_in_parts, graph, precision, traits)
+        self._read_parts = partial(_cut_graph, graph, precision, traits)
         self._threads = threads
         self._batch_lanes: SimpleQueue[BatchLane] | None = None
         self._undivided: Lane | None = None
@@ -91,9 +91,9 @@ class OpenVinoEngine:
         if traits.batch > 1:
             self._batch_lanes = SimpleQueue()
             for _ in range(count):
-                self._batch_lanes.put(self._batches())
+                self._batch_lanes.put(self._make_batch_lane())
             if count > 1:
-                make, parts = self._read()
+                make, parts = self._read_parts()
                 self._undivided = make(self._compile(parts, threads))
         else:
             self._make_lanes(count)
@@ -101,7 +101,7 @@ class OpenVinoEngine:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="lane")
 
     def _make_lanes(self, count: int) -> None:
-        make, parts = self._read()
+        make, parts = self._read_parts()
         if count == 1:
             lanes = [make(self._compile(parts, self._threads))]
         elif self._traits.by_shape:
@@ -111,10 +111,10 @@ class OpenVinoEngine:
         else:
             self._undivided = make(self._compile(parts, self._threads))
             if make is DetectorLane:  # with pinning, all lanes would run on the first core
-                shares = _shares(self._threads)
+                shares = _threads_per_lane(self._threads)
                 lanes = [make(self._compile(parts, share, ENABLE_CPU_PINNING=False)) for share in shares]
             else:
-                lanes = self._on_streams(make, parts, count)
+                lanes = self._lanes_on_streams(make, parts, count)
         for lane in lanes:
             self._lanes.put(lane)
 
@@ -216,7 +216,7 @@ class OpenVinoEngine:
             compiled.append(core.compile_model(part, "CPU", config | {"INFERENCE_PRECISION_HINT": _HINT[precision]}))
         return compiled
 
-    def _on_streams(self, make: MakeLane, parts: Sequence[openvino.Model], count: int) -> list[Lane]:
+    def _lanes_on_streams(self, make: MakeLane, parts: Sequence[openvino.Model], count: int) -> list[Lane]:
         """Make lanes that share their weights, with one OpenVINO stream each."""
         streams = {"NUM_STREAMS": count, "ENABLE_CPU_PINNING": False}
         compiled = self._compile(parts, cores(self._threads), **streams)
@@ -224,15 +224,15 @@ class OpenVinoEngine:
 
     def _compile_shape(self, shape: tuple[int, ...], count: int) -> list[Lane]:
         """Compile the graph for images of one shape, and make lanes for it."""
-        _, (graph,) = self._read()
+        _, (graph,) = self._read_parts()
         graph.reshape({graph.inputs[0]: [1, *shape]})
-        return self._on_streams(lambda compiled: Stoppable(*compiled), [graph], count)
+        return self._lanes_on_streams(lambda compiled: Stoppable(*compiled), [graph], count)
 
-    def _batches(self) -> BatchLane:
+    def _make_batch_lane(self) -> BatchLane:
         """Make a batch lane with one thread."""
         requests = {}
         for size in reversed(batch_sizes(self._traits.batch)):
-            _, (graph,) = self._read()
+            _, (graph,) = self._read_parts()
             (compiled,) = self._compile([graph], 1, size=size, ENABLE_CPU_PINNING=False)
             requests[size] = compiled.create_infer_request()
         return BatchLane(requests)
@@ -247,7 +247,7 @@ def _borrowed(lanes: SimpleQueue[T]) -> Iterator[T]:
         lanes.put(lane)
 
 
-def _shares(threads: int) -> list[int]:
+def _threads_per_lane(threads: int) -> list[int]:
     """The thread count of each separately compiled lane. threads: of all together; 0 = one for each core.
 
     OpenVINO's streams would hand each part of an image to another thread and back, and the cores would idle meanwhile.
@@ -256,7 +256,7 @@ def _shares(threads: int) -> list[int]:
     return [threads // count + (lane < threads % count) for lane in range(count)]
 
 
-def _in_parts(graph: Path, precision: OwnPrecision, traits: Traits) -> tuple[MakeLane, Sequence[openvino.Model]]:
+def _cut_graph(graph: Path, precision: OwnPrecision, traits: Traits) -> tuple[MakeLane, Sequence[openvino.Model]]:
     """Cut the graph for its precision; return the kind of lane and its parts."""
     if precision == "f32+bf16":
         assert traits.f32_until is not None

@@ -78,9 +78,9 @@ class GpuMemory:
         self._on_lost = on_lost
         self._pid = os.getpid()
         self._others: set[int] | None = None  # NVML's processes before the context was made
-        self._given_mb = 0.0  # growth of the card's used memory while the context was made
+        self._context_growth_mb = 0.0  # growth of the card's used memory while the context was made
         self._made = False
-        self._own_context_mb = 0.0  # used_mb right after the context was made
+        self._context_mb = 0.0  # used_mb right after the context was made
         self._problem = ""  # why NVML has no figure for this process
         self._said = False
 
@@ -98,17 +98,17 @@ class GpuMemory:
         finally:
             after_mb = self._card_mb()
             if before_mb is not None and after_mb is not None:
-                self._given_mb += max(0.0, after_mb - before_mb)
+                self._context_growth_mb += max(0.0, after_mb - before_mb)
         appeared = self._processes().keys() - self._others
         if self._pid not in appeared and len(appeared) == 1:
             (self._pid,) = appeared
         self._made = True
-        self._own_context_mb = self.used_mb()  # logs at the start, not during a load, if NVML has no figure
+        self._context_mb = self.used_mb()  # logs at the start, not during a load, if NVML has no figure
 
     @property
     def context_mb(self) -> float:
         """See Memory.context_mb."""
-        return self._own_context_mb
+        return self._context_mb
 
     def used_mb(self) -> float:
         """See Memory.used_mb."""
@@ -123,7 +123,7 @@ class GpuMemory:
             logger.warning(
                 "NVML gives no memory of this process (%s): torch's own figures are used instead", self._problem
             )
-        return self._given_mb + _allocated_mb()
+        return self._context_growth_mb + _allocated_mb()
 
     def give_back(self) -> None:
         """See Memory.give_back."""

@@ -150,7 +150,7 @@ class Residency:
         self._thread.join(_STOP_S)
 
     def _request_load(self, resident: Resident) -> None:
-        self._enqueue(lambda: self._bring_in(resident))
+        self._enqueue(lambda: self._load_and_settle(resident))
 
     def _enqueue(self, job: Callable[[], None]) -> None:
         with self._change:
@@ -167,11 +167,11 @@ class Residency:
             try:
                 if job is not None:
                     job()
-                self._let_idle_ones_go()
+                self._evict_idle()
             except Exception:  # such as the driver's errors; without this thread all later requests would wait
                 logger.exception("a model could not be loaded or unloaded")
 
-    def _bring_in(self, resident: Resident) -> None:
+    def _load_and_settle(self, resident: Resident) -> None:
         began = time.monotonic()
         outcome = self._load_or_fail(resident)
         if isinstance(outcome, LoadFailure):
@@ -193,7 +193,7 @@ class Residency:
             resident.stored.label_for_health,
         )
         self._loader.on_ready(resident, self.exchange)
-        self._trim(resident)
+        self._evict_over_budget(resident)
         self._capture_graphs()
 
     def _capture_graphs(self, coming: Resident | None = None, engine: Engine | None = None) -> None:
@@ -233,7 +233,7 @@ class Residency:
             exchange.on_done(None)
             self._close(former)
             logger.info("%s now runs on %s (%s)", resident.name, engine.name, engine.precision)
-            self._trim(resident)
+            self._evict_over_budget(resident)
             self._capture_graphs()
             return
         failure.__cause__ = failure.__context__ = None
@@ -277,7 +277,7 @@ class Residency:
         if needed is not None:
             self._evict_until(resident, lambda: self._memory.used_mb() + needed)
 
-    def _trim(self, resident: Resident) -> None:
+    def _evict_over_budget(self, resident: Resident) -> None:
         """After a load, evict other models until the budget holds again."""
         try:
             self._evict_until(resident, self._memory.used_mb)
@@ -302,7 +302,7 @@ class Residency:
         loaded.engine.close()
         self._memory.give_back()
 
-    def _let_idle_ones_go(self) -> None:
+    def _evict_idle(self) -> None:
         for name, resident in self.models.items():
             ttl, loaded = self._policy.idle_ttl_s[name], resident.loaded
             if not ttl or name in self._policy.pinned or loaded is None or loaded.users:
