@@ -1,0 +1,1 @@
+"""Benchmarks: each module answers one question about speed, memory or accuracy."""

@@ -1,4 +1,4 @@
-"""Do two servers' answers to one request mean the same, and how far apart are they?"""
+"""Do the answers of two servers to the same request agree, and how much do they differ?"""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ Answer = Mapping[str, Any]
 
 
 class Disagreement(RuntimeError):
-    """The two answers do not mean the same; the text says in what."""
+    """The two answers differ in meaning. The text says in what."""
 
 
 def difference(route: str, one: Answer, other: Answer) -> str:
-    """In words and figures. Raises Disagreement where a person, a threat, a label or the scene is another one."""
+    """Describe the difference in words and figures.
+
+    Raises Disagreement if persons, threats, labels, embeddings or depth maps differ beyond the bounds.
+    """
     match route:
         case "/pose-analyze":
             _same("posture", one["posture"], other["posture"])

@@ -1,4 +1,4 @@
-"""Which spans does a server export? An OTLP collector that keeps them by trace."""
+"""Which spans does a server export? An OTLP collector that stores them by trace."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 @dataclass
 class Collector:
-    """url: where spans are to be sent. traces: hexadecimal id of a trace → its spans, in the order of their arrival."""
+    """The received spans. url: where to send them. traces: hexadecimal trace id → spans, in order of arrival."""
 
     url: str = ""
     traces: defaultdict[str, list[Span]] = field(default_factory=lambda: defaultdict(list))
@@ -23,7 +23,7 @@ class Collector:
 
 @contextmanager
 def collecting() -> Iterator[Collector]:
-    """A collector that listens on 127.0.0.1 for as long as the block runs."""
+    """Run a collector on 127.0.0.1 while the block runs."""
     collector = Collector()
 
     class Handler(BaseHTTPRequestHandler):
@@ -37,7 +37,7 @@ def collecting() -> Iterator[Collector]:
             self.end_headers()
 
         def log_message(self, format: str, *_: object) -> None:
-            """Say nothing."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)

@@ -1,11 +1,11 @@
-"""How fast is the service beside a plain server or a lean one, and beside raw inference?
+"""How fast is the service compared with a plain server, a lean server and raw inference?
 
 usage: python -m benchmarks.compare PICTURES --out FOLDER [--against lean] [--rounds 3] [--seconds 1.2] [--quick]
 
-PICTURES is a folder with bus.jpg (or names another picture by --picture). Starts both servers and checks that they
-agree. Asks them in turns, in short rounds: each route, each kind of image, each concurrency. The first table's rounds
-are twice as long, with raw inference between the two. Writes compare.md and compare.png, or compare-lean. Needs the
-models in the store (make import).
+PICTURES is a folder with bus.jpg, or with the picture of --picture. Starts both servers and checks that they agree.
+Then measures them alternately, in short rounds, for each route, kind of image and concurrency. Rounds of the first
+table are twice as long, with raw inference between the servers. Writes compare.md and compare.png, or compare-lean.
+Needs the models in the store (make import).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _HEALTH_EVERY_S: Final = 0.05
 
 
 def images(picture: RGB) -> dict[str, bytes]:
-    """The three kinds of image: a small frame and a large one as JPEG, and a crop as PNG as the backend sends it."""
+    """Kind → file: a small and a large frame as JPEG, and a crop as PNG, as the backend sends it."""
     height, width = picture.shape[:2]
     crop = picture[height // 3 : height * 5 // 6, width // 20 : width * 3 // 10]
     return {
@@ -54,7 +54,7 @@ def _encode(image: Any, kind: str) -> bytes:
 
 
 def measure(side: Side, question: Question, concurrency: int, seconds: float) -> Load:
-    """One round, with the side's memory watched and its processor time counted."""
+    """Measure one round, with the side's memory and processor time."""
     before = side.cpu()
     with _repeated(1.0, side.look_at_memory):
         load = put(side.url, [question], concurrency, seconds)
@@ -65,7 +65,7 @@ def measure(side: Side, question: Question, concurrency: int, seconds: float) ->
 
 @contextmanager
 def health_times(url: str, times: list[float]) -> Iterator[None]:
-    """Add the seconds that /health took, asked all the time for as long as the block runs."""
+    """Request /health repeatedly while the block runs, and add each latency in seconds to `times`."""
     with httpx.Client(base_url=url, timeout=10) as client:
 
         def ask() -> None:
@@ -79,7 +79,7 @@ def health_times(url: str, times: list[float]) -> Iterator[None]:
 
 @contextmanager
 def _repeated(every_s: float, call: Callable[[], object]) -> Iterator[None]:
-    """Call in a thread again and again for as long as the block runs."""
+    """Call in a thread every `every_s` seconds while the block runs."""
     done = threading.Event()
 
     def loop() -> None:
@@ -98,7 +98,7 @@ def _repeated(every_s: float, call: Callable[[], object]) -> Iterator[None]:
 def run(
     pictures: Mapping[str, bytes], names: Sequence[ModelName], rounds: int, seconds: float, against: str, anyway: bool
 ) -> Run:
-    """Start both, compare their answers, and ask them in turns. Raises Disagreement unless they are asked anyway."""
+    """Start both servers, compare their answers, and measure them. Raises Disagreement unless `anyway`."""
     first = next(iter(pictures))
     small = open_image(pictures[first], OWN_FILES).decode()
     raw = {name: raw_inference.load(name, small, seconds / 2) for name in names}
@@ -114,7 +114,7 @@ def run(
             for name in names
             for kind in pictures
             for concurrency in CONCURRENCIES
-            # Half a minute a round on the plain side: with one image that is enough.
+            # A round takes long on the plain side, so depth at the highest concurrency has only one image.
             if (name, concurrency) != ("depth_estimator", max(CONCURRENCIES)) or kind == first
         ]
         result = Run({key: Cell() for key in keys}, raw, sides, agreement, service.seconds["/readyz"])
@@ -130,12 +130,12 @@ def run(
 
 
 def _round(result: Run, key: Key, pictures: Mapping[str, bytes], order: Sequence[str], seconds: float) -> None:
-    """Ask both sides for one cell, in this order."""
+    """Measure one round of a cell on both sides, in this order."""
     name, kind, concurrency = key
-    in_table = kind == next(iter(pictures)) and concurrency <= IN_SHORT  # the first one
+    in_table = kind == next(iter(pictures)) and concurrency <= IN_SHORT  # the first table
     question = Question.of(CATALOGUE[name].route, pictures[kind])
     for turn, side in enumerate(result.sides[each] for each in order):
-        if in_table and concurrency == IN_SHORT and turn == 1:  # between the two: the machine's speed varies
+        if in_table and concurrency == IN_SHORT and turn == 1:  # between the sides, because the machine's speed varies
             result.raw_rates.setdefault(name, []).append(result.raw[name].per_second(seconds * 2))
         watched = side.name == SERVICE and concurrency == max(CONCURRENCIES)
         watch: AbstractContextManager[None] = health_times(side.url, result.health) if watched else nullcontext()
@@ -145,7 +145,7 @@ def _round(result: Run, key: Key, pictures: Mapping[str, bytes], order: Sequence
 
 
 def _agreement(route: str, sides: Mapping[str, Side], pictures: Mapping[str, bytes], anyway: bool) -> str:
-    """How far apart the two sides' answers are; also what is slow only the first time on either side."""
+    """Describe the differences of the sides' answers. The requests also warm up both sides."""
     found: list[str] = []
     for kind, picture in pictures.items():
         question = Question.of(route, picture)
@@ -170,11 +170,11 @@ def main() -> None:
     parser.add_argument("--picture", default="bus.jpg")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=1.2, help="of a round, beside what waits for its last answers")
-    parser.add_argument("--only", choices=CATALOGUE, nargs="*", help="models, all where none is named")
-    parser.add_argument("--quick", action="store_true", help="one short round with one kind of image: does it run?")
+    parser.add_argument("--seconds", type=float, default=1.2, help="of a round, without the wait for its last answers")
+    parser.add_argument("--only", choices=CATALOGUE, nargs="*", help="models; default: all")
+    parser.add_argument("--quick", action="store_true", help="one short round with one kind of image, as a test")
     parser.add_argument("--against", choices=("plain", "lean"), default="plain", help="lean: benchmarks/lean_server.py")
-    parser.add_argument("--anyway", action="store_true", help="go on where their answers differ: int8, bf16")
+    parser.add_argument("--anyway", action="store_true", help="continue if their answers differ, for int8 and bf16")
     arguments = parser.parse_args()
     pictures = images(open_image((arguments.pictures / arguments.picture).read_bytes(), OWN_FILES).decode())
     if arguments.quick:

@@ -1,4 +1,4 @@
-"""How do the two sides of benchmarks.compare stand beside each other, as a table and as a chart?"""
+"""How do the two sides of benchmarks.compare compare, as tables and as a chart?"""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from models.catalogue import CATALOGUE, ModelName
 SERVICE: Final = "service"
 OTHER: Final = "other"  # the plain or the lean server
 SIDES: Final = (OTHER, SERVICE)
-IN_SHORT: Final = 8  # requests at a time of the first table and the chart
-SLOW_S: Final = 15.0  # what takes longer in the first round is not repeated, but for these
+IN_SHORT: Final = 8  # concurrent requests in the first table and the chart
+SLOW_S: Final = 15.0  # cells with a longer first round are not repeated, except those of the first table
 _COLOURS: Final = ("#9aa5b1", "#1f78c1", "#d9e2ec")
 
-Key = tuple[ModelName, str, int]  # a model, a kind of image, requests at a time
+Key = tuple[ModelName, str, int]  # a model, a kind of image, concurrent requests
 
 
 @dataclass
 class Side:
-    """A running server. cpu_s, answers: of the measured rounds alone; peak: the most memory of its processes, bytes."""
+    """A running server. cpu_s, answers: of the measured rounds only. peak: peak memory of its processes, in bytes."""
 
     name: str
     url: str
@@ -51,13 +51,13 @@ class Side:
         return sum(sum(process.cpu_times()[:2]) for process in self.processes())
 
     def look_at_memory(self) -> None:
-        """Note the memory, pages that several processes share counted once."""
+        """Update the peak memory. Pages that processes share are counted once."""
         self.peak = max(self.peak, sum(process.memory_full_info().pss for process in self.processes()))
 
 
 @dataclass
 class Cell:
-    """One route, image and concurrency: each side's rounds."""
+    """The rounds of each side, for one route, kind of image and concurrency."""
 
     rounds: dict[str, list[Load]] = field(default_factory=lambda: {side: [] for side in SIDES})
 
@@ -75,22 +75,22 @@ class Cell:
         return float(np.percentile([each for load in self.rounds[side] for each in load.latencies], percent) * 1000)
 
     def failures(self, side: str) -> int:
-        """What was answered with anything but 200."""
+        """The number of requests without a 200."""
         return sum(load.failures.total() for load in self.rounds[side])
 
     def rate_ratio(self) -> tuple[float, float, float]:
-        """The service's rate by the other's: of the medians, and the smallest and largest of a round's pair."""
+        """The service's rate divided by the other's: of the medians, and the smallest and largest of single rounds."""
         pairs = [a.per_second / b.per_second for a, b in zip(self.rounds[SERVICE], self.rounds[OTHER], strict=True)]
         return self.rate(SERVICE) / self.rate(OTHER), min(pairs), max(pairs)
 
     def p50_ratio(self) -> float:
-        """The service's median latency by the other's."""
+        """The service's median latency divided by the other's."""
         return self.ms(SERVICE, 50) / self.ms(OTHER, 50)
 
 
 @dataclass
 class Run:
-    """Everything that was measured. raw_rates: images per second of raw inference, a round each; health: seconds."""
+    """All measurements. raw_rates: images per second of raw inference, by round. health: latencies in seconds."""
 
     cells: dict[Key, Cell]
     raw: dict[ModelName, RawInference]
@@ -102,7 +102,7 @@ class Run:
 
 
 def report(result: Run, kinds: Sequence[str]) -> str:
-    """The run as Markdown; the first of the kinds of image is the first table's."""
+    """The run as Markdown. The first table has only the first kind of image."""
     other = result.sides[OTHER].name
     lines = [
         f"# The service beside a {other} server, {datetime.now(UTC):%Y-%m-%d}",
@@ -171,7 +171,7 @@ def processor() -> str:
 
 @dataclass(frozen=True)
 class Bars:
-    """One route's bars. rates: requests/s of the other, the service and raw inference; p50s: ms of the first two."""
+    """The bars of a route. rates: requests/s of the other side, the service, raw inference. p50s: ms of both sides."""
 
     rates: tuple[float, float, float]
     p50s: tuple[float, float]
@@ -189,7 +189,7 @@ def bars(result: Run, kind: str) -> dict[str, Bars]:
 
 
 def draw(routes: Mapping[str, Bars], other: str, title: str) -> Figure:
-    """A column for each route: its rate above, its latency below. Each panel has a scale of its own, from zero."""
+    """Draw a column for each route: rate above, latency below. Each panel has its own scale, from zero."""
     figure = Figure((max(5, 2.3 * len(routes) + 0.6), 5.4), dpi=110, layout="constrained")
     grid = figure.subplots(2, len(routes), squeeze=False)
     for column, (route, each) in enumerate(routes.items()):

@@ -1,10 +1,10 @@
-"""How much memory do the five models take on a GPU, and how fast are they beside eager f32 torch?
+"""How much memory do the five models take on a GPU, and how fast are they compared with eager f32 torch?
 
 usage: python -m benchmarks.gpu [NAME …] [--calls 50]
 
-Prints Markdown with the device's name and the date. In one process, as the runner has them: resident memory by NVML,
-p50 at batch 1 and 8, and what an unload gives back. Needs the models in the store (make import) and
-requirements/gpu.txt. Ends with 1 without a GPU.
+Prints Markdown with the device's name and the date. Loads all models in one process, as the runner does. Measures
+their memory by NVML, p50 at batch 1 and 8, and the memory that each unload frees. Needs the models in the store (make
+import) and requirements/gpu.txt. The exit code is 1 without a GPU.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = get_settings()
     gpu = engine_choice.take_gpu(settings)
     if gpu is None:
-        print("there is no GPU here that would be used: no table", file=sys.stderr)
+        print("no tables: the settings and this machine give no GPU", file=sys.stderr)
         return 1
     names: list[ModelName] = [name for name in CATALOGUE if not options.names or name in options.names]
     print(f"## {datetime.now(UTC):%Y-%m-%d}, {gpu}, compute capability {gpu.compute_capability}\n")
@@ -63,7 +63,7 @@ def _lost(error: DeviceLost) -> None:
 def load_all(
     names: Sequence[ModelName], loader: ModelLoader, tasks: Mapping[ModelName, AnyTask], memory: GpuMemory
 ) -> dict[ModelName, Engine]:
-    """Load and warm each model as the runner does, one beside the other, and print what each takes."""
+    """Load and warm up the models one after another, as the runner does, and print the memory of each."""
     print(f"| | MB (NVML) |\n|---|---|\n| CUDA context and torch | {memory.used_mb():.0f} |")
     loaded: dict[ModelName, Engine] = {}
     for name in names:
@@ -78,14 +78,14 @@ def load_all(
 
 
 def warm_up(engine: Engine, shapes: Sequence[Shape]) -> None:
-    """With every CUDA graph, as without a budget."""
+    """Warm up, and capture all CUDA graphs, as without a memory budget."""
     engine.warm_up(shapes)
     if isinstance(engine, Graphed):
         engine.capture(lambda: math.inf)
 
 
 def speed(names: Sequence[ModelName], loaded: dict[ModelName, Engine], calls: int) -> str:
-    """p50 of each engine and of eager f32 torch, called in turns, as Markdown."""
+    """p50 of each engine and of eager f32 torch, called alternately, as Markdown."""
     settings = get_settings()
     rows = ["| model | batch | p50, ms | eager f32 torch, ms | ratio |", "|---|---|---|---|---|"]
     for name in names:
@@ -101,7 +101,7 @@ def speed(names: Sequence[ModelName], loaded: dict[ModelName, Engine], calls: in
 
 
 def alternate(ours: Engine, theirs: Eager, shape: Shape, calls: int) -> tuple[float, float]:
-    """Median milliseconds of both on the same random images, one call of each in turn."""
+    """The median milliseconds of both on the same random images, called alternately."""
     images = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     taken: tuple[list[float], list[float]] = ([], [])
     runs: tuple[Callable[[np.ndarray], object], ...] = (ours.run, theirs.run)
@@ -115,7 +115,7 @@ def alternate(ours: Engine, theirs: Eager, shape: Shape, calls: int) -> tuple[fl
 
 
 def unload(loaded: dict[ModelName, Engine], memory: GpuMemory) -> str:
-    """Close one engine after the other and say what that gave back, as Markdown."""
+    """Close the engines one after another. Returns the memory before and after each as Markdown."""
     rows = ["| left | MB before | MB after |", "|---|---|---|"]
     for name, engine in loaded.items():
         before = held_mb(memory)
@@ -125,7 +125,7 @@ def unload(loaded: dict[ModelName, Engine], memory: GpuMemory) -> str:
 
 
 class Eager:
-    """The exported program as torch runs it by itself: f32, no graph, pageable copies."""
+    """The exported program in plain torch: f32, no CUDA graph, copies from pageable memory."""
 
     def __init__(self, name: ModelName) -> None:
         from engines import cuda
@@ -135,7 +135,7 @@ class Eager:
         self._module = module_on(self._device, require(name).program)
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
-        """The outputs on the host, as Engine.run gives them."""
+        """The outputs on the host, as from Engine.run."""
         import torch
 
         with torch.inference_mode():
@@ -143,7 +143,7 @@ class Eager:
         return [output.cpu().numpy() for output in (outputs if isinstance(outputs, tuple) else (outputs,))]
 
     def close(self) -> None:
-        """Let go of the weights."""
+        """Free the weights."""
         del self._module
 
 

@@ -1,10 +1,10 @@
-"""What would an expert write: no library between HTTP and OpenVINO?
+"""How fast is an expert's server, with no library between HTTP and OpenVINO?
 
 usage: PORT=8000 python -m benchmarks.lean_server
 
-The same graphs (out of the model store), the same JSON requests and answers. Each request is read, computed and
-answered on one of three threads. Each route has a static graph for each shape: an image that is alone gets all cores,
-images that come together one stream each.
+It has the same graphs (from the model store), JSON requests and answers. A thread reads, computes and answers a
+request; there is one thread more than cores. Each route has static graphs for each shape: a single image gets all
+cores, concurrent images get one stream each.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Requests = SimpleQueue[Any]
 
 
 class Model:
-    """A graph, compiled twice for each shape that comes."""
+    """A graph, compiled twice for each shape: with one stream, and with a stream per core."""
 
     def __init__(self, stored: StoredModel) -> None:
         self.stored = stored
@@ -55,7 +55,7 @@ class Model:
         self._compiled: dict[tuple[int, ...], tuple[Requests, Requests]] = {}
 
     def infer(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
-        """(h, w, 3) → the graph's outputs of this image."""
+        """Run one image (h, w, 3) uint8; return the graph's outputs."""
         with self._lock:
             if image.shape not in self._compiled:
                 self._compiled[image.shape] = self._compile(image.shape, 1), self._compile(image.shape, CORES)

@@ -1,4 +1,4 @@
-"""How fast does a server answer so many callers, each asking again as soon as it is answered?"""
+"""How fast does a server answer concurrent callers that each send the next request after an answer (closed loop)?"""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _TIMEOUT: Final = aiohttp.ClientTimeout(total=120)
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked: JSON with the image in base64, as the backend sends it."""
+    """A request: a route and JSON with the image in base64, as the backend sends it."""
 
     route: str
     body: bytes
@@ -32,7 +32,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Load:
-    """What came of it. latencies: seconds of the answers with 200; failures: how often each other end."""
+    """The result. seconds: duration. latencies: of answers with 200, in seconds. failures: other outcomes → count."""
 
     seconds: float
     latencies: Sequence[float]
@@ -43,14 +43,14 @@ class Load:
         return len(self.latencies) / self.seconds
 
     def percentile(self, percent: float) -> float:
-        """Seconds; not-a-number where nothing was answered."""
+        """A percentile of the latencies in seconds; NaN without answers."""
         return float(np.percentile(self.latencies, percent)) if self.latencies else float("nan")
 
 
 def put(url: str, questions: Sequence[Question], concurrency: int, seconds: float) -> Load:
-    """Ask `questions` in turns for so many seconds, `concurrency` at a time, over kept connections.
+    """Send `questions` in turn for so many seconds, `concurrency` at a time, over kept connections.
 
-    A request that has begun is waited for and counts, so that slow ones are not left out.
+    It waits for the last answers and counts them, so that slow requests are included.
     """
     return asyncio.run(_put(url, questions, concurrency, seconds))
 

@@ -1,10 +1,10 @@
-"""What happens to more requests than can be answered: how many are in time, late or refused, and do others notice?
+"""What happens under overload: how many requests are in time, late or refused, and do other routes suffer?
 
 usage: python -m benchmarks.overload PICTURE [--seconds 40] [--factors 0.5 1 2 4] [--only MODEL ...]
 
-Starts the service, measures each route's capacity with eight callers, then asks it at multiples of that, whether or not
-it has answered (open loop). Beside it each other route is asked twice a second. Prints Markdown. Needs the models in
-the store (make import).
+Starts the service and measures each route's capacity with eight callers. Then sends requests at multiples of it,
+without waiting for answers (open loop). Meanwhile the other routes together get two requests a second. Prints Markdown.
+Needs the models in the store (make import).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from models.store import borrowed_home
 
 _CAPACITY_S: Final = 8.0
 _OTHERS_EVERY_S: Final = 0.5
-_TIMEOUT_S: Final = 30.0  # limits.request_timeout_s: an answer after it is late
+_TIMEOUT_S: Final = 30.0  # limits.request_timeout_s; later answers are late
 _GIVE_UP: Final = aiohttp.ClientTimeout(total=60)
 
 
-Seen = list[tuple[int, float]]  # of each request the status, 0 for a connection that broke, and seconds until the end
+Seen = list[tuple[int, float]]  # each request's status (0 for a broken connection) and duration in seconds
 
 
 def seconds_of(seen: Seen, status: int) -> list[float]:
@@ -38,12 +38,12 @@ def seconds_of(seen: Seen, status: int) -> list[float]:
 
 
 def late(seen: Seen) -> int:
-    """How many were answered after their time, or never."""
+    """The number of requests that were answered late or failed. Refusals (429) don't count."""
     return sum(seconds > _TIMEOUT_S if status == 200 else status != 429 for status, seconds in seen)
 
 
 async def flood(session: aiohttp.ClientSession, question: Question, per_second: float, seconds: float) -> Seen:
-    """Ask so often for so long, and wait for all answers."""
+    """Send `per_second` requests for `seconds`, and wait for all answers."""
     seen: Seen = []
     began = time.perf_counter()
     tasks = []
@@ -66,7 +66,7 @@ async def _ask(session: aiohttp.ClientSession, question: Question, seen: Seen) -
 
 
 async def overload(url: str, image: bytes, name: ModelName, per_second: float, seconds: float) -> tuple[Seen, Seen]:
-    """What the flooded route and what the others saw."""
+    """The outcomes of the flooded route, and those of the other routes."""
     headers = {"Content-Type": "application/json"}
     async with aiohttp.ClientSession(
         url, timeout=_GIVE_UP, headers=headers, connector=aiohttp.TCPConnector(limit=0)

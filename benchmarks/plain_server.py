@@ -1,9 +1,9 @@
-"""What would somebody write in an afternoon: FastAPI, each library as its documentation shows it, threads?
+"""How fast is a server written in an afternoon, with FastAPI, threads, and each library used as documented?
 
 usage: PORT=8000 python -m benchmarks.plain_server
 
-The same weights (out of the model store), the same JSON requests and answers. Models are loaded once; FastAPI runs each
-request on a thread. ultralytics' models are not safe to share between threads: its guide's own lock serialises them.
+It has the same weights (from the model store), JSON requests and answers. Models are loaded once; FastAPI runs each
+request on a thread. ultralytics' models are not thread-safe, so the lock of ultralytics' guide serialises them.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def pet_classify(body: Body) -> dict[str, Any]:
 @app.post("/depth-estimate")
 def depth_estimate(body: Body) -> dict[str, Any]:
     image, began = body.image(), time.perf_counter()
-    # The input size that the service takes; the processor's own, which keeps the aspect ratio, costs a third more.
+    # The same input size as the service; the processor's own size would cost more.
     height, width = input_shape(image.width, image.height, 518)
     size = {"height": height, "width": width}
     inputs = depth_processor(images=image, size=size, keep_aspect_ratio=False, return_tensors="pt")

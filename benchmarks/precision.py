@@ -1,10 +1,10 @@
-"""What does reduced precision cost in accuracy: each model's answers in it against f32, on a folder of images?
+"""How much accuracy does reduced precision cost, compared with f32 on a folder of images?
 
 usage: python -m benchmarks.precision FOLDER [NAME …] [--engine openvino|torch] [--precision bf16|auto|int8]
 
-FOLDER holds pictures, and below `reid/` crops of people, which alone count for re-identification. int8 needs models
-that were imported with --calibrate. Prints the Markdown table of README "Precision", with what breaks a bound in bold.
-The figures hold for the processor they were measured on.
+FOLDER has pictures, and in `reid/` crops of people; re-identification uses only those. int8 needs models that were
+imported with --calibrate. Prints the Markdown table of README "Precision"; figures beyond a bound are bold. The figures
+hold only for this processor.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tasks.pipeline import Pipeline, read
 
 
 def pipeline(name: ModelName, engine: EngineChoice, precision: str) -> Pipeline:
-    """A model on one engine in one precision of settings.Precision, or in int8."""
+    """A model on one engine. precision: one of settings.Precision, or int8."""
     chosen = {"int8": (name,)} if precision == "int8" else {"int8": (), "precision": precision}
     settings: Settings = get_settings().model_copy(update={"engine": engine, **chosen})
     stored = require(name)

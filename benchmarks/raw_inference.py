@@ -1,4 +1,4 @@
-"""How fast could the service be at most: its engine in loops on what the service would give it, without HTTP?"""
+"""How fast is raw inference: the service's engine in a loop, on the service's inputs, without HTTP?"""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from vision.arrays import RGB
 class RawInference:
     """A loaded engine and an input.
 
-    at_a_time: as many calls as the service has under way; min_score: what it asks a detector for (Engine.run);
-    best: the batch size at which it makes most images a second.
+    image: (h, w, 3) uint8. at_a_time: concurrent calls, as in the service. min_score: see Engine.run.
+    best: the batch size with the most images per second.
     """
 
     engine: Engine
@@ -33,7 +33,7 @@ class RawInference:
     best: int = 1
 
     def per_second(self, seconds: float, batch: int | None = None) -> float:
-        """Images per second over so many seconds, at the best batch size or at `batch`."""
+        """Images per second, measured over `seconds`, with the best batch size or with `batch`."""
         images = [self.image] * (batch or self.best)
         began = time.perf_counter()
 
@@ -49,7 +49,10 @@ class RawInference:
 
 
 def load(name: ModelName, picture: RGB, seconds: float) -> RawInference:
-    """The engine as the settings have it, each batch size tried for so many seconds. The model must be in the store."""
+    """Load the engine of the settings, and find its best batch size; each is tried for `seconds`.
+
+    The model must be in the store.
+    """
     settings, stored = get_settings(), require(name)
     task = TASKS[name](settings.models[name])
     item = task.prepare(Picture.of(picture, None), Options(), stored.card.input).items[0]

@@ -1,4 +1,4 @@
-"""How long does a server take until it is ready? It is started on a free port of 127.0.0.1, its log is kept."""
+"""How long does a server take until it is ready? Starts it on a free port of 127.0.0.1 and keeps its log."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _POLL_S: Final = 0.02
 
 @dataclass(frozen=True)
 class Serving:
-    """A server that may take traffic. seconds: from its start until each path that was waited for answered 200."""
+    """A ready server. seconds: path → time from the start until it answered 200."""
 
     url: str
     pid: int
@@ -41,9 +41,10 @@ def serving(
     paths: Sequence[str] = ("/livez", "/health", "/readyz"),
     **environment: str,
 ) -> Iterator[Serving]:
-    """Start `python -m module` with these variables beside HOST and PORT, the service itself by default.
+    """Run `python -m module`, by default the service, while the block runs.
 
-    Waits until all `paths` answer 200, and ends the server. Raises RuntimeError with its log where they do not.
+    environment: variables beside HOST and PORT. Waits until all `paths` answer 200. Raises RuntimeError with the log if
+    they don't.
     """
     port = free_port()
     own = {"HOST": "127.0.0.1", "PORT": str(port), "PYROSCOPE_ENABLED": "false"}
@@ -63,7 +64,7 @@ def serving(
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on."""
+    """A free port of 127.0.0.1."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
@@ -75,13 +76,13 @@ def _wait(process: subprocess.Popen[bytes], url: str, paths: Sequence[str], bega
     with httpx.Client(base_url=url, timeout=5) as client:
         while len(seconds) < len(paths) and process.poll() is None and time.perf_counter() - began < _START_S:
             for path in paths:
-                if path not in seconds and _says_yes(client, path):
+                if path not in seconds and _answers_200(client, path):
                     seconds[path] = time.perf_counter() - began
             time.sleep(_POLL_S)
     return seconds
 
 
-def _says_yes(client: httpx.Client, path: str) -> bool:
+def _answers_200(client: httpx.Client, path: str) -> bool:
     try:
         return client.get(path).status_code == 200
     except httpx.HTTPError:

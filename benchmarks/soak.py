@@ -1,8 +1,8 @@
-"""Does the service stay right and within its memory where the budget is too small for all five models?
+"""Does the service stay correct and within its memory budget if the budget is too small for all five models?
 
 usage: python -m benchmarks.soak FOLDER [--requests 2000] [--concurrency 16] [--budget-mb 1200]
 
-FOLDER holds pictures. Starts two servers, one after the other: without a budget, for the expected answers, and with it,
+FOLDER has pictures. First starts a server without a budget, for the expected answers. Then starts one with the budget,
 for a mixed load. Needs the models in the store (make import).
 """
 
@@ -42,7 +42,7 @@ class Request:
 
 @dataclass
 class Outcome:
-    """What a load came to. memory_mb: of the engines' process, 20 times a second, counted as /health counts it."""
+    """The result of a load. memory_mb: of the engines' process, as in /health, 20 times a second."""
 
     statuses: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
@@ -54,18 +54,18 @@ class Outcome:
 
     @property
     def unannounced(self) -> int:
-        """Requests that ended in anything but an answer or an announced refusal."""
+        """The number of requests with neither an answer nor an announced refusal."""
         return sum(count for status, count in self.statuses.items() if status not in {"200", *_ANNOUNCED})
 
 
 def mix(count: int, pictures: int) -> list[Request]:
-    """`count` requests over all routes and pictures, the same ones each time."""
+    """`count` random requests over all routes and pictures, the same ones in every run."""
     rng = random.Random(_SEED)
     return [Request(rng.choice(ROUTES), rng.randrange(pictures)) for _ in range(count)]
 
 
 async def answers(url: str, pictures: Sequence[bytes]) -> dict[Request, Body]:
-    """The answer to each picture on each route, one after the other."""
+    """Ask each route about each picture, one request at a time."""
     async with httpx.AsyncClient(base_url=url, timeout=120) as client:
         found = {}
         for route in ROUTES:
@@ -125,7 +125,7 @@ async def load(
 
 
 def given_back(log: str) -> dict[str, list[tuple[float, float]]]:
-    """Model → MB of the process before and after each of its unloads, by the runner's log."""
+    """Model → MB of the process before and after each of its unloads, from the runner's log."""
     found: dict[str, list[tuple[float, float]]] = {}
     for name, before, after in _UNLOADED.findall(log):
         found.setdefault(name, []).append((float(before), float(after)))

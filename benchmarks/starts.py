@@ -2,8 +2,8 @@
 
 usage: python -m benchmarks.starts PICTURE [--rounds 3]
 
-Starts the service with two models preloaded, with five and with none, in turns, and prints medians as Markdown. Needs
-the models in the store (make import).
+Starts the service alternately with two, five and no models preloaded, and prints medians as Markdown. Needs the models
+in the store (make import).
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ Times = dict[str, list[float]]
 
 
 def loading(server: Serving) -> dict[str, float]:
-    """Seconds that loading and warming each model took, by the server's log."""
+    """Model → seconds for loading and warm-up, from the server's log."""
     return {name: float(seconds) for name, _, _, seconds, _ in _LOADED.findall(server.log)}
 
 
 def first_requests(server: Serving, picture: bytes) -> dict[ModelName, tuple[float, float]]:
-    """Seconds of each model's first request and of its second."""
+    """Model → seconds of its first and of its second request."""
     with httpx.Client(base_url=server.url, timeout=120) as client:
 
         def ask(route: str) -> float:

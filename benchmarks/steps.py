@@ -1,9 +1,9 @@
-"""Where does a request's time go: the steps of each route, out of the service's own traces?
+"""Where does a request's time go? The steps of each route, from the service's traces.
 
 usage: python -m benchmarks.steps PICTURE [--concurrency 1] [--seconds 3] [--set VARIABLE=VALUE ...]
 
-Starts the service with tracing, asks each route alone, and prints the mean of each step in ms as Markdown, and how much
-of a core each process took. Needs the models in the store (make import).
+Starts the service with tracing, and measures one route after another. Prints as Markdown the mean of each step in ms,
+and the share of a core that each process used. Needs the models in the store (make import).
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from benchmarks.serving import Serving, serving
 from models.catalogue import CATALOGUE
 from models.store import borrowed_home
 
-# `back` is from the result in the runner until the API goes on with it; `rest` is all that has no span: HTTP, waiting
-# for threads, the way to the runner is in `queue`.
+# `back` lasts from the runner's result until the API continues. `rest` is time without a span, such as HTTP and waiting
+# for threads. `queue` includes the transfer to the runner.
 STEPS: Final = (
     "wait",
     "read",
@@ -44,11 +44,11 @@ STEPS: Final = (
     "rest",
 )
 _EXPORT_MS: Final = "200"
-_SETTLE_S: Final = 0.5  # longer than that
+_SETTLE_S: Final = 0.5  # longer than the export interval
 
 
 def milliseconds(spans: Iterable[Span]) -> dict[str, float] | None:
-    """Step → its duration in one trace, `whole` for the request; None where the trace is not complete."""
+    """Step → duration in ms in one trace; `whole` is the request. None if the trace is incomplete."""
     found = {span.name: span for span in spans}
     request = next((span for span in found.values() if span.kind == Span.SPAN_KIND_SERVER), None)
     if request is None or not {"interpret", "post", "encode"} <= found.keys():
@@ -65,15 +65,15 @@ def milliseconds(spans: Iterable[Span]) -> dict[str, float] | None:
 
 
 def processes(server: Serving) -> list[psutil.Process]:
-    """The API's, and the runner's where the placement has one."""
+    """The API's process, then the runner's if the placement has one."""
     (runner,) = httpx.get(f"{server.url}/health").json()["runners"]
     workers = [each for each in psutil.Process(server.pid).children(recursive=True) if "worker" in str(each.cmdline())]
     return sorted(workers, key=lambda each: each.pid == runner["pid"])
 
 
 def row(server: Serving, collector: Collector, question: Question, concurrency: int, seconds: float) -> str:
-    """One route's line of the table."""
-    put(server.url, [question], concurrency, 1)  # what is slow once
+    """Measure one route. Returns its line of the table."""
+    put(server.url, [question], concurrency, 1)  # warm-up
     time.sleep(_SETTLE_S)
     collector.traces.clear()
     asked = processes(server)

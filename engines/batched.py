@@ -1,4 +1,4 @@
-"""A lane for a small graph: it computes several images together."""
+"""The lane for small graphs: it computes several images in one batch."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from engines.engine import Images
 
 
 class BatchLane:
-    """One call at a time."""
+    """One inference request for each batch size. Not thread-safe: one call at a time."""
 
     def __init__(self, requests: Mapping[int, openvino.InferRequest]) -> None:
-        """requests: by the size of their batch, the largest first and 1 last."""
+        """requests: batch size → request; the largest size first, 1 last."""
         self._requests = requests
 
     def infer(self, images: Images) -> list[tuple[NDArray[np.float32], ...]]:
-        """Images (h, w, 3) → the graph's outputs of each."""
+        """Run images (h, w, 3) uint8; return each image's outputs, without the batch dimension.
+
+        Raises ValueError if the graph returns a different number of results than it got images.
+        """
         outputs: list[tuple[NDArray[np.float32], ...]] = []
         while len(outputs) < len(images):
             size = next(size for size in self._requests if size <= len(images) - len(outputs))
@@ -32,6 +35,6 @@ class BatchLane:
         return outputs
 
     def warm_up(self, shape: Sequence[int]) -> None:
-        """Run each size once. shape: of an image."""
+        """Run each batch size once. shape: (h, w, 3), of one image."""
         for size, request in self._requests.items():
             request.infer([np.zeros((size, *shape), np.uint8)])

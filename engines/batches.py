@@ -1,4 +1,4 @@
-"""Batches of a small fixed set of shapes out of whatever was queued."""
+"""Splits the queued images into batches of a few fixed shapes and runs them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ Forward = Callable[[Images], tuple[Rows, ...]]
 
 
 def batch_sizes(largest: int) -> list[int]:
-    """The batch sizes that an engine ever sees: the powers of two up to `largest`, ascending."""
+    """All batch sizes that an engine gets: the powers of two up to `largest`, ascending."""
     return [2**power for power in range(largest.bit_length())]
 
 
 def cut(count: int, largest: int) -> Iterator[int]:
-    """Cut `count` items into such sizes, largest first: 7 → 4, 2, 1. Nothing is padded, so no computation is wasted."""
+    """Split `count` items into these batch sizes, largest first: 7 → 4, 2, 1. No batch is padded."""
     for size in reversed(batch_sizes(largest)):
         while count >= size:
             yield size
@@ -45,11 +45,13 @@ def run(
 ) -> list[Outputs | OutOfMemory]:
     """Run images (h, w, 3) uint8 of any mix of shapes; images of one shape share batches of at most `largest`.
 
-    Returns each image's outputs, without the batch dimension, in the order of `images`. A batch for which the device
-    has too little memory is tried once more in two halves, after `on_out_of_memory`, which is to free what it can;
-    images for which that was too much, too, get the OutOfMemory in place of outputs. Raises what else the engine
-    raises, and ValueError where it gives back another number of results than it was given images. For the others see
-    Engine.run.
+    Returns each image's outputs, without the batch dimension, in the order of `images`.
+
+    If the device runs out of memory on a batch, `on_out_of_memory` is called to free memory. Then the batch is tried
+    once more in two halves. Images of a half that fails again get the OutOfMemory in place of outputs.
+
+    min_score, alone, deadline: see Engine.run. Raises ValueError if the engine returns a different number of results
+    than it got images. Other errors of the engine pass through.
     """
     by_shape: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
     for position, image in enumerate(images):
@@ -73,8 +75,8 @@ def _run_or_halve(
     try:
         return [*_run_batch(forward, images)]
     except OutOfMemory as error:
-        logger.warning("out of memory on a batch of %d, which is tried in halves: %s", len(images), error)
-    # Not before: the exception's traceback holds the tensors that are to be freed.
+        logger.warning("out of memory on a batch of %d; trying it again in two halves: %s", len(images), error)
+    # Not inside the except block: the exception's traceback still holds the tensors.
     on_out_of_memory()
     half = max(1, len(images) // 2)
     done: list[Outputs | OutOfMemory] = []
@@ -85,7 +87,7 @@ def _run_or_halve(
     except OutOfMemory as error:
         refused = OutOfMemory(str(error))
     on_out_of_memory()
-    logger.error("out of memory on a batch of %d, too: %d images are refused", half, len(images) - len(done))
+    logger.error("out of memory again on a batch of %d: %d images are refused", half, len(images) - len(done))
     return done + [refused] * (len(images) - len(done))
 
 

@@ -1,4 +1,4 @@
-"""All that the engines do with CUDA itself: copies, streams, graphs, and telling its errors apart."""
+"""CUDA for the engines: copies, streams, CUDA graphs, and the classification of errors."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from engines.engine import Shape
 from engines.errors import DeviceLost, OutOfMemory
 
-DEVICE: Final = torch.device("cuda")  # the one that CUDA_VISIBLE_DEVICES leaves
+DEVICE: Final = torch.device("cuda")  # CUDA_VISIBLE_DEVICES leaves only one
 
 Tensors = tuple[torch.Tensor, ...]
 
 
 @dataclass(frozen=True)
 class Captured:
-    """A CUDA graph of a whole network for one shape, with the tensors that it reads from and writes to."""
+    """A CUDA graph of a whole network for one input shape, with its input and output tensors."""
 
     graph: torch.cuda.CUDAGraph
     images: torch.Tensor
@@ -31,14 +31,14 @@ class Captured:
 
 @contextmanager
 def device_errors() -> Iterator[None]:
-    """Tell torch's errors of the device apart: OutOfMemory, DeviceLost, and those of one call, which stay as they are.
+    """Translate torch's device errors into OutOfMemory or DeviceLost. Errors of a single call pass through.
 
-    A list of sticky errors is not to be relied on, since libraries wrap them in texts of their own. So the device is
-    asked: after a sticky error it refuses everything else, too.
+    Libraries wrap CUDA's sticky errors in their own texts, so their names do not identify them. A small computation
+    does: after a sticky error the device refuses everything.
     """
     try:
         yield
-    except RuntimeError as error:  # torch.OutOfMemoryError and torch.AcceleratorError are such
+    except RuntimeError as error:  # the base of torch.OutOfMemoryError and torch.AcceleratorError
         text = str(error).split("\n")[0]
         if not _answers():
             raise DeviceLost(f"the GPU refuses everything after: {text}") from error
@@ -48,75 +48,74 @@ def device_errors() -> Iterator[None]:
 
 
 def free_mb() -> float:
-    """What the device has left for anybody, in MB (10⁶ bytes)."""
+    """Free memory of the device, in MB (10⁶ bytes)."""
     return float(torch.cuda.mem_get_info()[0] / 1e6)
 
 
 def make_context() -> None:
-    """Create this process's CUDA context (hundreds of MB of the device), which is otherwise the first model's burden.
+    """Create this process's CUDA context, so that its memory is not charged to the first model.
 
-    Raises OutOfMemory, after which it can be tried again, and RuntimeError, with torch's own text, where torch and the
-    driver do not fit together.
+    Raises OutOfMemory; the call can then be repeated. Raises RuntimeError, with torch's text, if torch and the driver
+    do not match.
     """
     try:
         torch.zeros(1, device=DEVICE)
         torch.cuda.synchronize()
     except (RuntimeError, torch.cuda.DeferredCudaCallError) as error:
-        # The device can't be asked, as device_errors does: it may never have answered.
+        # Unlike in device_errors, a failed computation would not prove a sticky error: none may ever have succeeded.
         text = str(error).split("\n")[0]
         raise (OutOfMemory if _is_out_of_memory(error) else RuntimeError)(text) from error
 
 
 @cache
-def stream_of(model: str) -> torch.cuda.Stream:  # noqa: ARG001 - it is what the cache goes by
-    """The stream of a model, so that models do not wait for one another's copies; the same one after each reload.
+def stream_of(model: str) -> torch.cuda.Stream:  # noqa: ARG001 - the cache's key
+    """The stream of a model, the same after each reload. With separate streams, models do not wait for each other.
 
-    torch has 32 streams and hands them out in turns: with a new one at each load, two models would come to share one,
-    and what one computes would become part of what the other captures.
+    torch has 32 streams and hands them out in turn. With a new stream at each load, two models would some day share
+    one. Then one model's kernels would be captured into the other's CUDA graph.
     """
     return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
 
 @contextmanager
 def on(stream: torch.cuda.Stream) -> Iterator[None]:
-    """Do what the block does on `stream`, as inference, with its errors told apart."""
+    """Run the block on `stream` in inference mode. Raises as device_errors does."""
     with device_errors(), torch.inference_mode(), torch.cuda.stream(stream):
         yield
 
 
 def to_device(batch: NDArray[np.uint8]) -> torch.Tensor:
-    """A copy of a batch on the device, by way of pinned memory; ready for what comes later on the same stream."""
+    """Copy a batch to the device through pinned memory. Later work on the same stream sees the copy complete."""
     return torch.from_numpy(batch).pin_memory().to(DEVICE, non_blocking=True)
 
 
 def to_host(outputs: Sequence[torch.Tensor], stream: torch.cuda.Stream) -> tuple[NDArray[np.float32], ...]:
-    """Copies of tensors as float32 arrays in pinned memory; waits until they are there."""
+    """Copy tensors to float32 arrays in pinned memory, and wait until the copies are complete."""
     on_host = [torch.empty(output.shape, pin_memory=True) for output in outputs]
     for host, output in zip(on_host, outputs, strict=True):
-        host.copy_(output, non_blocking=True)  # to float32 on the way
+        host.copy_(output, non_blocking=True)  # converts to float32
     stream.synchronize()
     return tuple(host.numpy() for host in on_host)
 
 
 def capture(forward: Callable[[torch.Tensor], Tensors], shape: Shape, pool: Any, stream: torch.cuda.Stream) -> Captured:
-    """`forward` for a uint8 input of `shape` as a graph. It must have run for this shape before.
+    """Capture `forward` for a uint8 input of `shape` as a CUDA graph. It must have run for this shape before.
 
-    pool: of torch.cuda.graph_pool_handle(), for graphs that are never replayed at the same time and whose outputs are
-    read before the next replay. Raises RuntimeError where `forward` does what can't be captured.
+    pool: from torch.cuda.graph_pool_handle(). Graphs that share a pool must not be replayed at the same time, and
+    their outputs must be read before the next replay. Raises RuntimeError if `forward` can't be captured.
     """
     images = torch.zeros(shape, dtype=torch.uint8, device=DEVICE)
     graph = torch.cuda.CUDAGraph()
-    # thread_local: other models go on serving meanwhile, and their allocations must neither fail nor spoil the capture.
+    # thread_local: other models keep serving. Their allocations must neither fail nor invalidate this capture.
     with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
         outputs = forward(images)
     return Captured(graph, images, outputs)
 
 
 def _answers() -> bool:
-    """Whether the device still does something for this process.
+    """Whether the device still computes for this process.
 
-    Not asked by a synchronisation of the whole device, which is an error while another model's graph is captured, and
-    spoils the capture.
+    A synchronisation of the whole device would tell, too, but it invalidates the graph capture of another model.
     """
     try:
         return int(torch.ones(1, device=DEVICE).item()) == 1

@@ -1,4 +1,4 @@
-"""Until when somebody waits for an answer, and whether anybody still does."""
+"""A request's deadline: when its time is over, and whether its caller has gone."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from contextlib import contextmanager
 
 
 class Abandoned(Exception):
-    """Nobody waits for this any more: its time is over, or its caller has gone."""
+    """The request's time is over, or its caller has gone."""
 
 
 class Deadline:
-    """One request's time. Threads ask it before they begin a piece of work.
+    """One request's deadline. A thread checks it before it begins a piece of work. Thread-safe.
 
-    expires: by time.monotonic(), which on Linux is one clock for all processes of a machine.
+    expires: seconds of time.monotonic(). On Linux all processes of a machine share that clock.
     """
 
     def __init__(self, expires: float) -> None:
@@ -26,26 +26,26 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:
-        """The deadline so many seconds from now."""
+        """A deadline `seconds` from now."""
         return cls(time.monotonic() + seconds)
 
     @property
     def is_over(self) -> bool:
-        """Whether work for it would be for nobody."""
+        """Whether it has expired or was abandoned."""
         return self._abandoned or time.monotonic() >= self.expires
 
     @property
     def left_s(self) -> float:
-        """Seconds until it expires; 0 where it is over."""
+        """Seconds until it expires; 0 if it is over."""
         return 0.0 if self.is_over else max(0.0, self.expires - time.monotonic())
 
     def check(self) -> None:
-        """Raises Abandoned where it is over."""
+        """Raise Abandoned if it is over."""
         if self.is_over:
             raise Abandoned
 
     def abandon(self) -> None:
-        """The caller has gone, or has got an answer: what can be stopped is stopped."""
+        """Stop the work under way: the caller has gone or already has an answer."""
         with self._lock:
             self._abandoned = True
             stops = list(self._stops)
@@ -54,7 +54,7 @@ class Deadline:
 
     @contextmanager
     def stopping(self, stop: Callable[[], None]) -> Iterator[None]:
-        """Call `stop` where it is abandoned while the block runs. Raises Abandoned where it was before."""
+        """Call `stop` if it is abandoned while the block runs. Raises Abandoned if it already was."""
         with self._lock:
             if self._abandoned:
                 raise Abandoned

@@ -1,4 +1,4 @@
-"""The device that a runner computes on, asked of NVML: no torch, no CUDA context."""
+"""Finds the runner's GPU through NVML, without torch and without a CUDA context."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ _UNKNOWN: Final = "unknown"
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU as NVML describes it. index: physical, in PCI order; memory_mb: of the whole card, in 10⁶ bytes.
+    """One GPU as NVML describes it.
 
-    memory_mb is None where NVML does not know (MIG, memory shared with the CPU); a text is `unknown` then.
+    index: physical, in PCI order. memory_mb: of the whole card, in 10⁶ bytes; None if NVML does not know it (MIG,
+    memory shared with the CPU). Texts that NVML does not know are `unknown`.
     """
 
     index: int
@@ -38,34 +39,34 @@ class Gpu:
 
 
 def choose(index: int, environment: MutableMapping[str, str]) -> Gpu | None:
-    """Take physical GPU `index`, or the only one where just one is visible (a container); None: the CPU computes.
+    """Choose physical GPU `index`, or the only visible one (in a container). None: the CPU computes.
 
-    Sets CUDA_VISIBLE_DEVICES in `environment`, so it must run before torch is imported. One that is set already is
-    respected: its first entry is the GPU. A GPU that does not answer NVML is none, which is said.
+    Sets CUDA_VISIBLE_DEVICES in `environment`, so it must run before torch is imported. If the variable is already
+    set, its first entry is the GPU. A GPU that does not answer NVML is logged and not used.
     """
     try:
         pynvml.nvmlInit()
         return _choose(index, environment, pynvml.nvmlDeviceGetCount())
-    except _ABSENT:  # nothing was installed that could be broken
+    except _ABSENT:  # no driver is installed: nothing to report
         return None
     except pynvml.NVMLError as error:
-        logger.warning("NVML gives no GPU: %s. `nvidia-smi` may say more", error)
+        logger.warning("NVML finds no usable GPU: %s. Run `nvidia-smi` for details", error)
         return None
 
 
 def _choose(index: int, environment: MutableMapping[str, str], count: int) -> Gpu | None:
-    """See choose. Raises NVMLError."""
+    """See choose. count: GPUs of this machine. Raises NVMLError."""
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     if count == 0 or visible in {"", "-1"}:
         return None
-    environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # CUDA's own order is by speed; NVML's is this
+    environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # NVML's order; CUDA's default is by speed
     if visible is not None:
         handle = _handle(visible.split(",")[0].strip(), count)
         if handle is None:
             logger.warning("CUDA_VISIBLE_DEVICES=%s names no GPU of this machine (NVML finds %d)", visible, count)
         return _describe(handle, 0) if handle is not None else None
     if index >= count > 1:
-        logger.warning("GPU %d is configured and there are %d: GPU 0 is taken", index, count)
+        logger.warning("GPU %d is configured, but this machine has %d GPUs: using GPU 0", index, count)
     taken = index if index < count else 0
     gpu = _describe(pynvml.nvmlDeviceGetHandleByIndex(taken), taken)
     environment["CUDA_VISIBLE_DEVICES"] = str(taken)
@@ -73,9 +74,9 @@ def _choose(index: int, environment: MutableMapping[str, str], count: int) -> Gp
 
 
 def _handle(entry: str, count: int) -> Any | None:
-    """The GPU of one entry of CUDA_VISIBLE_DEVICES: an index, or the beginning of a UUID. None: there is none.
+    """The GPU that one entry of CUDA_VISIBLE_DEVICES names by index or beginning of UUID; None if there is none.
 
-    Raises NVMLError where that one does not answer; another that does not is passed over.
+    Raises NVMLError if the GPU at that index does not answer. A search by UUID skips GPUs that do not answer.
     """
     if entry.isdecimal():
         return pynvml.nvmlDeviceGetHandleByIndex(int(entry)) if int(entry) < count else None
@@ -85,7 +86,7 @@ def _handle(entry: str, count: int) -> Any | None:
 
 
 def _describe(handle: Any, index: int) -> Gpu:
-    """index: taken where NVML does not know it. Raises NVMLError where the GPU is lost."""
+    """Ask NVML for the GPU's properties. index: used if NVML does not know it. Raises NVMLError if the GPU is lost."""
     uuid = pynvml.nvmlDeviceGetUUID(handle)
     memory = _ask(pynvml.nvmlDeviceGetMemoryInfo, handle)
     capability = _ask(pynvml.nvmlDeviceGetCudaComputeCapability, handle)
@@ -101,7 +102,7 @@ def _describe(handle: Any, index: int) -> Gpu:
 
 
 def _ask(function: Callable[..., Any], *arguments: Any) -> Any | None:
-    """What NVML answers; None where it can't: which questions a GPU answers depends on it and its driver."""
+    """NVML's answer; None if this GPU or its driver does not support the question."""
     try:
         return function(*arguments)
     except pynvml.NVMLError as error:

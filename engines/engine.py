@@ -1,4 +1,4 @@
-"""What every engine can do: run a graph on a device, uint8 images in, float32 arrays out."""
+"""The interface of every engine: run a graph on a device, uint8 images in, float32 arrays out."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from engines.deadline import Deadline
 
 Shape = tuple[int, ...]  # of a batch: n, height, width, 3
-Images: TypeAlias = "Sequence[NDArray[np.uint8]] | NDArray[np.uint8]"  # n of (h, w, 3) RGB, apart or in one array
-Rows: TypeAlias = "Sequence[NDArray[np.float32]] | NDArray[np.float32]"  # one of a graph's outputs, a row an image
+Images: TypeAlias = "Sequence[NDArray[np.uint8]] | NDArray[np.uint8]"  # n RGB images (h, w, 3), or one (n, h, w, 3)
+Rows: TypeAlias = "Sequence[NDArray[np.float32]] | NDArray[np.float32]"  # one output of a graph, one row per image
 
 
 class Engine(Protocol):
-    """A loaded graph. At most `calls_at_a_time` calls at a time; the caller sees to that."""
+    """A loaded graph. The caller limits concurrent calls to `runners.engine_choice.calls_at_a_time`."""
 
     @property
     def name(self) -> str:
@@ -29,38 +29,39 @@ class Engine(Protocol):
         ...
 
     def warm_up(self, shapes: Sequence[Shape]) -> None:
-        """Run what of these shapes would be slow the first time."""
+        """Run these shapes once, as far as their first run would be slow."""
         ...
 
     def run(
         self, images: Images, min_score: float = 0, *, alone: bool = True, deadline: Deadline | None = None
     ) -> tuple[Rows, ...]:
-        """Run images of one shape and return the graph's outputs, each with a row for every image, in their order.
+        """Run images of one shape. Returns the graph's outputs, each with one row per image, in the same order.
 
-        min_score: what a detector's candidates must reach to be of interest; what is said of the others beside their
-        scores an engine may leave out: it then means nothing. alone: nobody else waits for this model now. deadline: of
-        all images; an engine that can stop ends with Abandoned when it is abandoned.
-        Raises OutOfMemory where the device has too little left for this batch, DeviceLost after a sticky error.
+        min_score: the caller ignores a detector's candidates below this confidence, 0…1. An engine may then compute
+        their confidence only; their boxes and keypoints hold arbitrary values.
+        alone: no other request waits for this model.
+        deadline: of all images. An engine that can stop raises Abandoned when the deadline is abandoned.
+
+        Raises OutOfMemory if the device has too little memory for this batch, DeviceLost after a sticky error.
         """
         ...
 
     def close(self) -> None:
-        """Let go of all memory. The last call that an engine gets."""
+        """Free all memory. No call may follow."""
         ...
 
 
 @runtime_checkable
 class Graphed(Protocol):
-    """An engine that is faster with CUDA graphs, which take memory. Both methods wait for a call under way."""
+    """An engine that trades memory for speed with CUDA graphs. Both methods wait for a call under way."""
 
     def capture(self, room_mb: Callable[[], float]) -> int:
-        """Capture graphs of the warmed-up shapes that there are none of yet, the largest first.
+        """Capture the missing graphs of the warmed-up shapes, the largest first. Returns the number of all graphs.
 
-        room_mb: how much memory is left, below 0 = too little: what made it so is not kept. Returns how many there are.
-        Raises DeviceLost.
+        room_mb: the memory left, in MB. A graph that makes it negative is dropped. Raises DeviceLost.
         """
         ...
 
     def give_back(self) -> bool:
-        """Let go of all graphs. Returns whether there were any."""
+        """Free all graphs. Returns whether there were any."""
         ...

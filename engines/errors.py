@@ -1,15 +1,15 @@
-"""How an engine fails."""
+"""The errors of an engine."""
 
 from __future__ import annotations
 
 
 class EngineError(Exception):
-    """An engine can't be had as it was asked for; the text says why and what can be done."""
+    """The requested engine is not available. The text says why and what the operator can do."""
 
 
 class OutOfMemory(Exception):
-    """The device has too little memory left for a batch, or for a model; the engine itself is unharmed."""
+    """The device has too little memory for a batch or a model. The engine remains usable."""
 
 
 class DeviceLost(Exception):
-    """A sticky error: the device refuses everything from this process on, which therefore has to end."""
+    """A sticky error: the device refuses all further work of this process, so the process must end."""

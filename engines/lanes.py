@@ -1,4 +1,4 @@
-"""What computes one image at a time: the requests of a graph's parts, and what they hand to each other."""
+"""Lanes: each computes one image at a time through the compiled parts of a graph."""
 
 from __future__ import annotations
 
@@ -14,27 +14,30 @@ from numpy.typing import NDArray
 from engines.deadline import Deadline
 from vision.arrays import F32
 
-# By how much less a score may be before its sigmoid than is asked for, at least and as a share: when all is decoded it
-# is computed once more, and in bf16 rounded otherwise (1/256 of it at most).
+# Tolerance of a logit, absolute and relative. The rest computes the confidence again, and bf16 may round it differently
+# (by at most 1/256).
 _ROUNDING: Final = (0.02, 1 / 64)
 
 
 class Lane(Protocol):
-    """One image's way through compiled parts. One call at a time."""
+    """Runs the compiled parts of a graph for one image. Not thread-safe: one call at a time."""
 
-    first: openvino.InferRequest  # of its requests
+    first: openvino.InferRequest  # the request of the first part
 
     def infer(self, image: NDArray[np.uint8], min_score: float, deadline: Deadline | None) -> Sequence[F32]:
-        """image: (1, h, w, 3) uint8 → the graph's outputs, (1, …) each. For the others see Engine.run."""
+        """Run an image (1, h, w, 3) uint8; return the graph's outputs, (1, …) each.
+
+        min_score, deadline: see Engine.run.
+        """
         ...
 
     def warm_up(self, image: NDArray[np.uint8]) -> None:
-        """Run all parts, also those that such an image does not need."""
+        """Run all parts once, also those that this image would skip."""
         ...
 
 
 class Chain:
-    """Parts one after the other, each taking what the one before gives."""
+    """Runs the parts in order; each takes the outputs of the one before."""
 
     def __init__(self, parts: Sequence[openvino.CompiledModel]) -> None:
         self.first, *self._others = (part.create_infer_request() for part in parts)
@@ -42,8 +45,8 @@ class Chain:
     def infer(
         self,
         image: NDArray[np.uint8],
-        min_score: float,  # noqa: ARG002 - all is computed
-        deadline: Deadline | None,  # noqa: ARG002 - it has ended before anybody could stop it
+        min_score: float,  # noqa: ARG002 - a chain computes everything
+        deadline: Deadline | None,  # noqa: ARG002 - the run is too short to be stopped
     ) -> Sequence[F32]:
         """See Lane.infer."""
         outputs = _run(self.first, [image])
@@ -57,7 +60,7 @@ class Chain:
 
 
 class Stoppable:
-    """A whole graph that takes so long that it is stopped where nobody waits for it any more."""
+    """Runs a slow, whole graph, and stops it when its deadline is abandoned."""
 
     def __init__(self, whole: openvino.CompiledModel) -> None:
         self.first = whole.create_infer_request()
@@ -65,10 +68,10 @@ class Stoppable:
     def infer(
         self,
         image: NDArray[np.uint8],
-        min_score: float,  # noqa: ARG002 - all is computed
+        min_score: float,  # noqa: ARG002 - the graph computes everything
         deadline: Deadline | None,
     ) -> Sequence[F32]:
-        """See Lane.infer. Raises Abandoned where it was stopped."""
+        """See Lane.infer. Raises Abandoned if it was stopped."""
         with nullcontext() if deadline is None else deadline.stopping(self.first.cancel):
             self.first.start_async([image], share_inputs=True)
             try:
@@ -86,13 +89,13 @@ class Stoppable:
 
 
 class DetectorLane:
-    """A parts.Detector: the finest scales are left out where nothing on them has a score that counts.
+    """Runs a parts.Detector, and skips the finest scales if none of their candidates reaches the min_score.
 
-    That is so in most pictures; what does not count is thrown away by whoever reads the outputs.
+    Most pictures have no such candidate. The caller ignores candidates below min_score anyway.
     """
 
     def __init__(self, parts: Sequence[openvino.CompiledModel]) -> None:
-        """parts: the trunk and the rests."""
+        """parts: the trunk, then the rests (see parts.Detector)."""
         self.first, *self._rests = (part.create_infer_request() for part in parts)
 
     def infer(
@@ -123,13 +126,13 @@ class DetectorLane:
 
 
 def _run(request: openvino.InferRequest, inputs: Sequence[Any]) -> list[Any]:
-    """The outputs, in memory that the request's next run writes into."""
+    """The outputs as views; the request's next run overwrites them."""
     results = request.infer(inputs, share_inputs=True, share_outputs=True)
     return [results[index] for index in range(len(results))]
 
 
 def _least_logit(min_score: float) -> float:
-    """What a score must be before its sigmoid to be `min_score`, 0…1, or nearly so."""
+    """The logit of `min_score` (0…1), less the tolerance for rounding."""
     if not 0 < min_score < 1:
         return -inf if min_score <= 0 else inf
     logit = log(min_score / (1 - min_score))

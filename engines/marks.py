@@ -1,4 +1,4 @@
-"""What marks the work of a call for a profiler. Profilers mark threads, and a call may take several."""
+"""Carries a profiler's tags of a call to the other threads that work for the call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ArgT = TypeVar("ArgT")
 
 
 def carried(function: Callable[[ArgT], T]) -> Callable[[ArgT], T]:
-    """`function`, for other threads, marked as this thread is now."""
+    """Wrap `function` for another thread, with the tags of the present thread."""
     mark = MARK.get()
 
     def run(argument: ArgT) -> T:

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: the engine where there is no CUDA."""
+"""The OpenVINO engine: runs graphs on the CPU."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from engines.parts import cut, detector
 from engines.shaped import SideBySide
 from engines.traits import Traits
 
-# Of an int8 graph it is what the rest is computed in: bf16 was no faster there and cost more.
+# For an int8 graph: the precision of the layers that are not quantized. bf16 was no faster there and less accurate.
 _HINT: Final = {
     "f32": openvino.Type.f32,
     "bf16": openvino.Type.bf16,
@@ -36,7 +36,7 @@ _HINT: Final = {
     "int8": openvino.Type.f32,
 }
 _CAPABILITY: Final = {"f32": "FP32", "bf16": "BF16", "f16": "FP16", "f32+bf16": "BF16", "int8": "INT8"}
-_WARM_UP_S: Final = 60.0  # until all threads of a model have started, on whatever machine
+_WARM_UP_S: Final = 60.0  # the limit for starting all threads of a model; generous for slow machines
 
 T = TypeVar("T")
 MakeLane = Callable[[Sequence[openvino.CompiledModel]], Lane]
@@ -44,13 +44,14 @@ OwnPrecision = Literal["f32", "bf16", "f16", "f32+bf16", "int8"]
 
 
 class OpenVinoEngine:
-    """A graph, ONNX or OpenVINO's own, compiled for the CPU, whole or in parts (engines/parts.py).
+    """A graph, ONNX or OpenVINO IR, compiled for the CPU, whole or in parts (engines/parts.py).
 
-    An image that is alone gets all threads. Images that come together, in one call or in several at a time, are
-    computed side by side, each on a lane with its share of the threads (two cores: one): threads that share an image
-    wait after each layer for the one that was interrupted, and a batch of four takes hardly less than four images, but
-    of small graphs (engines/batched.py). A lane that was compiled for itself computes on the thread that calls;
-    others share their weights. Height and width are as they come.
+    A single image gets all threads. Concurrent images are computed side by side, each on a lane with its share of the
+    threads. Threads that share an image would wait for the slowest after each layer. Only small graphs gain from
+    batches (engines/batched.py).
+
+    Lanes that share one compiled graph share its weights. A lane with its own compiled graph computes on the calling
+    thread. Height and width are free.
     """
 
     name = "openvino"
@@ -64,22 +65,23 @@ class OpenVinoEngine:
         threads: int,
         cache: Path | None = None,
     ) -> None:
-        """Compile `graph`. traits: what makes it fast.
+        """Compile `graph`.
 
-        threads: of all images at a time; 0 = as many as the process may use cores.
+        traits: how the graph is computed best.
 
-        cache: a folder in which OpenVINO keeps what it compiled; it checks what it finds there, and compiles anew where
-        that is of another graph, size, OpenVINO or processor, but takes another precision's for its own (2026.4): so
-        each has a folder below it.
+        threads: of all images together; 0 = one for each core that the process may use.
 
-        Raises EngineError if the CPU has no instructions for `precision`: OpenVINO itself would quietly compute in f32.
+        cache: OpenVINO's folder for compiled graphs. OpenVINO compiles again if the graph, its size, OpenVINO or the
+        processor changed. It confuses precisions (2026.4), so each precision has a subfolder.
+
+        Raises EngineError if the CPU has no instructions for `precision`; OpenVINO itself would silently use f32.
         """
         if _CAPABILITY[precision] not in processor.capabilities():
             raise EngineError(f"this CPU has no {precision} instructions: set ENRICHMENT_PRECISION to auto or f32")
         self.precision: str = precision
         self._config: dict[str, object] = {} if cache is None else {"CACHE_DIR": cache / precision}
         self._traits = traits
-        self._read = partial(_in_parts, graph, precision, traits)
+        self._read_parts = partial(_cut_graph, graph, precision, traits)
         self._threads = threads
         self._batch_lanes: SimpleQueue[BatchLane] | None = None
         self._undivided: Lane | None = None
@@ -89,9 +91,9 @@ class OpenVinoEngine:
         if traits.batch > 1:
             self._batch_lanes = SimpleQueue()
             for _ in range(count):
-                self._batch_lanes.put(self._batches())
+                self._batch_lanes.put(self._make_batch_lane())
             if count > 1:
-                make, parts = self._read()
+                make, parts = self._read_parts()
                 self._undivided = make(self._compile(parts, threads))
         else:
             self._make_lanes(count)
@@ -99,7 +101,7 @@ class OpenVinoEngine:
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="lane")
 
     def _make_lanes(self, count: int) -> None:
-        make, parts = self._read()
+        make, parts = self._read_parts()
         if count == 1:
             lanes = [make(self._compile(parts, self._threads))]
         elif self._traits.by_shape:
@@ -108,17 +110,17 @@ class OpenVinoEngine:
             lanes = [self._undivided]
         else:
             self._undivided = make(self._compile(parts, self._threads))
-            if make is DetectorLane:  # pinned, all lanes would be on the first core
-                shares = _shares(self._threads)
+            if make is DetectorLane:  # with pinning, all lanes would run on the first core
+                shares = _threads_per_lane(self._threads)
                 lanes = [make(self._compile(parts, share, ENABLE_CPU_PINNING=False)) for share in shares]
             else:
-                lanes = self._on_streams(make, parts, count)
+                lanes = self._lanes_on_streams(make, parts, count)
         for lane in lanes:
             self._lanes.put(lane)
 
     @staticmethod
     def auto_precision(traits: Traits) -> OwnPrecision:
-        """What `auto` takes for a graph: bf16 where it is faster here and its loss was measured to be within bounds."""
+        """The precision for `auto`: bf16 if it is faster on this CPU and its measured loss is within the bounds."""
         if not processor.bf16_pays():
             return "f32"
         if traits.f32_until is not None:
@@ -126,25 +128,25 @@ class OpenVinoEngine:
         return "bf16" if traits.bf16 else "f32"
 
     def warm_up(self, shapes: Sequence[Shape]) -> None:
-        """See Engine.warm_up. Raises BrokenBarrierError where not all threads could be started."""
+        """See Engine.warm_up. Raises BrokenBarrierError if not all threads start in time."""
         together = threading.Barrier(self._count, timeout=_WARM_UP_S)
 
         def run(image: NDArray[np.uint8]) -> None:
-            together.wait()  # each on another lane
+            together.wait()  # so that each thread takes a different lane
             with _borrowed(self._lanes) as lane:
                 _warm_up(lane, image)
 
         for number, rest in enumerate(dict.fromkeys(tuple(rest) for _, *rest in shapes)):
             image = np.zeros(rest, dtype=np.uint8)
             if self._undivided is not None:
-                # Alone, and before any others: where two threads at a time made a process's first tensor, OpenVINO's
-                # binding was seen to hang for good (2026.4).
+                # On one thread, and first: OpenVINO's binding (2026.4) hung when two threads made a process's first
+                # tensor at the same time.
                 _warm_up(self._undivided, image)
             if self._batch_lanes is not None:
                 for _ in range(self._count):
                     with _borrowed(self._batch_lanes) as batch_lane:
                         batch_lane.warm_up(rest)
-            # The largest; the others cost a lane little the first time.
+            # Only the largest shape: the others are hardly slower the first time.
             elif self._undivided is None or (number == 0 and self._side_by_side is None):
                 list(self._pool.map(run, [image] * self._count))
 
@@ -175,7 +177,7 @@ class OpenVinoEngine:
     def _all_threads(
         self, image: NDArray[np.uint8], min_score: float, deadline: Deadline | None
     ) -> tuple[NDArray[np.float32], ...]:
-        """The outputs of an image beside which nothing else is computed; none where something is."""
+        """The outputs of an image that gets all threads; empty if another image is being computed."""
         if self._undivided is None:
             return ()
         lanes: SimpleQueue[Any] = self._lanes if self._batch_lanes is None else self._batch_lanes
@@ -200,7 +202,7 @@ class OpenVinoEngine:
     def _compile(
         self, parts: Sequence[openvino.Model], threads: int, size: int = 1, **config: object
     ) -> list[openvino.CompiledModel]:
-        """The parts of the graph. threads: 0 = as many as OpenVINO thinks best. size: images of a batch."""
+        """Compile the parts of the graph. threads: 0 = OpenVINO's choice. size: images in a batch."""
         core = openvino.Core()
         config = {"PERFORMANCE_HINT": "LATENCY"} | self._config | config
         if threads:
@@ -214,23 +216,23 @@ class OpenVinoEngine:
             compiled.append(core.compile_model(part, "CPU", config | {"INFERENCE_PRECISION_HINT": _HINT[precision]}))
         return compiled
 
-    def _on_streams(self, make: MakeLane, parts: Sequence[openvino.Model], count: int) -> list[Lane]:
-        """Lanes that share their weights, of which each has a stream."""
+    def _lanes_on_streams(self, make: MakeLane, parts: Sequence[openvino.Model], count: int) -> list[Lane]:
+        """Make lanes that share their weights, with one OpenVINO stream each."""
         streams = {"NUM_STREAMS": count, "ENABLE_CPU_PINNING": False}
         compiled = self._compile(parts, cores(self._threads), **streams)
         return [make(compiled) for _ in range(count)]
 
     def _compile_shape(self, shape: tuple[int, ...], count: int) -> list[Lane]:
-        """Lanes for images of one shape."""
-        _, (graph,) = self._read()
+        """Compile the graph for images of one shape, and make lanes for it."""
+        _, (graph,) = self._read_parts()
         graph.reshape({graph.inputs[0]: [1, *shape]})
-        return self._on_streams(lambda compiled: Stoppable(*compiled), [graph], count)
+        return self._lanes_on_streams(lambda compiled: Stoppable(*compiled), [graph], count)
 
-    def _batches(self) -> BatchLane:
-        """A lane of one thread."""
+    def _make_batch_lane(self) -> BatchLane:
+        """Make a batch lane with one thread."""
         requests = {}
         for size in reversed(batch_sizes(self._traits.batch)):
-            _, (graph,) = self._read()
+            _, (graph,) = self._read_parts()
             (compiled,) = self._compile([graph], 1, size=size, ENABLE_CPU_PINNING=False)
             requests[size] = compiled.create_infer_request()
         return BatchLane(requests)
@@ -245,22 +247,21 @@ def _borrowed(lanes: SimpleQueue[T]) -> Iterator[T]:
         lanes.put(lane)
 
 
-def _shares(threads: int) -> list[int]:
-    """The threads of lanes that are compiled each for itself; threads: of all together, 0 = one for each core.
+def _threads_per_lane(threads: int) -> list[int]:
+    """The thread count of each separately compiled lane. threads: of all together; 0 = one for each core.
 
-    On OpenVINO's streams each part of an image's way would be handed to another thread and back, and meanwhile a core
-    goes to sleep (4 % less).
+    OpenVINO's streams would hand each part of an image to another thread and back, and the cores would idle meanwhile.
     """
     count, threads = side_by_side(threads), cores(threads)
     return [threads // count + (lane < threads % count) for lane in range(count)]
 
 
-def _in_parts(graph: Path, precision: OwnPrecision, traits: Traits) -> tuple[MakeLane, Sequence[openvino.Model]]:
-    """The graph's parts and the kind of lane that uses them."""
+def _cut_graph(graph: Path, precision: OwnPrecision, traits: Traits) -> tuple[MakeLane, Sequence[openvino.Model]]:
+    """Cut the graph for its precision; return the kind of lane and its parts."""
     if precision == "f32+bf16":
         assert traits.f32_until is not None
         return Chain, cut(graph, traits.f32_until)
-    # In int8 the parts would hand each other f32, which costs more than is left out.
+    # In int8 the parts would exchange f32 tensors, which costs more time than the skipped scales save.
     if precision != "int8" and (found := detector(graph)) is not None:
         return DetectorLane, [found.trunk, *found.rests]
     return Chain, [openvino.Core().read_model(graph)]
@@ -273,7 +274,7 @@ def _warm_up(lane: Lane, image: NDArray[np.uint8]) -> None:
 def _infer(
     lane: Lane, image: NDArray[np.uint8], min_score: float, deadline: Deadline | None
 ) -> tuple[NDArray[np.float32], ...]:
-    """Raises Abandoned where nobody waits any more."""
+    """Run one image (h, w, 3) on a lane; return copies of its outputs. Raises Abandoned if its deadline is over."""
     if deadline is not None:
         deadline.check()
     outputs = lane.infer(np.ascontiguousarray(image)[None], min_score, deadline)

@@ -1,4 +1,4 @@
-"""A graph cut in parts: to run in different precisions, or not to run all of them for every picture."""
+"""Cuts a graph into parts, so that they run in different precisions or are skipped for some pictures."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from openvino import opset13 as operations
 
 from engines.errors import EngineError
 
-#: The outputs of a head's branches. In a graph that ultralytics exported nodes are named as its modules are.
+#: The last convolution of each branch of a head. Graphs exported by ultralytics name nodes after its modules.
 BRANCH: Final = re.compile(r"(?P<head>.*)/cv(?P<number>\d)\.(?P<scale>\d)/cv(?P=number)\.(?P=scale)\.2/Conv")
 _SCORES: Final = "3"
 
@@ -22,9 +22,9 @@ Nodes = Mapping[str, Any]
 
 
 def cut(graph: Path, after: str) -> tuple[openvino.Model, openvino.Model]:
-    """The ONNX graph up to the node named `after`, whose output is the one that the second part takes, and the rest.
+    """Cut the ONNX graph after the node named `after`. The first part's only output is the second part's only input.
 
-    Raises EngineError where there is no such node.
+    Raises EngineError if there is no such node.
     """
     first, rest = _read(graph), _read(graph)
     return (
@@ -35,12 +35,12 @@ def cut(graph: Path, after: str) -> tuple[openvino.Model, openvino.Model]:
 
 @dataclass(frozen=True)
 class Detector:
-    """A YOLO network cut where its head has said how much each place of each scale scores, but not yet what is there.
+    """A YOLO network cut in its head, after the confidences and before the boxes and keypoints.
 
-    trunk: image → the features of each scale, the finest first, then the scores (n, classes, height, width) of each,
-    before the sigmoid.
-    rests: all scores, then the features of the scales but for the n finest → the graph's outputs, in which the boxes
-    and, of poses, keypoints of those n scales mean nothing; the rest for n = 0 first, the last one for all scales.
+    trunk: image → the features of each scale, finest first, then the logits (n, classes, height, width) of each scale.
+
+    rests[k]: the logits of all scales, then the features of all scales except the k finest → the graph's outputs.
+    In them, boxes and keypoints of those k scales hold arbitrary values. The last rest skips all scales.
     """
 
     trunk: openvino.Model
@@ -48,10 +48,10 @@ class Detector:
 
 
 def detector(graph: Path) -> Detector | None:
-    """An ONNX graph with the head of ultralytics' YOLOv8, 11 or 12 in parts; None where it has another, or none.
+    """Cut an ONNX graph with the head of ultralytics' YOLOv8, 11 or 12; None if the graph has no such head.
 
-    On each scale the head's branch `cv3` gives scores, `cv2` boxes and, of poses, `cv4` keypoints, for every place
-    alike. All meet where they are decoded, which needs nothing else but each scale's height and width.
+    On each scale the head has a branch `cv3` for scores, `cv2` for boxes and, in pose models, `cv4` for keypoints.
+    The decoding joins the branches. Beside their outputs it needs only each scale's height and width.
     """
     model = _read(graph)
     nodes = _by_name(model)
@@ -62,7 +62,7 @@ def detector(graph: Path) -> Detector | None:
     trunk = _model([operations.result(output) for output in results], model.get_parameters())
     try:
         return Detector(trunk, tuple(_rest(graph, scales, left_out) for left_out in range(len(scales) + 1)))
-    except RuntimeError:  # of OpenVINO: what decodes needs more than it is given
+    except RuntimeError:  # OpenVINO's: the decoding has an input that the rest does not get
         return None
 
 
@@ -82,7 +82,7 @@ def _rest(graph: Path, scales: Sequence[_Scale], left_out: int) -> openvino.Mode
 
 
 def _zeros_beside(scores: openvino.op.Parameter, channels: openvino.Dimension) -> openvino.Node:
-    """Zeros (n, channels, height, width) for every place that has scores."""
+    """Zeros (n, channels, height, width), with n, height and width of `scores`."""
     size = operations.shape_of(scores)
     n, height_width = (operations.gather(size, operations.constant(at), operations.constant(0)) for at in ([0], [2, 3]))
     shape = operations.concat([n, operations.constant([channels.get_length()]), height_width], axis=0)
@@ -91,7 +91,11 @@ def _zeros_beside(scores: openvino.op.Parameter, channels: openvino.Dimension) -
 
 @dataclass(frozen=True)
 class _Scale:
-    """Names of nodes: what gives the scores, what gives the rest, and a convolution that takes the features."""
+    """Names of a scale's nodes.
+
+    scores: the output of the score branch. others: the outputs of the other branches. first: the first convolution of
+    a branch, which reads the features.
+    """
 
     scores: str
     others: tuple[str, ...]
@@ -99,7 +103,7 @@ class _Scale:
 
 
 def _scales(nodes: Nodes) -> list[_Scale]:
-    """The scales of a head, the finest first; none where they are not all made alike, of one input each."""
+    """The scales of a head, finest first. Empty unless all scales have the same branches and one input each."""
     found: dict[tuple[str, str], dict[str, str]] = {}
     for name in nodes:
         if branch := BRANCH.fullmatch(name):
@@ -118,13 +122,13 @@ def _scales(nodes: Nodes) -> list[_Scale]:
 
 
 def _first(nodes: Nodes, output: str) -> str:
-    """`…/cv2.0/cv2.0.2/Conv` → the name of the convolution that the branch begins with; "" where there is none."""
+    """The name of the first convolution of a branch, "" if there is none. output: such as `…/cv2.0/cv2.0.2/Conv`."""
     begun = (name for name in nodes if name.startswith(output.removesuffix(".2/Conv") + ".0/"))
     return next((name for name in begun if nodes[name].get_type_name() in {"Convolution", "GroupConvolution"}), "")
 
 
 def _only_size(features: openvino.Output) -> bool:
-    """Whether nobody asks for more of the features' shape than n, height and width, which the scores have, too."""
+    """Whether the graph reads only n, height and width of the features' shape. The scores have the same."""
     asking = [target.get_node() for target in features.get_target_inputs()]
     asked = [target.get_node() for node in asking if node.get_type_name() == "ShapeOf" for target in _readers(node)]
     return all(
@@ -141,7 +145,7 @@ def _readers(node: Any) -> set[Any]:
 
 
 def _features(nodes: Nodes, convolution: str) -> openvino.Output:
-    """What a convolution takes."""
+    """The input of a convolution."""
     features: openvino.Output = nodes[convolution].input_value(0)
     return features
 
@@ -151,7 +155,7 @@ def _read(graph: Path) -> openvino.Model:
 
 
 def _by_name(model: openvino.Model) -> Nodes:
-    """The graph's nodes, each after what it depends on."""
+    """Name → node, in topological order."""
     return {node.get_friendly_name(): node for node in model.get_ordered_ops()}
 
 
@@ -163,14 +167,17 @@ def _output(model: openvino.Model, name: str) -> openvino.Output:
 
 
 def _take_over(output: openvino.Output) -> openvino.op.Parameter:
-    """A new input in place of `output`, for whatever came after it."""
+    """Replace `output` by a new input of the model, for all its readers."""
     parameter = operations.parameter(output.get_partial_shape(), openvino.Type.f32)
     _replace(output, parameter)
     return parameter
 
 
 def _model(results: Sequence[Any], inputs: Sequence[openvino.op.Parameter]) -> openvino.Model:
-    """A model in which new nodes are named by their place: by their numbers in the process no kept graph would fit."""
+    """Make a model, and name new nodes by their position.
+
+    OpenVINO's default names count up within the process. With them the cache of compiled graphs would never hit.
+    """
     model = openvino.Model(results, inputs)
     model.set_friendly_name("part")
     for place, node in enumerate(model.get_ordered_ops()):

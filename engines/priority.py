@@ -1,4 +1,4 @@
-"""How threads share the processor."""
+"""Lowers the priority of background threads."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import os
 import threading
 from typing import Final
 
-PATIENCE: Final = 10  # by how much work that may wait steps back (nice): 10 has a tenth of the time beside 0
+PATIENCE: Final = 10  # nice value of background work: about a tenth of the CPU time of a thread at 0
 
 
 def step_back() -> None:
-    """Let this thread, and those that it will start, leave the processor to others that want it. For good."""
+    """Lower the priority of this thread, and of threads that it starts later. It can't be raised again."""
     if hasattr(os, "PRIO_PROCESS"):  # not on Windows
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), PATIENCE)

@@ -1,4 +1,4 @@
-"""What OpenVINO can compute on this CPU, and what of it pays."""
+"""Which precisions OpenVINO supports on this CPU, and whether bf16 is faster."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import numpy as np
 import openvino
 from openvino import opset13 as operations
 
-# One convolution after another, as large as one in the middle of YOLOv8n: 2 ms in f32 on one core.
+# A chain of convolutions, as large as those in the middle of YOLOv8n.
 _CHANNELS: Final = 64
 _SIZE: Final = 40
 _LAYERS: Final = 3
 _TRIES: Final = 10
-# Far from both: where bf16 is good for something it takes not much more than half the time of f32.
-_FASTER: Final = 0.9
+_FASTER: Final = 0.9  # of f32's time; where bf16 is faster at all, it takes little more than half
 
 
 def capabilities() -> list[str]:
@@ -27,17 +26,16 @@ def capabilities() -> list[str]:
 
 @lru_cache(maxsize=1)
 def bf16_pays() -> bool:
-    """Whether bf16 is faster than f32 here; found out once a process, in a tenth of a second.
+    """Whether bf16 is faster than f32 on this CPU. Measured once per process, in about 0.1 s.
 
-    Instructions alone do not say so: on an AMD EPYC pose was 1.8 times as fast in bf16; on an Intel Xeon that has
-    AVX-512's bf16 alone, in a virtual machine without AMX, OpenVINO took 1.3 to 1.8 times as long as in f32.
+    The instruction set alone does not tell. With AVX-512's bf16 but without AMX, OpenVINO can be slower than in f32.
     """
     if "BF16" not in capabilities():
         return False
     image = np.zeros((1, _CHANNELS, _SIZE, _SIZE), dtype=np.float32)
     requests = {hint: _compiled(hint) for hint in (openvino.Type.f32, openvino.Type.bf16)}
     seconds = dict.fromkeys(requests, float("inf"))
-    for _ in range(_TRIES):  # in turns, and the best of each: whatever else runs here hits both
+    for _ in range(_TRIES):  # alternating, and the best of each: other load then affects both alike
         for hint, request in requests.items():
             began = time.perf_counter()
             request.infer([image])

@@ -1,4 +1,4 @@
-"""Images side by side in a graph that was compiled for their shape."""
+"""Lanes of graphs that are compiled for one image shape, in the background."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handler
 Shape = tuple[int, ...]  # of an image: height, width, 3
 Compile = Callable[[Shape, int], Sequence[Lane]]
 
-_MOST: Final = 2  # shapes at a time: each takes 400 MB of Depth Anything V2 Small, and cameras have one or two
+_MOST: Final = 2  # shapes at a time: each needs a compiled graph of its own, and cameras have one or two shapes
 
 
 @dataclass
 class _Side:
-    """Lanes of one shape, free ones. A thread of their own compiles them."""
+    """The free lanes of one shape. A background thread compiles them."""
 
     lanes: SimpleQueue[Lane] = field(default_factory=SimpleQueue)
     is_ready: bool = False
 
 
 class SideBySide:
-    """Lanes of the shapes that came last. A shape's first images are not kept waiting for them: that takes seconds."""
+    """Lanes for the most recently used shapes. Compiling takes seconds; a shape's first images do not wait for it."""
 
     def __init__(self, compile_shape: Compile, count: int) -> None:
-        """compile_shape: shape, count → so many lanes for it. count: lanes of a shape."""
+        """compile_shape: (shape, count) → `count` lanes for this shape. count: lanes per shape."""
         self._compile = compile_shape
         self._count = count
         self._lock = threading.Lock()
@@ -41,7 +41,7 @@ class SideBySide:
         self._compiling: threading.Thread | None = None
 
     def lanes(self, shape: Shape) -> SimpleQueue[Lane] | None:
-        """The free lanes of a shape, to take one and put it back; None where they are not there yet."""
+        """The free lanes of a shape, to take one and put it back; None if they are not compiled yet."""
         with self._lock:
             side = self._sides.get(shape)
             if side is not None:
@@ -56,7 +56,7 @@ class SideBySide:
         return None
 
     def close(self) -> None:
-        """Wait for what is being compiled, and let go of everything."""
+        """Wait for the compilation under way, and free all lanes."""
         compiling = self._compiling
         if compiling is not None:
             compiling.join()
@@ -68,7 +68,9 @@ class SideBySide:
             for lane in self._compile(shape, self._count):
                 side.lanes.put(lane)
             side.is_ready = True
-        except RuntimeError:  # of OpenVINO; without them images are computed one after the other
-            logger.exception("no graph could be compiled for images of %d×%d", shape[1], shape[0])
+        except RuntimeError:  # OpenVINO's
+            logger.exception(
+                "no graph could be compiled for images of %d×%d: they are computed one at a time", shape[1], shape[0]
+            )
         finally:
             self._compiling = None

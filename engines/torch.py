@@ -1,4 +1,4 @@
-"""torch, on CUDA or on the CPU: runs the `torch.export` program that the import step left, never a checkpoint."""
+"""The torch engines, for CUDA and the CPU. They run the `torch.export` program of the import step, no checkpoint."""
 
 from __future__ import annotations
 
@@ -35,10 +35,11 @@ Requested = Literal["auto", "f32", "bf16", "f16"]
 
 
 def load(program: Path, precision: Requested, *, model: str, on_cuda: bool, threads: int) -> CpuEngine | CudaEngine:
-    """Load `program` of `model` onto the GPU or the CPU. threads: per call on a CPU; 0 = all cores.
+    """Load `program` of `model` onto the GPU or the CPU.
 
-    `auto` is f16 on CUDA and f32 on a CPU. Raises EngineError for f16 on a CPU, where torch has no fast kernels,
-    OutOfMemory and DeviceLost.
+    precision: `auto` is f16 on CUDA and f32 on a CPU. threads: per call on a CPU; 0 = all cores.
+
+    Raises EngineError for f16 on a CPU, where torch has no fast kernels. Raises OutOfMemory and DeviceLost.
     """
     if precision == "auto":
         precision = "f16" if on_cuda else "f32"
@@ -52,7 +53,7 @@ def load(program: Path, precision: Requested, *, model: str, on_cuda: bool, thre
 
 
 class _TorchEngine:
-    """An exported program as a module, under autocast where the precision is a reduced one."""
+    """An exported program as a module, under autocast if the precision is bf16 or f16."""
 
     name = "torch"
 
@@ -73,7 +74,7 @@ class _TorchEngine:
         return outputs if isinstance(outputs, tuple) else (outputs,)
 
     def _autocast(self) -> AbstractContextManager[Any]:
-        # Without its cache: a cached copy of a weight must not be made inside one CUDA graph and used by another.
+        # No cache: one CUDA graph would make the cached copy of a weight, and another would use it.
         return torch.autocast(self._device.type, self._dtype, cache_enabled=False) if self._dtype else nullcontext()
 
 
@@ -97,12 +98,13 @@ class CpuEngine(_TorchEngine):
 class CudaEngine(_TorchEngine):
     """torch on a GPU.
 
-    Channels-last (which the uint8 NHWC input is already), weights kept in the reduced precision, pinned host memory on
-    both sides of the copies, a stream of its own, and CUDA graphs of the warmed-up shapes (runners.residency.graphs).
+    The layout is channels-last, like the uint8 NHWC input. Weights are stored in the reduced precision. Copies go
+    through pinned host memory. The engine has its own stream, and CUDA graphs of the warmed-up shapes
+    (runners.residency.graphs).
     """
 
     def __init__(self, program: Path, precision: str, stream: torch.cuda.Stream) -> None:
-        """`stream` is used by nobody else meanwhile. Raises OutOfMemory and DeviceLost."""
+        """stream: no other engine may use it. Raises OutOfMemory and DeviceLost."""
         with cuda.device_errors():
             super().__init__(program, precision, cuda.DEVICE)
             self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -110,13 +112,13 @@ class CudaEngine(_TorchEngine):
         self._pool: Any = None
         self._warm: list[Shape] = []
         self._captured: dict[Shape, cuda.Captured] = {}
-        self._too_large: dict[Shape, float] = {}  # graph → the MB in which there was no room for it
+        self._too_large: dict[Shape, float] = {}  # shape → the free MB that were too few for its graph
         self._capturable = True
-        self._turn = threading.Lock()  # what a call launches meanwhile would become part of what is captured
+        self._turn = threading.Lock()  # a capture would record the kernels of a concurrent call
 
     def warm_up(self, shapes: Sequence[Shape]) -> None:
         """See Engine.warm_up."""
-        # The largest first: graphs share their memory, and what a smaller one needs is found in that.
+        # The largest first: graphs share their memory, and a smaller one fits into the memory of a larger one.
         self._warm = sorted({*self._warm, *shapes}, key=lambda shape: (prod(shape), shape), reverse=True)
         for shape in self._warm:
             self.run(np.zeros(shape, dtype=np.uint8))
@@ -146,7 +148,7 @@ class CudaEngine(_TorchEngine):
                 self._too_large[shape] = room
                 with self._turn:
                     self._captured.pop(shape, None)
-            if room_mb() < 0:  # what it took beyond the others' memory stays in that as long as there are others
+            if room_mb() < 0:  # the shared pool keeps the dropped graph's memory while other graphs use the pool
                 self.give_back()
         return len(self._captured)
 
@@ -169,18 +171,18 @@ class CudaEngine(_TorchEngine):
         try:
             with cuda.device_errors():
                 self._captured[shape] = cuda.capture(self._forward, shape, self._pool, self._stream)
-        except OutOfMemory as error:  # a smaller one may find enough
-            logger.info("no CUDA graph for an input of %s, there is too little memory: %s", shape, error)
+        except OutOfMemory as error:  # a smaller graph may still fit
+            logger.info("no CUDA graph for an input of %s: too little memory: %s", shape, error)
         except RuntimeError as error:
             self._capturable = False
-            logger.warning("no CUDA graphs, an input of %s can't be captured: %s", shape, str(error).split("\n")[0])
+            logger.warning("no CUDA graphs: an input of %s can't be captured: %s", shape, str(error).split("\n")[0])
 
 
 def module_on(device: torch.device, program: Path) -> GraphModule:
-    """An exported program as a module for inputs on `device`, of all sizes that it was exported for."""
+    """Load an exported program as a module on `device`, for all input sizes that it was exported for."""
     exported = torch.export.load(program)
-    # It was exported on a CPU, and says so in every tensor that it makes: torch's pass changes that. It would move the
-    # examples of the values between, too, which ties sizes to those of the export: depth took 28 pixels alone.
+    # The program was exported on a CPU and makes its tensors there; torch's pass moves them. The pass also moves the
+    # example values of intermediate nodes, which would fix dynamic sizes to those of the export. So they are removed.
     for node in exported.graph.nodes:
         if node.op == "call_function":
             node.meta.pop("val", None)
@@ -190,7 +192,7 @@ def module_on(device: torch.device, program: Path) -> GraphModule:
 
 
 def _reduced(module: GraphModule, dtype: torch.dtype | None) -> GraphModule:
-    """Keep in `dtype` what autocast would convert at every call: the weights of convolutions and linear layers."""
+    """Convert the weights of convolutions and linear layers to `dtype`, as autocast would at every call."""
     if dtype is not None:
         for node in module.graph.nodes:
             if node.op == "get_attr" and node.users and all(_is_weight_of(user, node) for user in node.users):

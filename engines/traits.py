@@ -1,4 +1,4 @@
-"""What was measured of a graph, and makes it fast on a CPU without changing its answers beyond the bounds."""
+"""Measured properties of a graph: the fastest way on a CPU whose answers stay within the bounds."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from dataclasses import dataclass
 class Traits:
     """How OpenVINO computes a graph best.
 
-    bf16: its answers in bf16 stay within the bounds (docs/understand/accuracy.md). f32_until: they do where its first
-    layers run in f32; the node after which bf16 begins. batch: images that are computed together with a gain, at most.
-    by_shape: images side by side gain where the graph was compiled for their shape, and not else.
+    bf16: the answers in bf16 stay within the bounds (docs/understand/accuracy.md).
+    f32_until: the last node in f32, for a graph that stays within the bounds if only its later layers run in bf16.
+    batch: the largest batch that is faster than its images one by one.
+    by_shape: images side by side are faster only in a graph that is compiled for their shape.
     """
 
     bf16: bool = False

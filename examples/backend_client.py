@@ -1,4 +1,4 @@
-"""How a backend asks ai-enrichment-light: by HTTP, routed as the seed's variables say, or by BentoML's own client.
+"""An example backend client of ai-enrichment-light: by HTTP with the seed's routing variables, or by BentoML's client.
 
 usage: python examples/backend_client.py PICTURE [PICTURE …]
 """
@@ -19,7 +19,7 @@ import httpx
 
 Json = dict[str, Any]
 
-# Route → the variable that says which of the two services has its model.
+# Route → the variable that names the service of its model, `light` or `heavy`.
 ROUTES: Final[Mapping[str, str]] = MappingProxyType(
     {
         "/pose-analyze": "ENRICHMENT_POSE_SERVICE",
@@ -29,26 +29,26 @@ ROUTES: Final[Mapping[str, str]] = MappingProxyType(
         "/depth-estimate": "ENRICHMENT_DEPTH_SERVICE",
     }
 )
-_TIMEOUT_S: Final = 35.0  # longer than the service's own 30 s, so that its answer comes first
+_TIMEOUT_S: Final = 35.0  # longer than the service's timeout of 30 s, so that its answer comes first
 _ATTEMPTS: Final = 3
 
 
 class EnrichmentError(RuntimeError):
-    """The service's answer is an error. `final`: asking again is useless (4xx but 429)."""
+    """The service answered with an error. final: a retry can't help (4xx except 429)."""
 
     def __init__(self, response: httpx.Response) -> None:
         try:
             error = response.json()["error"]
             self.code: str = error["code"]
             said = f"{error['code']}: {error['message']} ({error['request_id']})"
-        except (ValueError, KeyError, TypeError):  # of a proxy in between, or of another service
+        except (ValueError, KeyError, TypeError):  # the answer of a proxy or of another service
             self.code, said = "unknown", response.text[:200]
         super().__init__(f"{response.status_code} {said}")
         self.final = response.status_code < 500 and response.status_code != 429
 
 
 class EnrichmentClient:
-    """Asks the light or the heavy service, whichever a model is assigned to. Use as an async context manager."""
+    """Sends requests to the light or the heavy service, by the model's assignment. An async context manager."""
 
     def __init__(self, environment: Mapping[str, str] = os.environ) -> None:
         self._environment = environment
@@ -63,15 +63,15 @@ class EnrichmentClient:
         await self._http.aclose()
 
     def url(self, route: str) -> str:
-        """Where a route is served."""
+        """The URL of a route."""
         is_light = self._environment.get(ROUTES[route], "light") == "light"
         return f"{self._light if is_light else self._heavy}{route}"
 
     async def ask(self, route: str, image: bytes, **options: Any) -> Json:
-        """One answer. options: `bbox`, `min_confidence`.
+        """Send one image and return the answer. options: `bbox`, `min_confidence`.
 
-        Tries again where that may help, after as long as the service says. Raises EnrichmentError for what is final or
-        stays so, httpx.HTTPError where the service can't be reached.
+        Retries errors that may pass, after the wait in Retry-After. Raises EnrichmentError for a final error or after
+        the last retry, httpx.HTTPError if the service can't be reached.
         """
         request = {"image_base64": base64.b64encode(image).decode("ascii"), **options}
         for attempt in range(1, _ATTEMPTS + 1):
@@ -87,13 +87,13 @@ class EnrichmentClient:
 
 
 def _pause(response: httpx.Response) -> float:
-    """Seconds before the next attempt: what the answer asks for, 2 at most; 1 where that is no number."""
+    """Seconds until the next attempt: Retry-After, but at most 2; 1 if it is not a number."""
     asked = response.headers.get("Retry-After", "")
     return min(float(asked), 2.0) if asked.isdecimal() else 1.0
 
 
 def embedding_by_bentoml(url: str, image: bytes) -> list[float]:
-    """A person's embedding through BentoML's client."""
+    """A person's embedding, with BentoML's client."""
     with bentoml.SyncHTTPClient(url) as client:
         answer: Json = client.person_reid(image_base64=base64.b64encode(image).decode("ascii"))
         embedding: list[float] = answer["embedding"]
@@ -101,7 +101,7 @@ def embedding_by_bentoml(url: str, image: bytes) -> list[float]:
 
 
 async def embeddings_by_bentoml(url: str, images: list[bytes]) -> list[list[float]]:
-    """The same for several at once: the service batches what arrives together."""
+    """The embeddings of several persons. The service batches concurrent requests."""
     async with bentoml.AsyncHTTPClient(url) as client:
         texts = [base64.b64encode(image).decode("ascii") for image in images]
         answers = await asyncio.gather(*(client.person_reid(image_base64=text) for text in texts))
@@ -109,7 +109,7 @@ async def embeddings_by_bentoml(url: str, images: list[bytes]) -> list[list[floa
 
 
 async def main(pictures: list[Path]) -> None:
-    """Say of each picture how many people, which threats and which pet are in it."""
+    """Print the number of people, the threats and the pet of each picture."""
     async with EnrichmentClient() as client:
         for picture in pictures:
             image = picture.read_bytes()

@@ -1,5 +1,5 @@
-"""The runner services, of the same classes wherever they run: in the API process (placement: embedded), in one of their
-own (shared), or in one for each model (isolated)."""
+"""Composes the runner services: in the API process (embedded), in one other process (shared), or one per model
+(isolated)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ Services: TypeAlias = Mapping[ModelName, "bentoml.Service[Any]"]
 
 
 def placement(settings: Settings) -> Placement:
-    """Where the runners run. `auto` is embedded on OpenVINO, which has no device to lose, and shared on torch.
+    """The placement of the runners. `auto` is embedded on OpenVINO, which can't lose its device, and shared on torch.
 
-    Raises EngineError where embedded is asked for and torch would be the engine.
+    Raises EngineError for embedded with torch as the engine.
     """
     asked = settings.placement
     if asked in ("shared", "isolated"):
@@ -40,10 +40,9 @@ def placement(settings: Settings) -> Placement:
 
 
 def check_start(settings: Settings, placement: Placement) -> None:
-    """Raises EngineError where the service can't work as it is set up.
+    """Raise EngineError if the service can't work with these settings.
 
-    So where a GPU is required and there is none, and where a runner process would take its calls by TCP: BentoML
-    unpickles them.
+    Two cases: a required GPU is missing, or a runner process would be reached by TCP. BentoML unpickles those calls.
     """
     engine_choice.check_gpu(settings)
     if placement != "embedded" and not bentoml_cures.runners_by_unix_sockets():
@@ -54,17 +53,17 @@ def check_start(settings: Settings, placement: Placement) -> None:
 
 
 def dependencies(services: Services) -> type:
-    """A base for the public service, by which BentoML knows of its runner services."""
+    """Make a base class of the public service that declares its runner services to BentoML."""
     return type("Dependencies", (), {f"{name}_runner": bentoml.depends(service) for name, service in services.items()})
 
 
 def calls(public: object, services: Services) -> dict[str, Callable[..., Any]]:
-    """Name of each runner service → BentoML's internal call into it, async. public: an instance of the service."""
+    """Runner service name → BentoML's async call into it. public: the instance of the public service."""
     return {service.name: getattr(public, f"{name}_runner").to_async.call for name, service in services.items()}
 
 
 def compose(settings: Settings) -> Services:
-    """The runner service of each assigned model: the same one five times, or five."""
+    """The runner service of each assigned model: one for all, or one each if the placement is isolated."""
     bentoml_cures.install(tracing=settings.tracing.endpoint is not None)
     names = settings.assigned()
     if settings.placement == "isolated":
@@ -80,20 +79,20 @@ def _service(service_name: str, names: Sequence[ModelName], settings: Settings) 
     inner: type[Runner] = type("EnrichmentRunner", (Runner,), members | methods | _weights(names))
     service = bentoml.service(
         name=service_name,
-        # One limiter for all methods of the process: with fewer, a 3 s depth call would hold re-identification back.
+        # All methods of the process share these threads. With fewer, a slow depth call would block the other models.
         threads=len(names) * engine_choice.MOST_CALLS,
-        traffic={"timeout": settings.limits.request_timeout_s * 2},  # a backstop: the API's own timeout comes first
+        traffic={"timeout": settings.limits.request_timeout_s * 2},  # a backstop: the API's timeout ends first
         runner_connection=bentoml_cures.RUNNER_CONNECTION,
-        logging={"access": {"enabled": False}},  # the API logs each request already, and the heartbeat is one a second
+        logging={"access": {"enabled": False}},  # the API logs requests; here the heartbeat would add a line a second
     )(inner)
     inner.service = service
     return service
 
 
 def _batchable(name: ModelName, settings: Settings) -> Any:
-    """A model's method of the runner service: a BentoML API with adaptive batching, sized by the model's settings."""
+    """Make a model's method of the runner service: a BentoML API with adaptive batching, by the model's settings."""
 
-    # BentoML makes its schemas of the annotations, and pydantic would take typed items apart.
+    # `Any`, because BentoML derives pydantic schemas from the annotations, and pydantic would convert typed items.
     def infer(self: Runner, items: list[Any]) -> list[Any]:
         return self.infer(name, items)
 
@@ -102,16 +101,16 @@ def _batchable(name: ModelName, settings: Settings) -> Any:
     api: Any = bentoml.api(
         batchable=True,
         max_batch_size=settings.models[name].max_batch_size,
-        # BentoML drops what it expects to take longer, with a 503. The API's own timeout is the one that is meant.
+        # BentoML answers 503 if it expects a longer wait. Ten times the API's timeout, so that it never does.
         max_latency_ms=int(settings.limits.request_timeout_s * 1000) * 10,
     )(infer)
-    # Said once: BentoML would make the output's whole JSON schema anew for each answer to find it out.
+    # Set once. Otherwise BentoML would build the output's JSON schema for each answer to find the media type.
     api.output_spec.media_type = "application/json"
     return api
 
 
 def _weights(names: Sequence[ModelName]) -> dict[str, bentoml.models.BentoModel]:
-    """Class attributes that make `bentoml build` pack the models which are in the store; absent ones start degraded."""
+    """Class attributes that make `bentoml build` pack the models of the store. Missing models start as absent."""
     return {f"weights_of_{name}": bentoml.models.BentoModel(f"{name}:latest") for name in names if _is_stored(name)}
 
 
@@ -119,4 +118,4 @@ def _is_stored(name: ModelName) -> bool:
     try:
         return store.find(name) is not None
     except StoreError:
-        return False  # the runner finds it out again and reports it: one damaged model must not stop the others
+        return False  # the runner reports the damaged model; the other models must still start

@@ -1,7 +1,6 @@
-"""Cures for defects of the pinned BentoML, each guarded by a test in tests/runners/test_bentoml_cures.py.
+"""Workarounds for defects of the pinned BentoML, each with a test in tests/runners/test_bentoml_cures.py.
 
-The third and fourth of the known defects are cured where they bite: the keep-alive race in api/link.py, results of the
-wrong length in runners/runner.py.
+Two more are elsewhere: for the keep-alive race in api/link.py, for results of the wrong length in runners/runner.py.
 """
 
 from __future__ import annotations
@@ -36,25 +35,24 @@ from runners import metric_files
 
 logger = logging.getLogger("bentoml.enrichment.metrics")  # BentoML gives handlers to its own namespace only
 
-UNMATCHED: Final = "unmatched"  # the endpoint of requests for paths that no route has
+UNMATCHED: Final = "unmatched"  # the endpoint label of requests that match no route
 
-# BentoML closes the session between two services after 100 requests or 300 s, with other calls still on it: 5 % of the
-# requests fail at concurrency 8, 26 % at 32. Numbers that are never reached. The age must be a float.
+# BentoML closes the session between two services after 100 requests or 300 s. Calls still on it fail. These limits are
+# never reached. The age must be a float.
 RUNNER_CONNECTION: Final[dict[str, Any]] = {"max_requests": 2**31, "max_age": 1e9}
 
 
 class Dispatch:
-    """How many batches of a model are under way at a time, at most. To be set before the first call."""
+    """The largest number of concurrent batches of a model. Set it before the first call."""
 
     batches_at_a_time: ClassVar[int] = 1
 
 
 async def dispatch_promptly(self: CorkDispatcher[Any, Any]) -> None:
-    """CorkDispatcher.controller without what holds calls back: what is queued when a place becomes free is a batch.
+    """Replace CorkDispatcher.controller: as soon as a slot is free, all queued calls become one batch.
 
-    The original waits for company on purpose during its first calls, which it calls training, and later for as long as
-    batches have waited on average, its own waits among them: a 7 ms call took 180 ms after a burst of 32, and 67 ms a
-    minute later. While a batch runs it looks a thousand times a second whether it has ended.
+    The original delays its first calls to train a model of latency. Later it waits for the average wait of earlier
+    batches, which includes its own delays. It also polls a running batch a thousand times a second.
     """
     free = asyncio.Semaphore(Dispatch.batches_at_a_time)
     self._sema = free  # type: ignore[assignment] # outbound_call releases it
@@ -69,9 +67,9 @@ async def dispatch_promptly(self: CorkDispatcher[Any, Any]) -> None:
 
 
 def endpoint(scope: Scope) -> str:
-    """The route of a request, as it is written in the code: `/models/{name}`; UNMATCHED where no route has its path.
+    """The route template of a request, such as `/models/{name}`; UNMATCHED if no route matches.
 
-    What is labelled by it stays bounded, whatever clients ask for.
+    Used as a label, it keeps the number of series bounded, whatever paths clients request.
     """
     return _route(scope["app"].routes, scope) or UNMATCHED
 
@@ -88,13 +86,13 @@ def _route(routes: Sequence[BaseRoute], scope: Scope) -> str | None:
 
 
 class BoundedMetrics(RunnerTrafficMetricsMiddleware):
-    """BentoML's middleware that counts requests, by their route.
+    """BentoML's metrics middleware, with the request's route as the label `endpoint`.
 
-    The original labels them by the path that was asked for and keeps about 20 series of each for ever: after 3,000
-    paths that do not exist a scrape took 12.5 s instead of 0.1, and the process had grown by 207 MB.
+    The original uses the requested path and keeps about 20 series for each path forever. Requests for many paths that
+    do not exist would slow down scrapes and fill the memory.
     """
 
-    _last: ClassVar[BoundedMetrics | None] = None  # a process has one
+    _last: ClassVar[BoundedMetrics | None] = None  # each process has only one
 
     def __init__(self, app: ASGIApp, **options: Any) -> None:
         super().__init__(self._forward, **options)
@@ -103,7 +101,7 @@ class BoundedMetrics(RunnerTrafficMetricsMiddleware):
 
     @classmethod
     def begin(cls, endpoint: str) -> None:
-        """A request is in progress that is answered outside of this middleware, where BentoML counts at all."""
+        """Count a request in progress that is answered outside this middleware. Without metrics, do nothing."""
         if cls._last is not None:
             if not cls._last._is_setup:
                 cls._last._setup()
@@ -112,7 +110,7 @@ class BoundedMetrics(RunnerTrafficMetricsMiddleware):
 
     @classmethod
     def end(cls, endpoint: str, status: int | None, seconds: float) -> None:
-        """Count it as answered. status: None where its client had gone."""
+        """Count that request as answered, after `seconds`. status: HTTP status; None if the client had gone."""
         if cls._last is not None:
             cls._last._in_progress(endpoint).dec()
             if status is not None:
@@ -132,7 +130,7 @@ class BoundedMetrics(RunnerTrafficMetricsMiddleware):
             "runner_name": context.service_name,
         }
 
-    @cache  # noqa: B019 - a process has one
+    @cache  # noqa: B019 - each process has only one
     def _last_request(self) -> Any:
         return self.metrics_last_request_timestamp.labels(**self._labels)
 
@@ -169,7 +167,7 @@ def _batch_sizes() -> Any:
 
 @cache
 def batch_size_of(runner: str, method: str) -> Any:
-    """BentoML's histogram of batch sizes, of a runner in this process: BentoML keeps it of its own dispatcher alone."""
+    """BentoML's histogram of batch sizes, for an embedded runner. BentoML itself fills it only in its dispatcher."""
     return _batch_sizes().labels(
         runner_name=runner,
         worker_index=server_context.worker_index,
@@ -180,12 +178,11 @@ def batch_size_of(runner: str, method: str) -> Any:
 
 
 class FreshTraces(OpenTelemetryMiddleware):
-    """The middleware that makes a request's span, without what the request before has left behind.
+    """The middleware for request spans, with a new trace for each request.
 
-    uvicorn starts the next request of a kept connection from within the one that ends, and so with its span as the
-    current one: all requests of a connection became one trace. And where nothing is traced it makes no spans at all:
-    BentoML records each request whatever the sampling, which costs a tenth of a short one. A span is named by the
-    request's route, as backends keep an index of names.
+    On a kept connection, uvicorn starts the next request within the context of the one before. So all requests of a
+    connection would share a trace. Without tracing, this middleware makes no spans; BentoML would record them anyway,
+    whatever the sampling. A span's name is the request's route, because backends keep an index of names.
     """
 
     tracing: ClassVar[bool] = False
@@ -214,21 +211,21 @@ _generate_latest: Final = PrometheusClient.generate_latest
 
 
 def generate_latest(self: PrometheusClient) -> bytes:
-    """PrometheusClient.generate_latest without the gauges of processes that have ended; what they counted stays."""
+    """PrometheusClient.generate_latest without the gauges of ended processes. Their counters stay."""
     with _scrape:
         try:
             metric_files.fold(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
-        except OSError:  # a full disk must not take the metrics away as well
-            logger.exception("the metrics of ended processes could not be merged")
+        except OSError:  # metrics must survive a full disk
+            logger.exception("the metrics of ended processes could not be merged; they are served as they are")
         text: bytes = _generate_latest(self)  # type: ignore[no-untyped-call]
         return text
 
 
 class ApiServer(Config):
-    """The configuration of the API's HTTP server, see `serve_api`. A runner's server keeps BentoML's.
+    """uvicorn's configuration for the API's HTTP server, see `serve_api`. Runners keep BentoML's configuration.
 
-    BentoML gives uvicorn 5 s for `timeout_keep_alive`, as long as many clients keep their connections: 9 of 200 calls
-    met one that was just being closed.
+    BentoML sets `timeout_keep_alive` to 5 s, as long as many clients keep their connections. Such clients then send
+    requests on a connection that is just being closed.
     """
 
     wrap: ClassVar[Callable[[Any], ASGIApp]]
@@ -244,7 +241,7 @@ class ApiServer(Config):
 
 
 def install(*, tracing: bool) -> None:
-    """Make BentoML use these from now on. To be called before it builds the service."""
+    """Patch BentoML with these workarounds. Call it before BentoML builds the service."""
     FreshTraces.tracing = tracing
     CorkDispatcher.controller = dispatch_promptly  # type: ignore[method-assign]
     asgi.OpenTelemetryMiddleware = FreshTraces  # type: ignore[misc,assignment]
@@ -253,30 +250,30 @@ def install(*, tracing: bool) -> None:
 
 
 def runners_by_unix_sockets() -> bool:
-    """Have BentoML reach runner processes by unix sockets, and say whether it can, in the supervisor that calls this.
+    """Make BentoML reach runner processes by unix sockets, and return whether it will. Call it in the supervisor.
 
-    Runners unpickle what they get: by a TCP port any user of the machine could run code in them. A socket lies in a
-    folder that is its owner's alone. BentoML takes ports on WSL, whose second version has such sockets as any Linux.
+    Runners unpickle their calls, so a TCP port would let any user of the machine run code in them. Only the owner can
+    open the socket's folder. BentoML uses ports on WSL, although WSL 2 has unix sockets.
     """
-    from _bentoml_impl.server import serving  # the supervisor has it already, and nobody else needs it
+    from _bentoml_impl.server import serving  # only the supervisor needs it, and has it loaded already
 
     serving.IS_WSL = False
     return not serving.WINDOWS and "BENTOML_NO_UDS" not in os.environ
 
 
 def start_no_runners(service: bentoml.Service[Any]) -> None:
-    """Have BentoML start no process for the runners that a service depends on, in the supervisor that calls this.
+    """Keep BentoML from starting processes for the runners of a service. Call it in the supervisor.
 
-    It leaves out dependencies that are reached by a URL.
+    BentoML starts no process for a dependency with a URL.
     """
     for dependency in service.dependencies.values():
         dependency.url = "embedded"
 
 
 def embed(service: bentoml.Service[Any]) -> dict[str, Any]:
-    """Name → each runner that a service depends on, made in this process.
+    """Make the runners that a service depends on in this process. Returns name → runner.
 
-    BentoML makes dependencies that have no process itself, but one for each attribute that names it.
+    BentoML would make a separate instance for each attribute that names the same runner.
     """
     made: dict[str, Any] = {}
     for dependency in service.dependencies.values():
@@ -289,9 +286,9 @@ def embed(service: bentoml.Service[Any]) -> dict[str, Any]:
 
 
 def serve_api(wrap: Callable[[Any], ASGIApp], **options: Any) -> None:
-    """Have the API's server, however it is started, serve the wrapped app with these options of uvicorn.Config.
+    """Make the API's server serve the wrapped app with these options of uvicorn.Config, however it is started.
 
-    `timeout_keep_alive` among them counts where the command line does not give it.
+    On the command line, `timeout_keep_alive` takes precedence.
     """
     ApiServer.wrap = staticmethod(wrap)
     ApiServer.options = options

@@ -1,7 +1,7 @@
-"""What the API and a runner say to each other, beside the items and results of tasks/.
+"""The messages between the API and a runner, beside the items and results of tasks/.
 
-Plain dicts on purpose: BentoML's internal calls pickle them with numpy's buffers out of band, and pydantic, which
-BentoML runs over every internal call, would take a dataclass apart.
+They are plain dicts because BentoML runs pydantic over every internal call, and pydantic would convert a dataclass.
+BentoML pickles them with numpy's buffers out of band.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ _WARMING: Final = frozenset({State.UNLOADED, State.LOADING})
 
 
 def unsettled(status: RunnerStatus, preload: Sequence[ModelName]) -> list[ModelName]:
-    """Those of the models to be preloaded which are neither loaded nor given up."""
+    """The models of `preload` that are still to be loaded."""
     return [name for name in preload if status["models"][name]["state"] in _WARMING]
 
 
 class Failure(TypedDict):
-    """One item's failure, given back as a value so that its neighbours in the batch keep their answers."""
+    """One item's failure. It is a value, so that the other items of the batch keep their answers."""
 
     error: Literal["model_unavailable", "runner_unavailable", "timeout", "internal"]
     message: str
 
 
 class Managed(TypedDict):
-    """What became of a request to load or unload a model."""
+    """The answer to a request to load or unload a model."""
 
     model: ModelStatus
 
 
 class DeviceStatus(TypedDict):
-    """What a runner computes on. index: physical, in PCI order. All but the name are None on a CPU.
+    """The device of a runner. index: physical, in PCI order. memory_gb: in 10⁹ bytes, None if NVML does not know it.
 
-    memory_gb is None on a GPU, too, where NVML does not know it.
+    On a CPU everything except the name is None.
     """
 
     name: str
@@ -46,9 +46,10 @@ class DeviceStatus(TypedDict):
 
 
 class MemoryStatus(TypedDict):
-    """Memory of a runner process in MB (10⁶ bytes): on a GPU the device's, CUDA context included; on a CPU its growth.
+    """Memory of a runner process in MB (10⁶ bytes).
 
-    budget_mb: None = no limit. out_of_memory: batches for which the device had too little.
+    used_mb: on a GPU its device memory, CUDA context included; on a CPU the growth of its resident memory.
+    budget_mb: None = no limit. out_of_memory: the number of batches for which the device had too little memory.
     """
 
     used_mb: int
@@ -57,7 +58,7 @@ class MemoryStatus(TypedDict):
 
 
 class RunnerStatus(TypedDict):
-    """A runner process as a whole. fault: the sticky error for which it is about to end."""
+    """The state of a runner process. fault: the sticky error because of which it is about to end."""
 
     pid: int
     device: DeviceStatus

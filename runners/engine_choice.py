@@ -1,4 +1,4 @@
-"""Which engine computes, on which device: what the settings ask for, and what this machine has."""
+"""Chooses the engine and the device by the settings and the machine, and loads models into the engine."""
 
 from __future__ import annotations
 
@@ -22,27 +22,28 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
-MOST_CALLS: Final = 2  # of any engine at a time, in a runner process
+MOST_CALLS: Final = 2  # concurrent calls of a model, whatever the engine
 
 
 def choose(settings: Settings, gpu: Gpu | None) -> Literal["openvino", "torch"]:
-    """The engine that the settings and the device call for: `auto` is torch on a GPU, where it is installed."""
+    """The engine for these settings and this device. `auto` is torch if there is a GPU and torch is installed."""
     if settings.engine != "auto":
         return settings.engine
     return "torch" if gpu is not None and find_spec("torch") else "openvino"
 
 
 def calls_at_a_time(settings: Settings, gpu: Gpu | None) -> int:
-    """How many calls an engine may get at a time: where images are computed side by side, the next batch may begin
-    before the last image of the one before has ended.
+    """How many concurrent calls an engine may get.
+
+    OpenVINO computes images side by side, so the next batch can begin before the last image of the previous one ends.
     """
     return MOST_CALLS if choose(settings, gpu) == "openvino" else 1
 
 
 def take_gpu(settings: Settings) -> Gpu | None:
-    """The GPU that this process computes on, and says so; None, loudly, is the CPU.
+    """Choose and log the GPU that this process computes on; None is the CPU, with a warning.
 
-    To be called before torch is imported.
+    Call it before torch is imported.
     """
     gpu = device.choose(settings.device.gpu, os.environ)
     if gpu is None:
@@ -56,7 +57,7 @@ def take_gpu(settings: Settings) -> Gpu | None:
 
 
 def check_gpu(settings: Settings) -> None:
-    """Raises EngineError where a GPU is required and `take_gpu` would leave the computing to the CPU."""
+    """Raise EngineError if a GPU is required and `take_gpu` would choose the CPU."""
     if not settings.device.gpu_required:
         return
     environment = dict(os.environ)
@@ -77,9 +78,9 @@ def _why_not(settings: Settings) -> str:
 
 
 def start(settings: Settings, gpu: Gpu | None) -> None:
-    """Load the engine's library and, on a GPU, make the CUDA context: what all models share and none is charged for.
+    """Load the engine's library and, on a GPU, make the CUDA context. All models share them.
 
-    Raises EngineError where that can't be had, OutOfMemory where the context finds no room now.
+    Raises EngineError if that is impossible, OutOfMemory if the device has too little free memory for the context.
     """
     if choose(settings, gpu) == "openvino":
         from engines import processor
@@ -88,7 +89,7 @@ def start(settings: Settings, gpu: Gpu | None) -> None:
         return
     if not find_spec("torch"):
         raise EngineError("torch is not installed (requirements/gpu.txt), and ENRICHMENT_ENGINE asks for it")
-    import_module("engines.torch")  # the library and what runs on it
+    import_module("engines.torch")  # imports torch, too
 
     if gpu is not None:
         from engines import cuda
@@ -100,11 +101,11 @@ def start(settings: Settings, gpu: Gpu | None) -> None:
 
 
 def load(stored: StoredModel, settings: Settings, gpu: Gpu | None) -> Engine:
-    """Load a stored model into the engine that the settings and the device call for.
+    """Load a stored model into the engine for these settings and this device.
 
-    Raises EngineError where what was asked for by name can't be had: nothing falls back silently.
+    Raises EngineError if the settings name something that is not available. Nothing falls back silently.
     """
-    # Imported here and not above: an engine costs up to 2 GB and seconds, and a process needs one of them.
+    # Imported here: an engine's library costs up to 2 GB and several seconds, and a process needs only one.
     if choose(settings, gpu) == "torch":
         if asks_for_int8(settings, stored.card.name):
             raise EngineError(
@@ -132,12 +133,12 @@ def load(stored: StoredModel, settings: Settings, gpu: Gpu | None) -> Engine:
 
 
 def asks_for_int8(settings: Settings, name: ModelName) -> bool:
-    """Whether a model is to be served in int8 whatever that costs."""
+    """Whether the settings name this model for int8, whatever its loss of accuracy."""
     return isinstance(settings.int8, tuple) and name in settings.int8
 
 
 def _in_int8(stored: StoredModel, settings: Settings) -> bool:
-    """Raises EngineError where int8 is asked for and the model was not calibrated."""
+    """Whether a model runs in int8. Raises EngineError if the settings name it and it was not calibrated."""
     name, loss = stored.card.name, stored.card.int8
     if asks_for_int8(settings, name):
         if loss is None:

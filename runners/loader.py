@@ -1,4 +1,4 @@
-"""Which version of a model a runner serves, on which engine, and how that is warmed up."""
+"""Finds a model's version in the store, loads it into an engine and warms it up."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ModelLoader:
         bento: bentoml.Bento | None,
         on_device_lost: Callable[[DeviceLost], None],
     ) -> None:
-        """bento: in which the service was packed; None where it is served from a checkout."""
+        """bento: the one that packs the service; None if the service runs from a checkout."""
         self._settings = settings
         self._tasks = tasks
         self._gpu = gpu
@@ -55,10 +55,13 @@ class ModelLoader:
             self._tensorrt.close()
 
     def find(self, name: ModelName) -> StoredModel | None:
-        """The version that the bento was built with, else the one imported last, else (trial only) a stand-in."""
+        """The model's version: of the bento, else the last imported one, else (in a trial) an untrained stand-in.
+
+        None if there is none. Raises StoreError.
+        """
         pinned = pinned_versions(self._bento)
         if self._bento is not None and name in pinned:
-            # There in a container only; else the bento refers to BentoML's store.
+            # Only in a container the bento has the files; elsewhere it refers to BentoML's store.
             packed = Path(self._bento.path_of("models"))
             return store.find_version(name, pinned[name], packed=packed if packed.is_dir() else None)
         stored = store.find(name)
@@ -75,7 +78,7 @@ class ModelLoader:
             self._started = True
 
     def load(self, stored: StoredModel) -> Engine:
-        """On TensorRT where that is wanted and its engine is in the cache, else as engine_choice.load."""
+        """Load a cached TensorRT engine if the model wants one and it exists; else as engine_choice.load."""
         built = self._tensorrt
         engine = built.load(stored) if built is not None and built.wants(stored) else None
         return engine or engine_choice.load(stored, self._settings, self._gpu)
@@ -85,7 +88,7 @@ class ModelLoader:
         engine.warm_up(warm_up_shapes(self._tasks[stored.card.name], stored.card))
 
     def on_ready(self, resident: Resident, exchange: Callable[[Resident, Exchange], None]) -> None:
-        """Have a TensorRT engine built where one is wanted and there is none."""
+        """Start a TensorRT build if the model wants such an engine and has none."""
         loaded = resident.loaded
         if self._tensorrt is None or loaded is None or loaded.engine.name == "tensorrt":
             return
@@ -94,12 +97,12 @@ class ModelLoader:
 
 
 def warm_up_shapes(task: AnyTask, card: ModelCard) -> list[Shape]:
-    """Every batch size at the largest input, and every usual input once."""
+    """Shapes (n, h, w, 3) to warm up: every batch size at the largest input, and each other usual input once."""
     largest, *others = task.warm_up_sizes(card.input)
     shapes: list[Shape] = [(size, *largest, 3) for size in batches.batch_sizes(task.settings.max_batch_size)]
     return shapes + [(1, *other, 3) for other in others]
 
 
 def pinned_versions(bento: Any) -> dict[str, str]:
-    """Model → version of those that a bento was built with; empty where there is no bento."""
+    """Model name → version in a bento; empty without a bento."""
     return {model.tag.name: model.tag.version for model in bento.info.all_models} if bento else {}

@@ -1,4 +1,4 @@
-"""The files through which the server's processes share their Prometheus metrics, when a process has ended."""
+"""Merges the Prometheus metric files of ended processes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _ENDED: Final = "ended"  # in place of a process
 
 
 def fold(folder: Path) -> None:
-    """Drop the gauges of processes that have ended, and merge their counters and histograms into one file of each type.
+    """Delete the gauges of ended processes, and merge their counters and histograms into one file per type.
 
-    prometheus_client keeps all of them: each restart of a process added a series to some gauges, and files to read.
-    What was counted stays counted. Nobody may read the folder meanwhile: some counts are in it twice or not at all.
+    prometheus_client keeps all files, so each restart of a process would add series and files. Merging keeps the
+    counts. Nobody may read the folder meanwhile: some counts are there twice or not at all.
     """
     ended: dict[str, list[Path]] = defaultdict(list)
     for file in folder.glob("*.db"):
@@ -35,13 +35,13 @@ def fold(folder: Path) -> None:
 
 
 def _merge(files: Sequence[Path], into: Path) -> None:
-    # By key, as prometheus_client adds up processes: a histogram's file holds the count of each bucket alone.
+    # Summed by key, as prometheus_client does: a histogram's file has a separate count for each bucket.
     values: dict[str, float] = defaultdict(float)
     for file in [*files, *([into] if into.exists() else [])]:
         for key, value, _, _ in MmapedDict.read_all_values_from_file(file):  # type: ignore[no-untyped-call]
             values[key] += value
     fresh = into.with_suffix(".fresh")
-    fresh.unlink(missing_ok=True)  # of a process that was killed in the middle of this
+    fresh.unlink(missing_ok=True)  # left by a process that was killed during a merge
     merged = MmapedDict(fresh)  # type: ignore[no-untyped-call]
     for key, value in values.items():
         merged.write_value(key, value, 0.0)  # type: ignore[no-untyped-call]

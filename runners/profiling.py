@@ -1,4 +1,4 @@
-"""Continuous profiling with Pyroscope's own client, which nothing else ever waits for."""
+"""Continuous profiling with Pyroscope's client, on a thread that nothing else waits for."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _CONNECT_S: Final = 3.0
 
 
 class Profiler:
-    """Profiles this process as soon as the server can be reached; until then it costs a try each minute.
+    """Profiles this process as soon as the server can be reached. Until then, it tries once a minute.
 
-    The client itself would start at once and write an error to the console every ten seconds.
+    The client alone would start at once and print an error every ten seconds.
     """
 
     def __init__(self, settings: Pyroscope, process: str) -> None:
-        """process: a tag that tells the processes of one service apart, `api` or `runner`."""
+        """process: the tag of this process, `api` or `runner`."""
         self._settings = settings
         self._process = process
         self._client: ModuleType | None = None
@@ -37,7 +37,7 @@ class Profiler:
 
     @contextmanager
     def tagged(self, **tags: str) -> Iterator[None]:
-        """Mark what this thread does within the block, and what `carried` lets others do for it."""
+        """Tag the samples of this thread within the block, and of threads that work for it (engines.marks.carried)."""
         tag = partial(self._tag, tags)
         token = MARK.set(tag)
         try:
@@ -57,7 +57,12 @@ class Profiler:
         tries = 0
         while (problem := self._problem()) is not None:
             if tries == 0:
-                logger.warning("no profiling: Pyroscope at %s can't be reached (%s)", settings.url, problem)
+                logger.warning(
+                    "no profiling: Pyroscope at %s can't be reached (%s); trying again every %.0f s",
+                    settings.url,
+                    problem,
+                    RETRY_S,
+                )
             tries += 1
             time.sleep(RETRY_S)
         import pyroscope

@@ -1,4 +1,4 @@
-"""What all runners share: their models' lives, the batching contract, one answer or failure per item."""
+"""The base class of the runner services: it loads models, runs batches and returns one result or failure per item."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from tasks.task import Item, Result
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
-GPU_BUDGET_MB: Final = 1200.0  # the seed's, of the models; on its card is room for the CUDA context beside them
-EXIT_DEVICE_LOST: Final = 70  # sysexits.h EX_SOFTWARE; only to be told apart in a log
-_LAST_WORDS_S: Final = 1.5  # longer than between two heartbeats of the API
-_MOST_ABANDONED: Final = 256  # ids that are kept: more than there are items on their way to a runner
+GPU_BUDGET_MB: Final = 1200.0  # of the models, as in the seed; the CUDA context comes on top
+EXIT_DEVICE_LOST: Final = 70  # EX_SOFTWARE of sysexits.h; it only marks the cause in a log
+_LAST_WORDS_S: Final = 1.5  # longer than the API's heartbeat interval
+_MOST_ABANDONED: Final = 256  # kept ids: more than a runner has items at a time
 _UNWANTED: Final[Failure] = {"error": "timeout", "message": "nobody waits for this item any more"}
 _RUNNER_ENDS: Final[Failure] = {
     "error": "runner_unavailable",
@@ -46,7 +46,7 @@ _RUNNER_ENDS: Final[Failure] = {
 
 @dataclass(frozen=True)
 class _Run:
-    """A call that computes. taken: when its batch came out of the queue, ns since the epoch."""
+    """One call of `infer`. taken: when its batch left the queue, in ns since the epoch."""
 
     name: ModelName
     loaded: Loaded
@@ -56,7 +56,7 @@ class _Run:
 
 
 class Runner:
-    """Base of the runner services; runners/__init__.py composes them: `names`, and a batchable method for each."""
+    """Base class of the runner services. runners/__init__.py adds `names` and a batchable method for each name."""
 
     names: ClassVar[tuple[ModelName, ...]]
     service: ClassVar[bentoml.Service[Any]]
@@ -64,7 +64,7 @@ class Runner:
     def __init__(self) -> None:
         settings = get_settings()
         self._settings = settings
-        engine_choice.check_gpu(settings)  # again: losing the GPU may be what ended the runner before
+        engine_choice.check_gpu(settings)  # at each start: the runner before may have lost the GPU
         self._gpu = engine_choice.take_gpu(settings)
         bentoml_cures.Dispatch.batches_at_a_time = engine_choice.calls_at_a_time(settings, self._gpu)
         self._tasks: Mapping[ModelName, AnyTask] = {name: TASKS[name](settings.models[name]) for name in self.names}
@@ -93,7 +93,7 @@ class Runner:
 
     @bentoml.on_shutdown
     def close(self) -> None:
-        """Stop what goes on beside the calls: engine builds and loading."""
+        """Stop background work: engine builds and loading."""
         self._loader.close()
         self._residency.close()
 
@@ -105,10 +105,10 @@ class Runner:
         alone: bool | None = None,
         deadline: Deadline | None = None,
     ) -> list[Result | Failure]:
-        """One result or failure per item, in their order; loads the model where that has not happened.
+        """Return one result or failure per item, in order. Loads the model if necessary.
 
-        Items for which nobody waits any more are not computed. alone: see Engine.run; None = where it is one item.
-        deadline: of all items, where they are of one request. Raises Abandoned where that was over before the end.
+        Abandoned and expired items are not computed. alone: see Engine.run; None = true for a single item.
+        deadline: of all items, if they belong to one request. Raises Abandoned if it is over before the end.
         """
         if self._fault is not None:
             return [_RUNNER_ENDS for _ in items]
@@ -130,12 +130,12 @@ class Runner:
 
     @bentoml.api(route="/load")
     def load(self, name: ModelName) -> Any:
-        """Load a model for good → Managed, or Failure."""
+        """Load a model, and wait. Returns Managed, or Failure."""
         return self._manage(name, self._residency.load)
 
     @bentoml.api(route="/unload")
     def unload(self, name: ModelName) -> Any:
-        """Take a model out of memory until it is asked for → Managed, or Failure."""
+        """Unload a model until the next request for it, and wait. Returns Managed, or Failure."""
         return self._manage(name, self._residency.unload)
 
     def _manage(self, name: ModelName, change: Callable[[ModelName, float], None]) -> Managed | Failure:
@@ -147,18 +147,19 @@ class Runner:
 
     @bentoml.api(route="/abandon")
     async def abandon(self, ids: list[str]) -> None:
-        """Nobody waits for these items any more: they are not computed unless that has begun."""
+        """Drop these items, unless their computation has begun: nobody waits for them any more."""
         self._abandoned.extend(ids)
 
     @bentoml.api(route="/state")
     async def state(self) -> dict[str, Any]:
-        """`status`, at once, whatever inference is under way."""
+        """Return `status` at once, even while inference is under way."""
         return dict(self.status())
 
     def status(self) -> RunnerStatus:
-        """How the process and its models are.
+        """The state of the process and its models.
 
-        The heartbeat is also when a model that was imported meanwhile is noticed, and loaded if it is to be preloaded.
+        The API calls this as its heartbeat. Each call also finds newly imported models, and starts loading those of
+        `preload`.
         """
         self._residency.refresh()
         return {
@@ -177,7 +178,7 @@ class Runner:
         return item.get("id") not in self._abandoned and time.monotonic() < item.get("expires", math.inf)
 
     def _run(self, run: _Run, items: Sequence[Item]) -> list[Result | Failure]:
-        """One result or failure per item. Raises DeviceLost or Abandoned."""
+        """Return one result or failure per item. Raises DeviceLost or Abandoned."""
         name, loaded = run.name, run.loaded
         began = time.time_ns()
         images = [item["image"] for item in items]
@@ -222,13 +223,13 @@ class Runner:
         self._memory.give_back()
 
     def _end(self, error: DeviceLost) -> None:
-        """End the process, which can do nothing on its device any more, so that it is started anew.
+        """End the process, so that it is restarted: its device refuses all work.
 
-        A moment later, in which the API hears why: from the failures of this batch, or from the heartbeat.
+        It ends after a short delay. Until then the API learns the reason from this batch's failures or the heartbeat.
         """
         if self._fault is None:
             self._fault = str(error)
-            logger.critical("the runner ends, to be restarted: %s", error)
+            logger.critical("the runner lost its device and ends; it is restarted: %s", error)
             threading.Timer(_LAST_WORDS_S, os._exit, (EXIT_DEVICE_LOST,)).start()
 
     def _interpret(

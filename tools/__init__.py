@@ -1,0 +1,1 @@
+"""Tools for developers and operators: images, trials, drawings and figures about the code."""

@@ -1,4 +1,4 @@
-"""Draw what a running service answers: pictures in, JPEGs with people and threats out.
+"""Draws a running service's answers onto pictures, as JPEGs with persons and threats.
 
 usage: python -m tools.draw_answers URL OUT_FOLDER PICTURE…
 """
@@ -15,11 +15,11 @@ from PIL import Image
 from vision.decoding import OWN_FILES, open_image
 from vision.draw import draw_persons, draw_threats
 
-_LARGEST = 1280  # pixels on a side of what is written
+_LARGEST = 1280  # pixels on the longer side of a JPEG
 
 
 def main(url: str, out: str, *pictures: str) -> None:
-    """Ask /pose-analyze and /threat-detect about each picture and write OUT/<name>.jpg."""
+    """Send each picture to /pose-analyze and /threat-detect, and write OUT/<name>.jpg."""
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     with httpx.Client(base_url=url, timeout=60) as client:

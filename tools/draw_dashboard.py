@@ -1,4 +1,4 @@
-"""Draw deploy/grafana's dashboard without Grafana: its own panels and queries, answered by a Prometheus, as a PNG.
+"""Draws deploy/grafana's dashboard as a PNG without Grafana, with its panels and queries, from a Prometheus server.
 
 usage: python -m tools.draw_dashboard PROMETHEUS_URL LAST_MINUTES OUT.png
 """
@@ -26,9 +26,9 @@ from PIL import Image
 
 DASHBOARD: Final = Path(__file__).parents[1] / "deploy" / "grafana" / "ai-enrichment-light.json"
 CAPTION: Final = "drawn by tools/draw_dashboard.py from the dashboard's own queries, not by Grafana"
-RATE_INTERVAL: Final = "1m"  # what Grafana makes of $__rate_interval where 15 s lie between scrapes
-STEPS: Final = 240  # between the points of a line
-KEYS: Final = 11  # lines of a legend, the largest ones
+RATE_INTERVAL: Final = "1m"  # Grafana's value of $__rate_interval for a scrape interval of 15 s
+STEPS: Final = 240  # intervals between the points of a line
+KEYS: Final = 11  # the most entries of a legend; the largest lines come first
 COLOURS: Final = {"green": "#37872d", "yellow": "#f2cc0c", "orange": "#e0752d", "red": "#e02f44", "text": "#24292e"}
 SHADES: Final = {"red": ("#e02f44", "#8b0000", "#ff7383"), "orange": ("#e0752d", "#7c3f00", "#f2a65a", "#c9a227")}
 PALETTE: Final = ("#1f78c1", "#e0752d", "#629e51", "#ba43a9", "#967302", "#0a9ab0", "#705da0", "#bf1b00", "#447ebc")
@@ -40,19 +40,19 @@ Line = tuple[str, Floats]
 
 
 def substituted(text: str, variables: Mapping[str, str]) -> str:
-    """A query with Grafana's variables replaced, or a legend with its labels."""
+    """Replace Grafana's variables in a query, or the labels in a legend."""
     return re.sub(r"\$(\w+)|{{(\w+)}}", lambda found: variables[found[1] or found[2]], text)
 
 
 def ask(client: httpx.Client, kind: str, **parameters: str | float) -> list[dict[str, Any]]:
-    """Prometheus' answer to a query or query_range."""
+    """Prometheus' result of a `query` or `query_range`."""
     answer = client.get(f"/api/v1/{kind}", params=parameters).raise_for_status().json()
     result: list[dict[str, Any]] = answer["data"]["result"]
     return result
 
 
 def lines(client: httpx.Client, panel: Tree, variables: Mapping[str, str], times: Floats) -> Iterator[Line]:
-    """Legend and values of each of a panel's lines; of an instant query the last value alone."""
+    """The legend and the values of each line of a panel. An instant query has only the last value."""
     span = {"start": times[0], "end": times[-1], "step": times[1] - times[0]}
     for target in panel["targets"]:
         kind, when = ("query", {"time": times[-1]}) if target["instant"] else ("query_range", span)
@@ -64,7 +64,7 @@ def lines(client: httpx.Client, panel: Tree, variables: Mapping[str, str], times
 
 
 def field(panel: Tree, name: str) -> dict[str, Any]:
-    """What holds for the line of that name: the panel's defaults and the overrides that match it."""
+    """The options of the line of that name: the panel's defaults with the matching overrides."""
     found = {"custom": {}, **panel["fieldConfig"]["defaults"]}
     found.setdefault("decimals", 0 if found["unit"] == "none" else 2)
     for override in panel["fieldConfig"]["overrides"]:
@@ -74,7 +74,7 @@ def field(panel: Tree, name: str) -> dict[str, Any]:
 
 
 def shown(value: float, of: Tree) -> tuple[str, str]:
-    """A value with its unit, and its colour, as mappings and thresholds say."""
+    """A value's text with unit and its colour, by the panel's mappings and thresholds."""
     steps = of.get("thresholds", {}).get("steps", [])
     colour = ["text", *(step["color"] for step in steps if step["value"] is None or value >= step["value"])][-1]
     factor, unit = UNITS.get(of["unit"], (1, ""))
@@ -97,7 +97,7 @@ def draw_stat(figure: SubFigure, panel: Tree, drawn: Sequence[Line]) -> None:
 
 
 def draw_states(axes: Axes, panel: Tree, drawn: Sequence[Line], times: Floats) -> list[Artist]:
-    """A bar of colours for each line; what is to stand in the legend."""
+    """Draw a coloured bar for each line. Returns the legend's entries."""
     keys: dict[str, Artist] = {}
     for row, (name, values) in enumerate(drawn):
         for begin, end in pairwise([0, *np.flatnonzero(np.diff(np.nan_to_num(values))) + 1, len(values)]):
@@ -113,14 +113,14 @@ def draw_states(axes: Axes, panel: Tree, drawn: Sequence[Line], times: Floats) -
 
 
 def draw_graph(axes: Axes, panel: Tree, drawn: Sequence[Line], times: Floats) -> list[Artist]:
-    """Curves; what is to stand in the legend."""
+    """Draw a curve for each line. Returns the legend's entries."""
     keys: list[Artist] = []
     names = sorted(name for name, _ in drawn)
     for name, values in sorted(drawn, key=lambda line: -np.nanmax(line[1])):
         of, known = field(panel, name), values[~np.isnan(values)]
         label = f"{name}  {shown(known[-1], of)[0]} (max {shown(known.max(), of)[0]})"
         colours = SHADES[of["color"]["fixedColor"]] if "fixedColor" in of["color"] else PALETTE
-        colour = colours[names.index(name) % len(colours)]  # by name, so that a route has one colour in all panels
+        colour = colours[names.index(name) % len(colours)]  # by name: a route has the same colour in all panels
         steps = "steps-post" if "lineInterpolation" in of["custom"] else "default"
         dashes = "--" if "custom.lineStyle" in of else "-"
         keys += axes.plot(times, values, dashes, color=colour, drawstyle=steps, linewidth=1.3, label=label)
@@ -137,7 +137,7 @@ def draw_graph(axes: Axes, panel: Tree, drawn: Sequence[Line], times: Floats) ->
 
 
 def draw(figure: SubFigure, panel: Tree, drawn: Sequence[Line], times: Floats) -> None:
-    """One panel, but for its title; sizes in columns and rows of the grid."""
+    """Draw one panel without its title. Its sizes are in columns and rows of the dashboard's grid."""
     if panel["type"] == "stat":
         draw_stat(figure, panel, drawn)
         return
@@ -162,7 +162,7 @@ def draw(figure: SubFigure, panel: Tree, drawn: Sequence[Line], times: Floats) -
 
 
 def main(url: str, minutes: str, out: str) -> None:
-    """Ask the Prometheus at url, and write the picture."""
+    """Query the Prometheus server at `url`, and write the PNG."""
     dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
     panels, times = dashboard["panels"], time.time() - float(minutes) * 60 * np.linspace(1, 0, STEPS + 1)
     job = next(each["current"]["value"] for each in dashboard["templating"]["list"] if each["name"] == "job")
@@ -183,7 +183,7 @@ def main(url: str, minutes: str, out: str) -> None:
                 draw(figure, panel, list(lines(client, panel, variables, times)), times)
     picture = io.BytesIO()
     whole.savefig(picture)
-    Image.open(picture).convert("RGB").quantize(256).save(out, optimize=True)  # a third of the size
+    Image.open(picture).convert("RGB").quantize(256).save(out, optimize=True)  # fewer colours make a smaller file
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""The house in figures: how far a model is spread, how long a request's way is, and what rooms owe their rules.
+"""Measures the structure of the code: files that name a model, import cycles, long files, functions in a request.
 
 usage: python -m tools.house [IMAGE]
 
-With an IMAGE the way of a /pose-analyze through our functions is counted, too, on the models of the store.
+With an IMAGE, it also counts the functions that a /pose-analyze request calls, with the models of the store.
 """
 
 from __future__ import annotations
@@ -24,39 +24,39 @@ _LONG: Final = 300  # lines
 
 
 def modules() -> list[Path]:
-    """The product's files: the rooms and service.py."""
+    """The files of the product: the packages in ROOMS and service.py."""
     return [ROOT / "service.py", *(path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py")))]
 
 
 def naming(*words: str) -> list[str]:
-    """The files that have one of these words in them."""
+    """The files that contain one of these words."""
     return [str(path.relative_to(ROOT)) for path in modules() if any(word in path.read_text("utf-8") for word in words)]
 
 
 def unsaid() -> list[str]:
-    """The files that don't say at their top what they are for."""
+    """The files without a module docstring."""
     return [str(path.relative_to(ROOT)) for path in modules() if not ast.get_docstring(_tree(path))]
 
 
 def reading_settings() -> list[str]:
-    """The files that read settings while they are imported."""
+    """The files that read settings on import."""
     return [str(path.relative_to(ROOT)) for path in modules() if _calls_at_import(_tree(path), "get_settings")]
 
 
 def circles() -> list[tuple[str, ...]]:
-    """Files that import each other, directly or by way of others; each circle once."""
+    """The import cycles: groups of files that import each other, directly or indirectly."""
     imports = {_name(path): _imports(path) for path in modules()}
     return [circle for circle in _strongly_connected(imports) if len(circle) > 1]
 
 
 def long_files() -> dict[str, int]:
-    """File → lines of those that are long."""
+    """File → number of lines, of the files over the limit."""
     lines = {str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines()) for path in modules()}
     return {path: count for path, count in lines.items() if count > _LONG}
 
 
 class Way:
-    """Which of our functions are called within `traced`, on this thread and on those that begin there."""
+    """Collects our functions that are called within `traced`, on this thread and on threads that start there."""
 
     def __init__(self) -> None:
         self.functions: set[tuple[str, str]] = set()  # file, qualified name
@@ -84,7 +84,7 @@ class Way:
 
 
 async def ask(route: str, image: bytes, runner: Any) -> tuple[Way, bytes]:
-    """The way of one request through the front to a runner in this process, and its answer's body."""
+    """Send one request through the front to a runner in this process. Returns the called functions and the body."""
     from api.answering import Answering
     from api.embedded import EmbeddedLink
     from api.front import Front
@@ -100,7 +100,7 @@ async def ask(route: str, image: bytes, runner: Any) -> tuple[Way, bytes]:
 
     async def receive() -> Any:
         if not sent:
-            await asyncio.sleep(60)  # the client waits for its answer
+            await asyncio.sleep(60)  # like a client that waits for its answer
         return sent.pop()
 
     async def send(message: Any) -> None:
@@ -139,13 +139,13 @@ def _imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom) and node.module:
             found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
     known = {_name(module) for module in modules()}
-    # `from room import file` is an import of the file, and not of what the room's own file says.
+    # `from package import module` imports the module; the package's __init__ does not count.
     files = found & known
     return {name for name in files if not any(other.startswith(f"{name}.") for other in files)} - {_name(path)}
 
 
 def _calls_at_import(tree: ast.Module, function: str) -> bool:
-    """Whether a module calls a function outside of any other."""
+    """Whether a module calls a function at its top level."""
     pending: list[ast.AST] = list(tree.body)
     while pending:
         node = pending.pop()
@@ -158,7 +158,7 @@ def _calls_at_import(tree: ast.Module, function: str) -> bool:
 
 
 def _strongly_connected(graph: dict[str, set[str]]) -> list[tuple[str, ...]]:
-    """Tarjan's groups of nodes that reach each other."""
+    """The strongly connected components, by Tarjan's algorithm."""
     index: dict[str, int] = {}
     low: dict[str, int] = {}
     stack: list[str] = []
@@ -192,10 +192,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pets = naming("pet_classifier", "PetClassifier")
     service = len((ROOT / "service.py").read_text("utf-8").splitlines())
     print(f"{len(modules())} modules; service.py has {service} lines")
-    print(f"the pet classifier is named in {len(pets)}: {', '.join(pets)}")
-    print(f"circles of files: {circles() or 'none'}")
-    print(f"files that don't say what they are for: {unsaid() or 'none'}")
-    print(f"files that read settings while they are imported: {', '.join(reading_settings())}")
+    print(f"files that name the pet classifier: {len(pets)}: {', '.join(pets)}")
+    print(f"import cycles: {circles() or 'none'}")
+    print(f"files without a module docstring: {unsaid() or 'none'}")
+    print(f"files that read settings on import: {', '.join(reading_settings())}")
     print(f"files over {_LONG} lines: {long_files() or 'none'}")
     if options.image is not None:
         print(asyncio.run(_way(options.image.read_bytes())))
@@ -214,8 +214,8 @@ async def _way(image: bytes) -> str:
         runner.close()
     flow = {(file, name) for file, name in way.functions if not file.startswith("vision/")}
     return (
-        f"a /pose-analyze passes {len(way.functions)} of our functions in {len(way.files)} files;"
-        f" without vision's, which look at pixels alone: {len(flow)} in {len({file for file, _ in flow})}"
+        f"a /pose-analyze request calls {len(way.functions)} of our functions in {len(way.files)} files;"
+        f" without vision/: {len(flow)} in {len({file for file, _ in flow})}"
     )
 
 

@@ -1,10 +1,10 @@
-"""Build the image ai-enrichment-light:<version>[-cpu]. What `make image` does.
+"""Builds the image ai-enrichment-light:<version>[-cpu], for `make image`.
 
 usage: python -m tools.image [--variant cpu|gpu] [--weights packed|mounted] [--extra PACKAGES] [--tag TAG]
 
-`bentoml build` packs the code, `bentoml containerize` makes an image of it, and deploy/slim.Dockerfile takes out of
-that what only its making needs. Needs docker. Weights that are packed are those of the store; mounted ones are imported
-at the start (ENRICHMENT_IMPORT_AT_START), which the CPU's image can't do: it has no torch.
+`bentoml build` packs the code, `bentoml containerize` makes an image of it, and deploy/slim.Dockerfile removes the
+build tools. Needs docker. Packed weights come from the store. Mounted weights are imported at the start
+(ENRICHMENT_IMPORT_AT_START); the CPU image can't do that, because it has no torch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from models.catalogue import CATALOGUE
 
 ROOT: Final = Path(__file__).parents[1]
 NAME: Final = "ai-enrichment-light"
-# The GPU's image brings torch with its CUDA; on a CPU nothing of torch is needed.
+# The GPU image has torch with its CUDA; the CPU image needs no torch.
 REQUIREMENTS: Final = {"cpu": "requirements/serve.txt", "gpu": "requirements/gpu.txt"}
 
 
@@ -57,13 +57,13 @@ def main() -> None:
 
 
 def default_tag(variant: str) -> str:
-    """The version of pyproject.toml; `-cpu` behind it where the image is for a CPU."""
+    """The version of pyproject.toml, with the suffix `-cpu` for the CPU image."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     return f"{project['version']}{'-cpu' if variant == 'cpu' else ''}"
 
 
 def packed(weights: str) -> bool:
-    """Whether the models of the store go into the image; says which do. Ends the program where there are none."""
+    """Whether the store's models go into the image. Prints missing models. Ends the program if the store is empty."""
     if weights == "mounted":
         return False
     missing = [name for name in CATALOGUE if store.find(name) is None]
@@ -75,7 +75,7 @@ def packed(weights: str) -> bool:
 
 
 def build(variant: str, home: Path) -> str:
-    """`bentoml build` by bentofile.yaml with the variant's requirements; returns the bento's tag."""
+    """Run `bentoml build` with bentofile.yaml and the variant's requirements. Returns the bento's tag."""
     bentofile = yaml.safe_load((ROOT / "bentofile.yaml").read_text(encoding="utf-8"))
     bentofile["python"]["requirements_txt"] = REQUIREMENTS[variant]
     with tempfile.TemporaryDirectory() as folder:
@@ -86,7 +86,7 @@ def build(variant: str, home: Path) -> str:
 
 
 def run(*command: str, home: Path | None = None, read: bool = False) -> str:
-    """Run a command in the checkout; its output is shown, or returned with `read`. Ends the program where it fails."""
+    """Run a command in the checkout, and show its output or (read) return it. Ends the program if it fails."""
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     if home is not None:
         environment["BENTOML_HOME"] = str(home)

@@ -1,4 +1,4 @@
-"""Serve for a trial: start `bentoml serve`, wait until it answers, say how to try it. What `make run` ends in."""
+"""Runs a trial server for `make run`: starts `bentoml serve`, waits until it is ready and prints example requests."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _READY_TIMEOUT_S = 120.0
 
 
 def main() -> int:
-    """The exit code of the server, 1 where it does not become ready."""
+    """Serve. Returns the server's exit code, or 1 if it does not become ready."""
     environment = {**os.environ, "ENRICHMENT_ALLOW_UNTRAINED": "true"}
     settings = get_settings()
     url = f"http://{settings.server.host}:{settings.server.port}"
@@ -67,7 +67,7 @@ or open {url} in a browser. Ctrl+C ends it.
 
 
 def _picture() -> str:
-    """A photograph that is on the machine already: ultralytics ships one."""
+    """A photograph for the examples: ultralytics ships one."""
     package = find_spec("ultralytics")
     if package is None or package.origin is None:
         return "PICTURE.jpg"

@@ -1,1 +1,1 @@
-"""Pure functions on pictures and on what networks say of them."""
+"""Pure functions on images and on the outputs of networks."""

@@ -1,4 +1,4 @@
-"""The names of the arrays that all rooms hand to each other."""
+"""Type aliases of the arrays that all packages share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a YOLO head's candidates to detections: threshold, non-maximum suppression (NMS)."""
+"""Turns a YOLO head's candidates into detections: threshold, non-maximum suppression (NMS)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from vision.arrays import F32
 
 MAX_DETECTIONS: Final = 300  # ultralytics' default, max_det
-# Boxes of different classes must not suppress each other: each class is moved to a place of its own.
-# Farther than any box of the largest input reaches, small enough for float32 to keep 1/100 px (ultralytics: max_wh).
+# Boxes of different classes must not suppress each other, so each class gets its own offset. It exceeds any coordinate
+# of the largest input, and float32 still resolves 1/100 px (ultralytics: max_wh).
 _CLASS_OFFSET: Final = 7680.0
 
 
 @dataclass(frozen=True)
 class Detections:
-    """n detections, best first. Pixels of the network's input.
+    """n detections, best first.
 
-    boxes (n, 4) float32 x1, y1, x2, y2; scores (n,) float32 0…1; classes (n,) int64;
-    extras (n, k) float32, what the head says beside boxes and classes (keypoints).
+    boxes (n, 4) float32 x1, y1, x2, y2 in pixels of the network's input; scores (n,) float32 0…1; classes (n,) int64;
+    extras (n, k) float32, the head's outputs beside boxes and classes (keypoints).
     """
 
     boxes: F32
@@ -51,8 +51,8 @@ def detect(predictions: F32, num_classes: int, min_confidence: float, iou_thresh
 def nms(boxes: F32, iou_threshold: float, max_detections: int = MAX_DETECTIONS) -> NDArray[np.intp]:
     """Indices of the boxes that survive greedy non-maximum suppression, in order; at most `max_detections`.
 
-    boxes: (n, 4) float32 x1, y1, x2, y2, best first. A box falls when its intersection over union with a better,
-    surviving one exceeds `iou_threshold`. The loop runs once per survivor, so 8,400 candidates cost no more than 300.
+    boxes: (n, 4) float32 x1, y1, x2, y2, best first. A box is suppressed if its intersection over union (IoU) with a
+    better surviving box exceeds `iou_threshold`. The loop runs once per survivor, not once per candidate.
     """
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     remaining = np.arange(len(boxes))
@@ -67,7 +67,7 @@ def nms(boxes: F32, iou_threshold: float, max_detections: int = MAX_DETECTIONS) 
 
 
 def distinct(boxes: F32, scores: F32, classes: NDArray[np.int64], iou_threshold: float) -> NDArray[np.intp]:
-    """Indices, best first, of what remains when detections of overlapping tiles are joined by NMS within each class.
+    """Merge the detections of overlapping tiles by NMS within each class. Returns the indices of survivors, best first.
 
     boxes (n, 4) x1, y1, x2, y2 in pixels of the image; scores (n,); classes (n,).
     """
@@ -77,7 +77,7 @@ def distinct(boxes: F32, scores: F32, classes: NDArray[np.int64], iou_threshold:
 
 
 def intersection(box: F32, boxes: F32) -> F32:
-    """Areas (n,) that a box (4,) has in common with each of boxes (n, 4); all x1, y1, x2, y2 in pixels."""
+    """Intersection areas (n,) of a box (4,) with boxes (n, 4), in pixels². All boxes: x1, y1, x2, y2 in pixels."""
     extent = np.minimum(box[2:], boxes[:, 2:]) - np.maximum(box[:2], boxes[:, :2])
     area: F32 = np.clip(extent, 0, None).prod(axis=1)
     return area

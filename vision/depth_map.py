@@ -1,4 +1,4 @@
-"""Relative depth: normalised maps, regions of them, and their PNG."""
+"""Normalises relative depth maps, cuts regions out of them and encodes them as PNG."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from vision.bands import bands
 
 @dataclass(frozen=True)
 class Rendered:
-    """png: 8-bit grey, bright is near. low, high, mean: of the map, 0…1, before it was rounded to 8 bits."""
+    """A region of a depth map as a PNG, 8-bit grey, bright is near.
+
+    low, high, mean: of the region's depth, 0…1, before rounding to 8 bits.
+    """
 
     png: bytes
     low: float
@@ -24,9 +27,9 @@ class Rendered:
 
 
 def normalise(depth: F32) -> F32:
-    """Scale a (h, w) map of relative inverse depth to 0…1 over the whole of it: 1 is nearest, 0 farthest.
+    """Scale a (h, w) map of relative inverse depth to 0…1: 1 is the map's nearest point, 0 its farthest.
 
-    A constant map, of a picture without any depth, becomes all 0. Raises ValueError for NaN or infinite values.
+    A constant map becomes all 0. Raises ValueError for NaN or infinite values.
     """
     low, high = float(depth.min()), float(depth.max())
     if not np.isfinite(low) or not np.isfinite(high):
@@ -37,10 +40,10 @@ def normalise(depth: F32) -> F32:
 
 
 def region(depth: F32, image_size: tuple[int, int], box: tuple[int, int, int, int]) -> F32:
-    """The part of a normalised (h, w) map that belongs to a box of the image, in the box's own size.
+    """The depth within a box of the image: (bottom - top, right - left) float32, from a normalised (h, w) map.
 
     image_size: width, height of the image in pixels. box: left, top, right, bottom in whole pixels of the image.
-    Bilinear, sampled from the whole map, so a box gives just the values that the whole map has in that place.
+    Bilinear sampling from the whole map: a box has the same values as the whole map at that place.
     """
     height, width = depth.shape
     left, top, right, bottom = box
@@ -51,9 +54,9 @@ def region(depth: F32, image_size: tuple[int, int], box: tuple[int, int, int, in
 
 
 def rendered(depth: F32, image_size: tuple[int, int], box: tuple[int, int, int, int]) -> Rendered:
-    """What `region` gives, as a PNG, made in strips: the floats of a whole picture would take four times the PNG's map.
+    """Render the same part as `region`, as a PNG. It works in strips, because a full float32 map needs more memory.
 
-    Raises ValueError where no PNG can be made.
+    Raises ValueError if the PNG can't be encoded.
     """
     left, top, right, bottom = box
     wide = region(depth, (image_size[0], len(depth)), (left, 0, right, len(depth)))
@@ -69,17 +72,17 @@ def rendered(depth: F32, image_size: tuple[int, int], box: tuple[int, int, int, 
 
 
 def answer_bytes(box: tuple[int, int, int, int]) -> int:
-    """What `rendered` takes at its peak, and its PNG as base64 and as JSON: a bound, in bytes."""
+    """An upper bound in bytes for the peak memory of `rendered`, and of its PNG as base64 and JSON."""
     left, top, right, bottom = box
     return 5 * (right - left) * (bottom - top)
 
 
 def _rows(wide: F32, image_height: int, top: int, bottom: int) -> F32:
-    """Rows of the image out of a map (h, w) of the image's scale in width alone. The array may be written to."""
+    """Rows top…bottom of the image, writable. wide: (h, image width), scaled to the image in width only."""
     height, width = wide.shape
     if image_height < height:
         return region(wide, (width, image_height), (0, top, width, bottom)).copy()
-    # As Pillow enlarges, in a third of its time.
+    # The same arithmetic as Pillow's enlarging, but faster.
     positions = ((np.arange(top, bottom) + 0.5) * (height / image_height) - 0.5).clip(0, height - 1)
     above = positions.astype(np.intp)
     upper: F32 = wide[above]

@@ -1,4 +1,4 @@
-"""Answers drawn onto the picture that they are about."""
+"""Draws answers of the service onto their images."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from vision.arrays import RGB
 
 _LIMBS: Final = (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle"))
-# Bones between COCO-17 joints, by name (the person category's "skeleton" without the crossings of the trunk).
+# Bones between COCO-17 joints by name: the person category's "skeleton" without the links eye–eye and ear–shoulder.
 SKELETON: Final = (
     *((f"{side}_{start}", f"{side}_{end}") for side in ("left", "right") for start, end in _LIMBS),
     ("left_shoulder", "right_shoulder"),
@@ -28,7 +28,7 @@ _BONE_COLOUR: Final = (64, 224, 208)
 
 
 def draw_persons(image: RGB, persons: Iterable[Mapping[str, Any]]) -> RGB:
-    """The image with each person of a /pose-analyze response: box, posture and alerts, skeleton."""
+    """Draw each person of a /pose-analyze response: box, posture, alerts, skeleton. Returns a new image (h, w, 3)."""
     drawn = Image.fromarray(image)
     canvas, unit = ImageDraw.Draw(drawn), _unit(drawn)
     for person in persons:
@@ -44,7 +44,7 @@ def draw_persons(image: RGB, persons: Iterable[Mapping[str, Any]]) -> RGB:
 
 
 def draw_threats(image: RGB, threats: Iterable[Mapping[str, Any]]) -> RGB:
-    """The image with each detection of a /threat-detect response: box, class and confidence."""
+    """Draw each detection of a /threat-detect response: box, class and confidence. Returns a new image (h, w, 3)."""
     drawn = Image.fromarray(image)
     canvas, unit = ImageDraw.Draw(drawn), _unit(drawn)
     for threat in threats:

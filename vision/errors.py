@@ -1,10 +1,10 @@
-"""What can be wrong with an image or a box that a client sent, for every room that looks at one."""
+"""The errors of images and boxes that a client sent."""
 
 from __future__ import annotations
 
 
 class ImageError(ValueError):
-    """The bytes or the box sent can't be used as an image; the text says why."""
+    """The image or box is not usable. The text says why."""
 
 
 class DamagedImage(ImageError):
@@ -12,11 +12,11 @@ class DamagedImage(ImageError):
 
 
 class UnsupportedFormat(ImageError):
-    """The bytes are an image, of a format or of a kind of it that is not accepted."""
+    """The bytes are an image, but its format or its variant of the format is not accepted."""
 
 
 class ImageTooLarge(ImageError):
-    """The header announces more pixels, or more work for them, than is allowed; nothing was decoded."""
+    """The header announces more pixels, or more decoding work, than is allowed. Nothing was decoded."""
 
 
 class BoxOutside(ImageError):

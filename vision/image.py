@@ -1,4 +1,4 @@
-"""RGB arrays, and the crops and resizes of them that networks want."""
+"""Crops and resizes RGB arrays for the networks' inputs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from vision.errors import BoxOutside
 
 LETTERBOX_GREY: Final = 114  # ultralytics/data/augment.py, LetterBox(padding_value=114)
 
-# What cykooz_resizer calls Pillow's filters.
+# Pillow's filter → cykooz_resizer's.
 _FILTERS: Final = {
     Image.Resampling.BILINEAR: FilterType.bilinear,
     Image.Resampling.BICUBIC: FilterType.catmull_rom,
 }
-_MUCH_LONGER: Final = 4  # a side than the other: Pillow is quicker then, as it can scale a part alone
+_MUCH_LONGER: Final = 4  # longer : shorter side from which Pillow is faster, because it scales only the part needed
 
 
 def crop(image: RGB, box: Box) -> tuple[RGB, tuple[int, int]]:
-    """The part of `image` inside `box` (pixels, clamped to the image, grown to whole ones), and its left upper corner.
+    """Cut `box` out of an image (h, w, 3). Returns a view of its pixels, and x, y of the view's top left corner.
 
-    Returns a view, not a copy. Raises BoxOutside where the box and the image don't overlap.
+    box: x1, y1, x2, y2 in pixels; it is clamped to the image and rounded outwards. Raises BoxOutside if the box and the
+    image don't overlap.
     """
     height, width = image.shape[:2]
     left, top = max(0, int(np.floor(box[0]))), max(0, int(np.floor(box[1])))
@@ -37,16 +38,16 @@ def crop(image: RGB, box: Box) -> tuple[RGB, tuple[int, int]]:
     return image[top:bottom, left:right], (left, top)
 
 
-# What letterbox makes of camera frames: 1:1 (the largest), 16:9, 4:3, 3:4, 9:16; height, width at size 640, stride 32.
+# Height, width of letterboxed camera frames of 1:1 (the largest), 16:9, 4:3, 3:4, 9:16, for size 640 and stride 32.
 LETTERBOX_SIZES: Final = ((640, 640), (384, 640), (480, 640), (640, 480), (640, 384))
 
 
 @dataclass(frozen=True)
 class Letterbox:
-    """An image scaled into a network's input, and the way back.
+    """An image scaled into a network's input, with the inverse transform.
 
-    `image` is (h, w, 3) uint8. A point (x, y) of the original lies at `(x, y) * scale + (left, top)` in it. The scales
-    of x and y differ a little, because each side was rounded to whole pixels.
+    image: (h, w, 3) uint8. A point (x, y) of the original lies at `(x, y) * scale + (left, top)`. The two scales differ
+    slightly, because each side is rounded to whole pixels. left, top: padding in pixels.
     """
 
     image: RGB
@@ -55,7 +56,7 @@ class Letterbox:
     top: int
 
     def to_image(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Map (..., 2) points x, y from pixels of the network's input to pixels of the image."""
+        """Map points (..., 2) x, y from pixels of the network's input to pixels of the original image."""
         corner = np.array([self.left, self.top], dtype=np.float32)
         scale: NDArray[np.float32] = np.array(self.scale, dtype=np.float32)
         return (points - corner) / scale
@@ -64,8 +65,8 @@ class Letterbox:
 def letterbox(image: RGB, size: int, stride: int) -> Letterbox:
     """Scale so that the longer side is `size` and pad the shorter one with grey to a multiple of `stride`.
 
-    The same arithmetic as ultralytics' LetterBox(auto=True), which its predictor uses: the answers are then the same
-    to the pixel, and a 16:9 frame costs 0.6 of the padded square. All inputs are at most size × size.
+    size, stride: pixels. The arithmetic is that of ultralytics' LetterBox(auto=True) in its predictor, so boxes are the
+    same to the pixel. A 16:9 frame has only 0.6 of the pixels of a padded square.
     """
     height, width = image.shape[:2]
     scale = min(size / height, size / width)
@@ -85,11 +86,11 @@ def letterbox(image: RGB, size: int, stride: int) -> Letterbox:
 
 
 def resize(image: RGB, width: int, height: int, resample: Image.Resampling) -> RGB:
-    """Resize to (height, width, 3) with an antialiasing filter, bilinear or bicubic: as Pillow, but four times as fast.
+    """Resize to (height, width, 3) with an antialiasing filter, bilinear or bicubic: like Pillow, but faster.
 
-    First in width, then in height, rounded after each, as Pillow does it: one value in a hundred differs by 1 of 255.
+    It resizes in width first, then in height, and rounds after each, as Pillow does. Few values differ, by 1 of 255.
     """
-    # Always the whole image: with a crop box of fractions cykooz_resizer 4.0.1 was seen to crash the process.
+    # Always the whole image: cykooz_resizer 4.0.1 can crash the process with a fractional crop box.
     source = ImageData(image.shape[1], image.shape[0], PixelType.U8x3, image.tobytes())
     options = ResizeOptions(ResizeAlg.convolution(_FILTERS[resample]))
     for size in ((width, image.shape[0]), (width, height)):
@@ -100,9 +101,9 @@ def resize(image: RGB, width: int, height: int, resample: Image.Resampling) -> R
 
 
 def resize_shortest_edge(image: RGB, edge: int, crop_size: int, resample: Image.Resampling) -> RGB:
-    """Scale so that the shorter side is `edge`, then cut the central square of `crop_size`: (crop_size, crop_size, 3).
+    """Scale so that the shorter side is `edge` pixels, then cut out the central (crop_size, crop_size, 3) square.
 
-    Of an image much longer than wide only what ends up in the square is scaled: 1×3000 costs no more than another.
+    Of a very long image only the part in the square is scaled, so its cost does not grow with the length.
     """
     height, width = image.shape[:2]
     shorter = min(height, width)

@@ -1,4 +1,4 @@
-"""From one person's keypoints to a posture and alerts, by angles and body proportions."""
+"""Derives a person's posture and alerts from keypoints, by angles and body proportions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 # fmt: off
-# COCO-17 order (cocodataset.org, the person category's "keypoints"), as YOLOv8-pose puts it out.
+# COCO-17 order (cocodataset.org, the person category's "keypoints"), the output order of YOLOv8-pose.
 KEYPOINT_NAMES: Final[tuple[str, ...]] = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear",
     "left_shoulder", "right_shoulder", "left_elbow", "right_elbow", "left_wrist", "right_wrist",
@@ -25,38 +25,39 @@ KEYPOINT_NAMES: Final[tuple[str, ...]] = (
 _FACE, _SHOULDERS, _ELBOWS, _WRISTS = [0, 1, 2, 3, 4], [5, 6], [7, 8], [9, 10]
 _HIPS, _KNEES, _ANKLES = [11, 12], [13, 14], [15, 16]
 
-# Lengths are in torsos (mid-shoulder to mid-hip), angles in degrees. Proportions after Drillis & Contini (in Winter,
-# Biomechanics and Motor Control of Human Movement, ch. 4): thigh and shin 0.85 torsos, eyes 0.4 above the shoulders.
-# A limit lies in a gap between what YOLOv8n-pose gave on photographs of the postures on either side of it or, where
-# there was no photograph (chair, full squat, kneeling, running, guard), between stick figures turned under a camera.
-_UPRIGHT: Final = 35.0  # torso tilt: walkers and players reach 25, a body held straight at a slant (plank) starts at 44
-_LEVEL: Final = 60.0  # torso tilt from which a body may lie: that plank reaches 54, who lies on a floor has 90
-_INVERTED: Final = 120.0  # torso tilt from which the shoulders hang below the hips
-_FORESHORTENED: Final = 1.3  # shoulder width, up to 0.82: more, and the torso points at the camera and measures nothing
-_LOW_THIGH: Final = 0.42  # fall of the thighs: seated up to 0.3 (0.4 under a raised camera), on foot from 0.48
-_LONG_THIGH: Final = 0.6  # fall of a thigh that proves a person on foot without its shin; cut off by the frame, 0.49
-_FLAT_SHIN: Final = 0.35  # fall of the shin: cross-legged 0.26, squatting or on a chair from 0.5
+# Lengths are in torsos (mid-shoulder to mid-hip), angles in degrees. A tilt is the angle to the vertical; a drop is the
+# vertical part of a bone's length. Body proportions are from Drillis & Contini (in Winter, Biomechanics and Motor
+# Control of Human Movement, ch. 4): thigh and shin have 0.85 torsos, the eyes are 0.4 above the shoulders.
+# Each limit lies in the gap between two postures. The values beside it were measured with YOLOv8n-pose on photographs.
+# For chair, full squat, kneeling, running and guard they come from stick figures under a simulated camera.
+_UPRIGHT: Final = 35.0  # torso tilt: walkers and players have up to 25, a plank at a slant from 44
+_LEVEL: Final = 60.0  # smallest torso tilt of a lying body: that plank has up to 54, a body on the floor 90
+_INVERTED: Final = 120.0  # smallest torso tilt of a body whose shoulders hang below its hips
+_FORESHORTENED: Final = 1.3  # shoulder width, normally up to 0.82; above this the torso points at the camera
+_LOW_THIGH: Final = 0.42  # drop of the thighs: seated up to 0.3 (0.4 under a raised camera), on foot from 0.48
+_LONG_THIGH: Final = 0.6  # drop of a thigh that proves a person on foot without the shin; cut off by the frame, 0.49
+_FLAT_SHIN: Final = 0.35  # drop of the shin: cross-legged 0.26, squatting or on a chair from 0.5
 _LOW_REACH: Final = 0.8  # hips above ankles: cross-legged 0.3 (0.45 under a raised camera), standing on one leg 0.93
-_SQUAT_REACH: Final = 0.65  # hips above ankles: a full squat 0.35 to 0.65, a chair from 0.75
-_KNEELING_REACH: Final = 1.05  # hips above ankles: a thigh or a shin alone makes 0.85, the lowest standing leg 1.1
-_OFF_BALANCE: Final = 0.25  # feet ahead of the centre of mass: a squat's are under it, a sitter's 0.35-0.6 ahead
-_BENT_KNEES, _BENT_HIPS = 142.0, 140.0  # a half crouch has at most 135 and 131; others more than 148 in one of them
-_STRIDE: Final = 0.5  # ankles apart across the image: facing the camera 0.44, strides from the side from 0.58
-_FOLDED_KNEE, _BACK_SHIN = 110.0, 78.0  # a runner's back leg, the shin against the vertical; Winter's walker: 115, 50
-_LONG_SHIN: Final = 0.7  # of that shin across the image: from 40 degrees above a walker's gets as level, but shorter
-_SPLIT_THIGHS, _SPLIT_STRIDE = 70.0, 0.9  # a runner's thighs and ankles flung apart: a long walking step has 50 degrees
-_GUARD_WRIST, _GUARD_ELBOW = -0.1, 90.0  # wrist above shoulder: crossed arms and hands on the chest reach -0.25
-# Winter's shares of body mass (head, arms and trunk; thighs; shins and feet) and their centres along each segment.
+_SQUAT_REACH: Final = 0.65  # hips above ankles: full squat 0.35 to 0.65, on a chair from 0.75
+_KNEELING_REACH: Final = 1.05  # hips above ankles: a thigh or a shin alone 0.85, the lowest standing leg 1.1
+_OFF_BALANCE: Final = 0.25  # feet ahead of the centre of mass: 0 in a squat, 0.35 to 0.6 on a seat
+_BENT_KNEES, _BENT_HIPS = 142.0, 140.0  # half crouch: at most 135 and 131; other postures: over 148 in one of them
+_STRIDE: Final = 0.5  # distance of the ankles across the image: facing the camera 0.44, strides from the side from 0.58
+_FOLDED_KNEE, _BACK_SHIN = 110.0, 78.0  # a runner's back leg: knee angle, tilt of the shin; Winter's walker: 115, 50
+_LONG_SHIN: Final = 0.7  # length of that shin across the image; a walker's, seen from 40 degrees above, is shorter
+_SPLIT_THIGHS, _SPLIT_STRIDE = 70.0, 0.9  # a runner's angle between thighs, and stride; a long walking step: 50 degrees
+_GUARD_WRIST, _GUARD_ELBOW = -0.1, 90.0  # wrist above shoulder, elbow angle; crossed arms and hands on the chest: -0.25
+# Winter's shares of body mass (head, arms and trunk; thighs; shins and feet), each with its centre along the segment.
 _TRUNK_MASS, _THIGH_MASS, _SHIN_MASS = (0.678, 0.626), (0.200, 0.433), (0.122, 0.606)
 
-# A point or a way between two: x to the right, y up. Not numbers where a joint does not count, so that any comparison
-# with them is false. Python's own complex numbers, as numpy takes a microsecond for each of a hundred steps.
+# A point or a vector: x to the right, y up. An unseen joint is NaN, so that every comparison with it is false. Python's
+# complex numbers, because numpy is slow on single values.
 Vector = complex
 _UNSEEN: Final = complex(math.nan, math.nan)
 
 
 class Posture(StrEnum):
-    """What the body does, as far as one image shows it."""
+    """The posture or movement of a body, as far as one image shows it."""
 
     STANDING = "standing"
     WALKING = "walking"
@@ -71,7 +72,7 @@ class Posture(StrEnum):
 
 
 class Alert(StrEnum):
-    """What a guard would want to be told of."""
+    """Postures and gestures that a guard wants to know about."""
 
     CROUCHING = "crouching"
     CRAWLING = "crawling"
@@ -83,23 +84,26 @@ class Alert(StrEnum):
 
 @dataclass(frozen=True)
 class Assessment:
-    """One person's posture, and the alerts in the order of `Alert`."""
+    """One person's posture and alerts. The alerts have the order of `Alert`."""
 
     posture: Posture
     alerts: tuple[Alert, ...]
 
 
 def assess(keypoints: NDArray[np.float32], min_confidence: float = 0.5) -> Assessment:
-    """Judge one person's posture; the answer is the same at any scale, at any place in the frame and mirrored.
+    """Judge one person's posture. The answer does not depend on scale, place in the frame or mirroring.
 
     keypoints: (17, 3) in the order of `KEYPOINT_NAMES`: x, y in pixels of the upright image (y down), confidence 0…1.
     A joint counts if its confidence is positive and at least `min_confidence`, and its three numbers are finite.
     Raises ValueError for another shape.
 
-    A posture needs a shoulder and a hip of one side, and a knee with its hip. With less it is UNKNOWN, as it is where
-    the view decides nothing: a torso pointing at the camera, a straight body at a slant or upside down. One image shows
-    no motion: strides towards the camera are STANDING, a jog is WALKING, and who sits facing a high camera has the
-    outline of who stands. Raised hands need only shoulders and wrists, on a body that is not lying or bent over.
+    A posture needs a shoulder and a hip of one side, and a knee with its hip. With less it is UNKNOWN. So are
+    ambiguous views: a torso pointing at the camera, a straight body at a slant or upside down.
+
+    One image shows no motion. Strides towards the camera count as STANDING, a jog as WALKING. A person who sits facing
+    a high camera may count as STANDING.
+
+    Raised hands need only shoulders and wrists, on a body that is not lying or bent over.
     """
     points = _visible_points(keypoints, min_confidence)
     body = _measure(points)
@@ -158,7 +162,7 @@ def _mean(vectors: Sequence[Vector]) -> Vector:
 
 
 def _measure(points: Sequence[Vector]) -> _Body | None:
-    # Only sides with both ends: one shoulder and the other side's hip would show a tilt that is not there.
+    # Only sides with both ends: a shoulder and the hip of the other side would give a false tilt.
     sides = [side for side in (0, 1) if _seen(points[_SHOULDERS[side]]) and _seen(points[_HIPS[side]])]
     if not sides:
         return None
@@ -192,7 +196,7 @@ def _across(points: Sequence[Vector], pair: list[int]) -> float:
 
 
 def _heights(points: Sequence[Vector], joints: list[int]) -> list[float]:
-    """Of those that are seen."""
+    """The heights of the seen joints."""
     return [points[joint].imag for joint in joints if _seen(points[joint])]
 
 
@@ -202,7 +206,7 @@ def _elbow(points: Sequence[Vector], side: int) -> float:
 
 
 def _head_height(points: Sequence[Vector], torso: float) -> float:
-    # The middle one of eyes, ears and nose; without a face, a little above where the eyes would be.
+    # The median of eyes, ears and nose; without a face, slightly above the expected eyes.
     face = _heights(points, _FACE)
     return median(face) if face else _shoulder_height(points) + 0.5 * torso
 
@@ -232,7 +236,7 @@ def _posture(body: _Body) -> Posture:
 
 
 def _posture_from_thighs(body: _Body) -> Posture:
-    # Without a shin there is nothing to tell foreshortening by, so only thighs of nearly full length count.
+    # Without shins, foreshortening can't be recognised, so only thighs of nearly full length count.
     if not body.thighs:
         return Posture.UNKNOWN
     across = all(abs(leg.thigh.real) > 0.5 and 60 < _tilt(leg.thigh) < 120 for leg in body.thighs)
@@ -244,7 +248,7 @@ def _posture_from_thighs(body: _Body) -> Posture:
 
 
 def _posture_of_level_body(body: _Body) -> Posture:
-    if body.tilt >= _INVERTED:  # who folds keeps the feet below the hips; who hangs, or lies towards us, does not
+    if body.tilt >= _INVERTED:  # feet below the hips mean bending; otherwise the body hangs or lies towards the camera
         return Posture.BENDING if body.mean.reach >= 0.5 and body.mean.hip < 110 else Posture.UNKNOWN
     if _crawls(body):
         return Posture.CRAWLING
@@ -260,17 +264,18 @@ def _posture_on_low_hips(body: _Body) -> Posture:
     thigh, shin = -body.mean.thigh.imag, -body.mean.shin.imag
     if shin < -_FLAT_SHIN:
         return Posture.UNKNOWN
-    # Knees high above the hips: the seat is on the floor, or on a chair seen from behind and above.
+    # Knees far above the hips: sitting on the floor, or on a chair seen from behind and above.
     if shin < _FLAT_SHIN or thigh < -_FLAT_SHIN:
         return Posture.SITTING
-    # From the front a chair and a half squat look alike: sure are a full squat, and one seen leaning from the side.
+    # From the front, sitting on a chair and a half squat look alike. A full squat is certain, and a leaning one from
+    # the side.
     if body.mean.reach <= _SQUAT_REACH or (body.tilt >= 30 and body.mean.knee <= 100):
         return _crouched_or_seated(body)
     return Posture.SITTING
 
 
 def _crouched_or_seated(body: _Body) -> Posture:
-    # Who is not over the own feet has a seat: ankles against the centre of mass, towards the knees.
+    # A body whose centre of mass is not over its feet must sit. The distance is measured towards the knees.
     thigh, shin = body.mean.thigh.real, body.mean.shin.real
     trunk = _TRUNK_MASS[0] * _TRUNK_MASS[1] * body.torso.real
     centre = trunk + _THIGH_MASS[0] * _THIGH_MASS[1] * thigh + _SHIN_MASS[0] * (thigh + _SHIN_MASS[1] * shin)
@@ -279,7 +284,7 @@ def _crouched_or_seated(body: _Body) -> Posture:
 
 
 def _legs_bent(body: _Body) -> bool:
-    # Both legs: one alone may be climbing a stair.
+    # Both legs must be bent: one bent leg may climb a stair.
     knees = [leg.knee for leg in body.legs]
     return len(knees) == 2 and max(knees) <= _BENT_KNEES and body.mean.hip <= _BENT_HIPS
 
@@ -289,7 +294,7 @@ def _kneels(body: _Body) -> bool:
 
 
 def _on_knee(leg: _Leg, body: _Body) -> bool:
-    # The shin lies behind: a shin under the other knee is a crossed leg.
+    # The shin must point backwards: a shin under the other knee is a crossed leg.
     behind = all(other.thigh.real * leg.shin.real < 0.2 for other in body.legs)
     upright = -leg.thigh.imag >= _LOW_THIGH and _tilt(leg.thigh) > 145
     return upright and behind and abs(leg.shin.real) > 0.5 and abs(leg.shin.imag) < _FLAT_SHIN
@@ -305,13 +310,14 @@ def _crawls(body: _Body) -> bool:
 
 
 def _strides(body: _Body) -> bool:
-    # Feet no wider than the shoulders are a stance, seen from the front. One unseen shoulder is passed over.
+    # Feet no wider apart than the shoulders are a stance seen from the front. With an unseen shoulder, only _STRIDE
+    # counts.
     shoulders = _across(body.points, _SHOULDERS)
     return _across(body.points, _ANKLES) >= (_STRIDE if math.isnan(shoulders) else max(_STRIDE, shoulders))
 
 
 def _runs(body: _Body) -> bool:
-    # A leg folded up behind or the thighs flung apart, and an elbow bent, if any is seen.
+    # A leg folded up behind or thighs far apart, and at least one elbow bent, if any is seen.
     if len(body.legs) < 2 or not _strides(body):
         return False
     on_foot = body.max_reach >= _KNEELING_REACH
@@ -332,11 +338,11 @@ def _reaches_up(points: Sequence[Vector], side: int) -> bool:
 
 
 def _hands_raised(points: Sequence[Vector], body: _Body | None) -> bool:
-    unit = _across(points, _SHOULDERS)  # of an upper body alone
+    unit = _across(points, _SHOULDERS)  # the scale if only the upper body is seen
     if body is not None:
         points, unit = body.points, 1.0
     elif any(_seen(points[hip]) for hip in _HIPS):
-        return False  # the torso points at the camera: up in the image is not up on the body
+        return False  # the torso points at the camera, so up in the image is not up on the body
     head = _head_height(points, unit)
     upright = head > _shoulder_height(points) and (body is None or body.tilt < _LEVEL)
     return upright and all(points[wrist].imag > head for wrist in _WRISTS)

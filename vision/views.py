@@ -1,4 +1,4 @@
-"""Where a detector looks: which parts of an image become its inputs, and which of its detections count."""
+"""Chooses the parts of an image that a detector gets as inputs, and the detections that count."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from vision.arrays import F32, RGB, Box
 from vision.image import LETTERBOX_GREY, crop
 
 # The figures below are measured on the people and knives in ../shared's pictures: docs/understand/accuracy.md has them.
-SAME_SIZE_PX: Final = 2.0  # a box as large as the image to within this many pixels means the whole image
+SAME_SIZE_PX: Final = 2.0  # tolerance in pixels for a box that is as large as the image
 _MARGIN: Final = 0.75  # scene on each side of a box, as a share of the box's longer side
-_TIGHT_MARGIN: Final = 0.25  # grey on each side of a picture that is itself a crop, as a share of each side
-_UPRIGHT: Final = 1.5  # height : width from which a picture smaller than the network's input is taken for a crop
-_MOST_ASPECT: Final = 4.0  # longer : shorter side up to which an image is looked at whole
+_TIGHT_MARGIN: Final = 0.25  # grey on each side of an image that is a crop, as a share of that side
+_UPRIGHT: Final = 1.5  # height : width from which an image smaller than the network's input counts as a crop
+_MOST_ASPECT: Final = 4.0  # longer : shorter side up to which an image is not tiled
 _TILE_ASPECT: Final = 16 / 9
 _TILE_OVERLAP: Final = 0.25
 EVERYWHERE: Final[Box] = (-math.inf, -math.inf, math.inf, math.inf)
-MOST_TILES: Final = 12  # a 16000×1080 panorama takes 11; of a longer one the tiles grow
+MOST_TILES: Final = 12  # a 16000×1080 panorama has 11; the tiles of a longer one are larger
 
 
 @dataclass(frozen=True)
 class View:
-    """A part of an image that a detector looks at.
+    """A part of an image that becomes a detector's input.
 
-    pixels: (h, w, 3). corner: x, y of its left upper corner in the image's pixels; negative where grey surrounds the
-    image. core: x1, y1, x2, y2 in the image's pixels: a detection counts in the view that has its centre there.
+    pixels: (h, w, 3) uint8. corner: x, y of its top left corner in the image's pixels; negative if grey surrounds the
+    image. core: x1, y1, x2, y2 in the image's pixels. A detection counts only in the view whose core has its centre.
     """
 
     pixels: RGB
@@ -40,25 +40,25 @@ class View:
 
 
 def means_whole(box: Box, width: int, height: int) -> bool:
-    """Whether a box stands for the whole image: its size is the image's, wherever it lies.
+    """Whether a box stands for the whole image, because it has the image's size, at whatever position.
 
-    Callers crop a person out of a frame and send the crop with the box that it had in the frame. No box inside the
-    image can have that size and mean anything else.
+    Callers crop a person out of a frame and send the crop with its box in the frame. A box of that size can't mean a
+    part of the image. box: x1, y1, x2, y2; all in pixels.
     """
     left, top, right, bottom = box
     return abs(right - left - width) <= SAME_SIZE_PX and abs(bottom - top - height) <= SAME_SIZE_PX
 
 
 def is_foreign(box: Box) -> bool:
-    """Whether a box that means the whole image lies elsewhere: then the image is a crop out of a larger frame."""
+    """Whether a box that means the whole image has another position: then the image is a crop of a larger frame."""
     return max(abs(box[0]), abs(box[1])) > SAME_SIZE_PX
 
 
 def views(image: RGB, box: Box | None, *, is_crop: bool, input_size: int) -> list[View]:
-    """The views of an image, one for most.
+    """The views of an image (h, w, 3); most images have one.
 
-    box: the part that was asked for, in pixels, with at least one pixel in the image; None is the whole image.
-    is_crop: the whole image is known to be a crop. input_size: side of the network's largest input, in pixels.
+    box: the requested part, x1, y1, x2, y2 in pixels, with at least one pixel in the image; None = the whole image.
+    is_crop: the image is known to be a crop. input_size: side of the network's largest input, in pixels.
     """
     height, width = image.shape[:2]
     if box is not None:
@@ -71,7 +71,7 @@ def views(image: RGB, box: Box | None, *, is_crop: bool, input_size: int) -> lis
 
 
 def share_inside(boxes: F32, area: Box) -> F32:
-    """Which share (n,) of each of boxes (n, 4) lies inside an area; both x1, y1, x2, y2 in pixels."""
+    """The share (n,), 0…1, of each box (n, 4) that lies inside an area. Both x1, y1, x2, y2 in pixels."""
     low = np.maximum(boxes[:, :2], np.array(area[:2], np.float32))
     high = np.minimum(boxes[:, 2:], np.array(area[2:], np.float32))
     common = np.clip(high - low, 0, None).prod(axis=1)
@@ -80,15 +80,15 @@ def share_inside(boxes: F32, area: Box) -> F32:
 
 
 def has_centre(boxes: F32, core: Box) -> NDArray[np.bool_]:
-    """Which (n,) of boxes (n, 4) have their centre in a view's core."""
+    """A mask (n,) of the boxes (n, 4) whose centre is in a view's core."""
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     return np.asarray(((centres >= core[:2]) & (centres < core[2:])).all(axis=1), dtype=np.bool_)
 
 
 def _around(image: RGB, box: Box, input_size: int) -> View:
-    """A square around a box, cut off at the image's edges: YOLO was trained on scenes, and loses who fills the view.
+    """A square around a box, clipped to the image. YOLO was trained on scenes and misses a person who fills the view.
 
-    The square is at least as large as the network's input: enlarging a person blurs and loses them, too.
+    The square is at least as large as the network's input, because YOLO also misses people in enlarged, blurred views.
     """
     left, top, right, bottom = box
     side = max(max(right - left, bottom - top) * (1 + 2 * _MARGIN), input_size)
@@ -98,7 +98,7 @@ def _around(image: RGB, box: Box, input_size: int) -> View:
 
 
 def _surrounded(image: RGB, input_size: int) -> View:
-    """A crop in the middle of grey, as large as the network's input or larger, so that it is not enlarged."""
+    """A crop with a grey border. It is at least as large as the network's input, so it is never enlarged."""
     height, width = image.shape[:2]
     beside = math.ceil(max(width * _TIGHT_MARGIN, (input_size - width) / 2))
     above = math.ceil(max(height * _TIGHT_MARGIN, (input_size - height) / 2))
@@ -108,7 +108,7 @@ def _surrounded(image: RGB, input_size: int) -> View:
 
 
 def _tiles(image: RGB) -> list[View]:
-    """A panorama in overlapping tiles along its longer side; scaled down as a whole, its people would vanish."""
+    """Overlapping tiles along a panorama's longer side. Scaled down as a whole, its people would be too small."""
     height, width = image.shape[:2]
     across = width > height
     longer, shorter = max(width, height), min(width, height)
@@ -117,7 +117,7 @@ def _tiles(image: RGB) -> list[View]:
     # n tiles of length t that overlap by a share o cover t·(n - (n - 1)·o).
     length = math.ceil(max(length, longer / (count - (count - 1) * _TILE_OVERLAP)))
     starts = [round(index * (longer - length) / (count - 1)) for index in range(count)]
-    # Between two tiles the border is the middle of what both see.
+    # The border between two cores is the middle of the tiles' overlap.
     middles = [(start + length + after) / 2 for start, after in pairwise(starts)]
     borders = [-math.inf, *middles, math.inf]
     found = []

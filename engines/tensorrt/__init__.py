@@ -1,1 +1,1 @@
-"""TensorRT: an engine, the cache of built engines, and their building in a process of its own."""
+"""TensorRT: the engine, the cache of built engines, and the builds in separate processes."""

@@ -1,4 +1,4 @@
-"""Runs the export process and watches it."""
+"""Builds a TensorRT engine: starts the export process, follows its output and ends it."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from engines.tensorrt.cache import EngineInputs
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
-# As a file and not as a module (-P: nor with its folder on the path): it needs nothing else of this project.
+# A file, not a module, and with -P without its folder on the path: it imports nothing from this project.
 EXPORT: Final = (sys.executable, "-P", str(Path(__file__).with_name("export.py")))
-# What ultralytics says at the beginning and the end of each stage.
+# ultralytics' log lines at the beginning and the end of each stage.
 _STAGE: Final = re.compile(r"\b(ONNX|TensorRT):")
 _ERROR: Final = re.compile(r"(\w+\.)*\w*(Error|Exception): ")
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;]*m")
-# TensorRT says it in the log alone: the exporter's own error is then that nothing came out.
+# TensorRT reports it only in its log; the exporter's error is then just that there is no engine.
 _NO_MEMORY: Final = re.compile(
     r"out.?of.?memory|alloc_failed|memoryerror|bad_alloc|cannot allocate memory|insufficient memory|enough free memory",
     re.IGNORECASE,
 )
 _CRASHES: Final = frozenset({-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS, -signal.SIGILL, -signal.SIGFPE})
-_TAIL: Final = 15  # lines of the process's last words that are kept
+_TAIL: Final = 15  # how many of the process's last lines are kept
 
 
 class BuildFailed(RuntimeError):
-    """The engine could not be built; the text is the process's last words.
+    """The engine could not be built. The text is the exporter's last error.
 
-    may_pass: it was for time, memory or a kill, none of which the exporter is to blame for.
+    may_pass: a later try may succeed; the cause was time, memory or a kill, not the exporter.
     """
 
     def __init__(self, text: str, *, may_pass: bool) -> None:
@@ -47,7 +47,7 @@ class BuildFailed(RuntimeError):
 
 
 class BuildStopped(RuntimeError):
-    """The build was told to end, as everything is at a stop; it says nothing about whether it can succeed."""
+    """The build was stopped together with the service. Another try may succeed."""
 
 
 class Export:
@@ -61,7 +61,7 @@ class Export:
     def run(self, inputs: EngineInputs, checkpoint: Path, folder: Path, workspace_gib: float, timeout_s: float) -> Path:
         """Build an engine from a copy of `checkpoint` in `folder` and return its path there.
 
-        Raises BuildFailed, also after `timeout_s`; BuildStopped after `stop`; OSError where `folder` can't be written.
+        Raises BuildFailed, also after `timeout_s`; BuildStopped after `stop`; OSError if `folder` can't be written.
         """
         copy = folder / f"{inputs.model}.pt"
         shutil.copyfile(checkpoint, copy)
@@ -102,7 +102,7 @@ class Export:
         return engine
 
     def stop(self) -> None:
-        """End the process, now or as soon as it would start."""
+        """End the process, or keep it from starting."""
         with self._lock:
             self._stopped = True
             if self._process is not None:
@@ -123,7 +123,7 @@ class Export:
             return self._process
 
     def _follow(self, inputs: EngineInputs, process: subprocess.Popen[str], began: float) -> list[str]:
-        """Log the stages; returns the last lines."""
+        """Log the stages; return the last lines."""
         tail: deque[str] = deque(maxlen=_TAIL)
         assert process.stdout is not None
         for line in process.stdout:

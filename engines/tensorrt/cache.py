@@ -1,4 +1,4 @@
-"""TensorRT engines on disk: found again only by whoever would build the very same one."""
+"""The cache of TensorRT engines on disk: it returns an engine only for exactly the inputs it was built from."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handler
 
 _SCRATCH: Final = "building-"
 _CONFIGURATION: Final = ("gpu", "compute_capability", "driver", "precision", "max_batch", "max_side")  # see find
-FIRST_RETRY_S: Final = 600.0  # after which a build whose failure may pass is tried again; doubled with each failure
+FIRST_RETRY_S: Final = 600.0  # until the next try of a build whose failure may pass; doubled with each failure
 LONGEST_RETRY_S: Final = 6 * 3600.0
 
 
 @dataclass(frozen=True)
 class EngineInputs:
-    """All that an engine depends on. precision: `f16` or `f32`; max_batch, max_side: of the optimization profile."""
+    """Everything that an engine depends on.
+
+    precision: `f16` or `f32`. max_batch: images. max_side: pixels. Both are of the optimization profile.
+    """
 
     model: str
     weights_sha256: str
@@ -47,27 +50,27 @@ class EngineInputs:
 
 @dataclass(frozen=True)
 class BuildFailure:
-    """Why a build is not to be tried now. again_s: in how many seconds it is; None: only after a restart."""
+    """Why a build is not tried now. again_s: seconds until the next try; None: not before a restart."""
 
     text: str
     again_s: float | None
 
 
 class EngineCache:
-    """A folder of `<name>.engine` files, each with what it was made of and its checksum beside it in `<name>.json`.
+    """A folder of `<name>.engine` files, each with its inputs and checksum in `<name>.json`.
 
-    A build that failed leaves `<name>.failed.json` in place of both. Files appear at once or not at all, the engine
-    last. Every method may raise OSError: the folder is a volume, and may be missing, read-only or full.
+    A failed build leaves `<name>.failed.json` instead. Files are written atomically, the engine last. Every method may
+    raise OSError: the folder is a volume, and may be missing, read-only or full.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def find(self, inputs: EngineInputs) -> Path | None:
-        """The engine for these inputs, if it is there unharmed. A harmed one is deleted.
+        """The engine for these inputs; None if there is none. A damaged engine is deleted.
 
-        So are engines of the same model in the same configuration (GPU, driver, precision, profile) which other weights
-        or another TensorRT have outdated; who shares the folder may need those of another.
+        Outdated engines are deleted, too: same model and configuration (GPU, driver, precision, profile), but other
+        weights or another TensorRT. Engines of other configurations stay: another process may share the folder.
         """
         self._delete_outdated(inputs)
         engine, description = self._engine(inputs), _read(self._description(inputs))
@@ -79,15 +82,15 @@ class EngineCache:
         return None
 
     def delete(self, inputs: EngineInputs, reason: str) -> None:
-        """Delete the engine for these inputs, so that it will be built anew."""
-        logger.warning("TensorRT cache: %s is deleted: %s", self._engine(inputs), reason)
+        """Delete the engine for these inputs, so that it is built again."""
+        logger.warning("TensorRT cache: deleting %s: %s", self._engine(inputs), reason)
         self._description(inputs).unlink(missing_ok=True)
         self._engine(inputs).unlink(missing_ok=True)
 
     def failure(self, inputs: EngineInputs, since: float) -> BuildFailure | None:
-        """Why and when a build from these inputs failed, where that still holds.
+        """The failure of a build from these inputs; None if it can be tried now.
 
-        since: seconds since the epoch; what failed for good before that can be tried again.
+        since: seconds since the epoch. Permanent failures before that are tried again.
         """
         note = self._failure(inputs)
         content = _read(note)
@@ -102,7 +105,7 @@ class EngineCache:
         return BuildFailure(f"{text}restart, or delete {note}, to try again)", None) if failed_at >= since else None
 
     def remember_failure(self, inputs: EngineInputs, reason: str, *, may_pass: bool) -> None:
-        """Keep a failed build from being tried again, for the time being or until a restart."""
+        """Note a failed build, so that it is not tried again for a while (may_pass) or until a restart."""
         note = self._failure(inputs)
         failures = _number(_read(note) or {}, "failures") + 1
         at = time.strftime("%Y-%m-%d %H:%M")
@@ -110,7 +113,7 @@ class EngineCache:
         self._write(note, failure | asdict(inputs))
 
     def store(self, inputs: EngineInputs, built: Path) -> Path:
-        """Take over a built engine, which lies in a `scratch` folder; returns its place here."""
+        """Move a built engine from a `scratch` folder into the cache. Returns its path there."""
         description = {"sha256": _sha256(built), **asdict(inputs)}
         with built.open("rb") as file:
             os.fsync(file.fileno())
@@ -120,7 +123,7 @@ class EngineCache:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Keep every other process that shares the folder from building; waits until it is free."""
+        """Hold the folder's build lock, so that only one process builds. Waits until the lock is free."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "build.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -128,7 +131,7 @@ class EngineCache:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A folder on the same file system to build in. Only inside `exclusive`: it removes those of dead builds."""
+        """A build folder on the same file system. Use it only inside `exclusive`: it removes those of dead builds."""
         for left in self.folder.glob(f"{_SCRATCH}*"):
             shutil.rmtree(left, ignore_errors=True)
         with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=self.folder) as folder:
@@ -150,10 +153,10 @@ class EngineCache:
                 changed = [key for key, value in asdict(inputs).items() if made_of.get(key) != value]
                 if not changed or set(changed) & {"model", *_CONFIGURATION}:
                     continue
-                logger.warning("TensorRT cache: %s is outdated, it was made with another %s", path, ", ".join(changed))
+                logger.warning("TensorRT cache: deleting %s: it was built with another %s", path, ", ".join(changed))
                 path.with_suffix(".json").unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
-            except OSError as error:  # read-only: the engine that is looked for may be there all the same
+            except OSError as error:  # a read-only cache may still hold the engine we look for
                 logger.warning("TensorRT cache: %s can't be read or deleted: %s", path, error.strerror)
 
     def _write(self, path: Path, content: dict[str, Any]) -> None:

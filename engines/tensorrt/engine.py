@@ -1,4 +1,4 @@
-"""TensorRT on CUDA: runs an engine that ultralytics' exporter built. Not run on hardware so far: see README."""
+"""The TensorRT engine: runs on CUDA what ultralytics' exporter built. Not run on hardware so far: see README."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from engines import cuda
 from engines.engine import Images, Shape
 from engines.errors import EngineError, OutOfMemory
 
-_HEADER = 4  # bytes of the length of ultralytics' metadata, little-endian, in front of the engine
-_ROOM = 4  # times its size are surely enough for reading an engine
+_HEADER = 4  # bytes in front of ultralytics' metadata: their length, little-endian
+_ROOM = 4  # this many times its file size is surely enough memory to read an engine
 _WHY = "TensorRT's own log has the reason"
 
 
@@ -26,7 +26,7 @@ class EngineUnreadable(EngineError):
 
 
 class TensorRtEngine:
-    """A YOLO engine: float NCHW input `images` scaled to 0…1, the decoded head's predictions out, dynamic shapes."""
+    """A YOLO engine with dynamic shapes. It takes a float NCHW input scaled to 0…1 and returns decoded predictions."""
 
     name = "tensorrt"
 
@@ -40,7 +40,7 @@ class TensorRtEngine:
             if self._engine is None:
                 _check_room(file, len(serialized))
                 raise EngineUnreadable(f"TensorRT {tensorrt.__version__} can't read {file.name}: {_WHY}")
-            # Its activations in torch's memory: one allocator has all, counts all and gives all back.
+            # Activations live in torch's allocator, so that one allocator counts and frees all memory.
             strategy = tensorrt.ExecutionContextAllocationStrategy.USER_MANAGED
             self._context: Any = self._engine.create_execution_context(strategy)
             if self._context is None:
@@ -78,7 +78,7 @@ class TensorRtEngine:
     def close(self) -> None:
         """See Engine.close."""
         del self._context
-        del self._engine  # after the context, which must not outlive it
+        del self._engine  # after the context, which must not outlive the engine
         del self._activations
 
     def _output(self, name: str) -> torch.Tensor:
@@ -91,14 +91,14 @@ class TensorRtEngine:
 
 
 def _check_room(file: Path, size: int) -> None:
-    """TensorRT gives the same nothing for a file that it can't read and for one that there is no memory for."""
+    """Raise OutOfMemory if memory may be the reason. TensorRT returns None for it, as for an unreadable file."""
     needed_mb = _ROOM * size / 1e6
     if cuda.free_mb() < needed_mb:
         raise OutOfMemory(f"{file.name} needs about {needed_mb:.0f} MB, and the GPU has {cuda.free_mb():.0f} MB left")
 
 
 def without_header(content: bytes) -> bytes:
-    """A serialized engine without the JSON metadata that ultralytics' exporter writes in front of it, if it does."""
+    """Strip the JSON metadata that ultralytics' exporter may write in front of a serialized engine."""
     end = _HEADER + int.from_bytes(content[:_HEADER], "little")
     if not _HEADER < end <= len(content):
         return content

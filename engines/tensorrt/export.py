@@ -1,9 +1,9 @@
-"""Builds one TensorRT engine with ultralytics' exporter, in a process of its own.
+"""Builds one TensorRT engine with ultralytics' exporter, in a separate process.
 
 usage: python export.py CHECKPOINT --max-batch N --max-side PIXELS --precision f16|f32 --workspace GIB
 
-Writes CHECKPOINT with the suffix .engine. The process ends when its standard input does, so that it never outlives the
-runner that wants the engine.
+Writes CHECKPOINT with the suffix .engine. The process ends when its standard input closes, so it never outlives the
+runner that started it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _QUANTIZE = {"f16": 16, "f32": 32}
 
 
 def main() -> None:
-    """Export, and say on standard output how it goes. Ends with a traceback and exit code 1 where it fails."""
+    """Export, and report progress on standard output. A failure ends in a traceback and exit code 1."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--max-batch", type=int, required=True)
@@ -27,25 +27,25 @@ def main() -> None:
     parser.add_argument("--workspace", type=float, required=True)
     arguments = parser.parse_args()
     threading.Thread(target=_end_with_the_runner, daemon=True).start()
-    # Neither fetch packages nor anything else: what is missing is the operator's to install.
+    # No downloads: the operator installs missing packages.
     os.environ.update(YOLO_AUTOINSTALL="false", YOLO_OFFLINE="true", YOLO_CONFIG_DIR=str(arguments.checkpoint.parent))
     from ultralytics import YOLO  # type: ignore[attr-defined]
 
     YOLO(arguments.checkpoint).export(
         format="engine",
-        device=0,  # of those that CUDA_VISIBLE_DEVICES leaves, which is one
+        device=0,  # CUDA_VISIBLE_DEVICES leaves only one
         dynamic=True,
         batch=arguments.max_batch,
         # The exporter's dynamic profile reaches up to twice `imgsz`. A larger one would only reserve memory.
         imgsz=arguments.max_side // 2,
         quantize=_QUANTIZE[arguments.precision],
         workspace=arguments.workspace,
-        simplify=False,  # would need two packages more
+        simplify=False,  # it would need two more packages
     )
 
 
 def _end_with_the_runner() -> None:
-    os.read(sys.stdin.fileno(), 1)  # not by way of Python's buffer, whose lock would abort the interpreter at its end
+    os.read(sys.stdin.fileno(), 1)  # not sys.stdin.read: its lock would abort the interpreter at exit
     os._exit(1)
 
 

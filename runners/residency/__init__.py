@@ -1,1 +1,1 @@
-"""Which models of a runner process are in memory, and what that takes."""
+"""Decides which models of a runner process are in memory, and measures their memory."""

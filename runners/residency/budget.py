@@ -1,4 +1,4 @@
-"""Who has to leave a runner process's memory so that another model fits."""
+"""Chooses the models to evict, so that another model fits into the memory budget."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from runners.residency.resident import Resident
 
 @dataclass(frozen=True)
 class Policy:
-    """budget_mb: 0 = no limit; min_residency_s: how long a model just loaded may stay; idle_ttl_s: 0 = it stays.
+    """The settings of residency.
 
-    beside_context: the budget is the models' alone, and the CUDA context, which differs from GPU to GPU, comes on top.
-    Pinned models neither leave for others nor for being idle.
+    budget_mb: 0 = no limit. min_residency_s: a model is not evicted for this long after its load.
+    idle_ttl_s: an idle model is evicted after this time; 0 = never.
+    pinned: these models are never evicted.
+    beside_context: the budget covers only the models; the CUDA context comes on top.
     """
 
     budget_mb: float
@@ -29,9 +31,9 @@ class Policy:
 
 
 class Budget:
-    """Decides, and leaves the doing to runners.residency.residency, on whose thread it is asked.
+    """Compares the budget with the measured memory of the process, and chooses the model to evict.
 
-    The budget is compared with what `memory` measures of the process, never with a sum of guesses.
+    Residency calls it on its thread and does the evicting.
     """
 
     def __init__(
@@ -42,7 +44,7 @@ class Budget:
         change: threading.Condition,
         is_stopping: Callable[[], bool],
     ) -> None:
-        """`change` is the one that guards the models."""
+        """change: the condition that guards `models`."""
         self._models = models
         self._memory = memory
         self._policy = policy
@@ -51,23 +53,23 @@ class Budget:
 
     @property
     def limit_mb(self) -> float:
-        """What the whole process may take, as far as is known now; 0 = no limit."""
+        """The memory that the whole process may use, in MB; 0 = no limit. It grows once the CUDA context is known."""
         budget_mb = self._policy.budget_mb
         return budget_mb + self._memory.context_mb if budget_mb and self._policy.beside_context else budget_mb
 
     def who_leaves(self, resident: Resident, wanted_mb: Callable[[], float]) -> Resident | None:
-        """The model that has to leave next so that `wanted_mb()` fits; None: nobody has to.
+        """The model to evict next so that `wanted_mb()` fits; None if it fits already.
 
-        Waits while all that may leave were loaded just now. Raises DoesNotFit, also where the runner is being stopped.
+        Waits while all candidates are within their min_residency_s. Raises DoesNotFit, also if the runner stops.
         """
         return self._next_to_leave(resident) if self.check(resident, wanted_mb) else None
 
     def check(self, resident: Resident, wanted_mb: Callable[[], float]) -> bool:
-        """Whether somebody has to leave. Raises DoesNotFit where that would not suffice: then nobody does."""
+        """Whether a model must be evicted. Raises DoesNotFit if evicting all candidates would not be enough."""
         budget_mb = self.limit_mb
         if not budget_mb or wanted_mb() <= budget_mb:
             return False
-        self._memory.give_back()  # what is merely kept for later is nobody's need
+        self._memory.give_back()  # cached memory does not count
         wanted, may_leave = wanted_mb(), self._may_leave(resident)
         if wanted <= budget_mb:
             return False
@@ -80,7 +82,7 @@ class Budget:
         return True
 
     def _may_leave(self, resident: Resident) -> list[Resident]:
-        """The models in memory that are neither preloaded nor the one that room is wanted for."""
+        """The loaded models that may be evicted for `resident`: not pinned, not itself."""
         return [
             other
             for name, other in self._models.items()
@@ -88,7 +90,7 @@ class Budget:
         ]
 
     def _next_to_leave(self, resident: Resident) -> Resident:
-        """The least recently used model that may leave; waits while all were loaded just now. Raises DoesNotFit."""
+        """The least recently used candidate. Waits while all are within their min_residency_s. Raises DoesNotFit."""
         while True:
             with self._change:
                 candidates = {other: other.loaded for other in self._may_leave(resident) if other.loaded is not None}
@@ -100,7 +102,7 @@ class Budget:
                 if free:
                     return min(free, key=lambda other: candidates[other].last_used)
                 first = min(protected, key=lambda other: protected[other])
-                if resident.loaded is None:  # else it serves already, and has nothing to explain
+                if resident.loaded is None:  # a loaded model already serves
                     resident.explain(f"waiting for room: {first.name} was just loaded and stays a few seconds")
                 self._change.wait(protected[first] - now)
 

@@ -1,4 +1,4 @@
-"""CUDA graphs are luxury: they get what the budget leaves when all models are in, and are the first to go."""
+"""Gives CUDA graphs the memory that the models leave of the budget, and takes it back first."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handler
 
 
 class Graphs:
-    """The graphs of a process's models, always in the models' order, so that the same models get the same ones.
+    """The CUDA graphs of a process's models. Used only on the residency's thread.
 
-    Used on the residency's thread alone.
+    They are captured in the models' order, so that the same models always get the same graphs.
     """
 
     def __init__(self, models: Mapping[ModelName, Resident], memory: Memory, limit_mb: Callable[[], float]) -> None:
-        """limit_mb: what the whole process may take; 0 = no limit."""
+        """limit_mb: the memory that the whole process may use; 0 = no limit."""
         self._models = models
         self._memory = memory
         self._limit_mb = limit_mb
 
     def capture(self, coming: Resident | None = None, engine: Engine | None = None) -> None:
-        """Capture what fits, unless another model is still being loaded, after which this is done anyway.
+        """Capture the graphs that fit. Does nothing while another model is loading; its load ends with a capture.
 
-        coming, engine: a model that is loaded and does not serve yet.
+        coming, engine: a model that is loaded but does not serve yet.
         """
         if any(model.is_loading for model in self._models.values() if model is not coming):
             return
         for name, model in self._models.items():
             graphed = engine if model is coming else _engine(model)
             if isinstance(graphed, Graphed) and (kept := graphed.capture(self._room_mb)):
-                logger.info("%s: %d CUDA graphs, %.0f MB of the budget left", name, kept, self._room_mb())
+                logger.info("%s has %d CUDA graphs; %.0f MB of the budget are left", name, kept, self._room_mb())
 
     def make_room(self, wanted_mb: Callable[[], float]) -> None:
-        """Give graphs back until `wanted_mb()` is within the budget, or there are none."""
+        """Free graphs until `wanted_mb()` is within the budget or none is left."""
         limit_mb = self._limit_mb()
         if not limit_mb or wanted_mb() <= limit_mb:
             return
-        self._memory.give_back()  # what is merely kept for later is nobody's need
+        self._memory.give_back()  # cached memory does not count
         for model in reversed(list(self._models.values())):
             if wanted_mb() <= limit_mb:
                 return
             self._give_back(model)
 
     def give_back(self) -> bool:
-        """Give all graphs back. Returns whether there were any."""
+        """Free all graphs. Returns whether there were any."""
         return sum(map(self._give_back, self._models.values())) > 0
 
     def _give_back(self, model: Resident) -> bool:
@@ -58,7 +58,7 @@ class Graphs:
         if not isinstance(engine, Graphed) or not engine.give_back():
             return False
         self._memory.give_back()
-        logger.info("%s gave its CUDA graphs back", model.name)
+        logger.info("%s freed its CUDA graphs to make room", model.name)
         return True
 
     def _room_mb(self) -> float:

@@ -1,4 +1,4 @@
-"""Why a model could not be loaded, as /health and callers are to read it."""
+"""Turns the exception of a failed load into texts for /health and for callers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handler
 
 
 class DoesNotFit(Exception):
-    """Even with everything out that may leave, the budget is too small; the text has the figures."""
+    """The budget is too small, even with all evictable models out. The text has the figures."""
 
 
 @dataclass(frozen=True)
 class LoadFailure:
-    """told: what callers may read of it; None = not the detail. may_pass: it can be tried again later.
+    """Why a load failed. It keeps texts, because an exception's traceback would keep the memory in use.
 
-    A text, as an exception's traceback would hold what is to be given back.
+    detail: for /health. told: for callers; None = a general text. may_pass: a later try may succeed.
     """
 
     detail: str
@@ -29,7 +29,7 @@ class LoadFailure:
 
 
 def failure_of(name: ModelName, error: Exception) -> LoadFailure:
-    """What an exception says of a model that was to be loaded. Logs the traceback of one that was not foreseen."""
+    """Describe the exception of a failed load. Logs the traceback of an unexpected one."""
     if isinstance(error, DoesNotFit):
         return LoadFailure(str(error), str(error), may_pass=True)
     if isinstance(error, OutOfMemory | MemoryError):

@@ -1,4 +1,4 @@
-"""How much memory a runner process takes where its models live: on the GPU, or on a CPU in the process itself."""
+"""Measures the memory of a runner process: device memory on a GPU, resident memory on a CPU."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ _MB = 1e6  # the seed's tables and NVIDIA's data sheets count in powers of ten
 
 
 class Memory(Protocol):
-    """Measures the whole process and gives back what its libraries keep for later."""
+    """Measures the memory of the whole process, and frees the caches of its libraries. In MB (10⁶ bytes)."""
 
     @property
     def context_mb(self) -> float:
-        """What the process took there before its first model: on a GPU its CUDA context, once it is made; else 0."""
+        """Memory in use before the first model: on a GPU the CUDA context once it is made, else 0."""
         ...
 
     def used_mb(self) -> float:
-        """What the process takes now, in MB (10⁶ bytes); libraries and the CUDA context included."""
+        """Memory in use now, libraries and CUDA context included."""
         ...
 
     def give_back(self) -> None:
-        """Return to the system what was freed: collect garbage, empty the allocators' caches."""
+        """Return freed memory to the system: collect garbage and empty the allocators' caches."""
         ...
 
 
 class CpuMemory:
-    """By how much the process's resident memory has grown since this object was made, in its beginning."""
+    """Growth of the process's resident memory since this object was made, at the start of the process."""
 
     context_mb = 0.0
 
@@ -64,30 +64,31 @@ class CpuMemory:
 class GpuMemory:
     """Device memory of this process as NVML counts it, the CUDA context included.
 
-    NVML's list of processes is by pid. In a container it may show this process under its pid on the host, or without a
-    figure, or not at all, depending on the driver. So the process is recognised by its pid or else by being the one
-    that appeared when the CUDA context was made. Where neither has a figure, it is what the card gave out for the
-    context, and what torch's allocator has taken since. NVML may also answer nothing of that (MIG, memory shared with
-    the CPU), or no more: then torch's own figures are all.
+    NVML lists processes by pid. In a container, depending on the driver, it may list this process under its pid on the
+    host, without a figure, or not at all. So the process is recognised by its pid, or else as the only one that
+    appeared when the CUDA context was made.
+
+    If NVML has no figure for it, used memory is the card's growth during that moment plus torch's reserved memory. If
+    NVML knows nothing about the card's memory either (MIG, memory shared with the CPU), torch's figure is all.
     """
 
     def __init__(self, gpu: Gpu, on_lost: Callable[[DeviceLost], None] | None = None) -> None:
-        """on_lost: told each time when NVML says that the GPU is lost; no figure is an error."""
+        """on_lost: called whenever NVML reports that the GPU is lost. A missing figure is no error."""
         self._uuid = gpu.uuid
         self._on_lost = on_lost
         self._pid = os.getpid()
         self._others: set[int] | None = None  # NVML's processes before the context was made
-        self._given_mb = 0.0  # what the card gave out while it was made
+        self._context_growth_mb = 0.0  # growth of the card's used memory while the context was made
         self._made = False
-        self._own_context_mb = 0.0  # the same by NVML's figure of this process, where it has one
-        self._problem = ""  # why NVML has none
+        self._context_mb = 0.0  # used_mb right after the context was made
+        self._problem = ""  # why NVML has no figure for this process
         self._said = False
 
     @contextmanager
     def recognising(self) -> Iterator[None]:
-        """The block makes the CUDA context: find out which of NVML's processes this one is, and what that takes.
+        """Measure the CUDA context that the block makes, and find this process in NVML's list.
 
-        If it fails the next try goes on from there: half a context may be left.
+        If the block fails, the next try adds to its figures: half a context may be left.
         """
         if self._others is None:
             self._others = set(self._processes())
@@ -97,17 +98,17 @@ class GpuMemory:
         finally:
             after_mb = self._card_mb()
             if before_mb is not None and after_mb is not None:
-                self._given_mb += max(0.0, after_mb - before_mb)
+                self._context_growth_mb += max(0.0, after_mb - before_mb)
         appeared = self._processes().keys() - self._others
         if self._pid not in appeared and len(appeared) == 1:
             (self._pid,) = appeared
         self._made = True
-        self._own_context_mb = self.used_mb()  # says now, and not in the middle of something, if NVML has no figure
+        self._context_mb = self.used_mb()  # logs at the start, not during a load, if NVML has no figure
 
     @property
     def context_mb(self) -> float:
         """See Memory.context_mb."""
-        return self._own_context_mb
+        return self._context_mb
 
     def used_mb(self) -> float:
         """See Memory.used_mb."""
@@ -122,7 +123,7 @@ class GpuMemory:
             logger.warning(
                 "NVML gives no memory of this process (%s): torch's own figures are used instead", self._problem
             )
-        return self._given_mb + _allocated_mb()
+        return self._context_growth_mb + _allocated_mb()
 
     def give_back(self) -> None:
         """See Memory.give_back."""
@@ -133,11 +134,11 @@ class GpuMemory:
 
             try:
                 torch.cuda.empty_cache()
-            except RuntimeError as error:  # a lost device, whose process ends
+            except RuntimeError as error:  # the device is lost, and the process ends soon
                 logger.warning("the GPU takes no memory back: %s", str(error).split("\n")[0])
 
     def _processes(self) -> dict[int, float]:
-        """pid → MB, 0 where NVML has no figure."""
+        """pid → MB; 0 if NVML has no figure."""
         processes = self._ask(pynvml.nvmlDeviceGetComputeRunningProcesses) or []
         return {process.pid: (process.usedGpuMemory or 0) / _MB for process in processes}
 
@@ -146,7 +147,7 @@ class GpuMemory:
         return None if memory is None else float(memory.used / _MB)
 
     def _ask(self, function: Callable[[Any], Any]) -> Any | None:
-        """What NVML answers of this GPU, or None."""
+        """NVML's answer about this GPU, or None."""
         try:
             return function(pynvml.nvmlDeviceGetHandleByUUID(self._uuid))
         except pynvml.NVMLError as error:
@@ -157,13 +158,13 @@ class GpuMemory:
 
 
 def held_mb(memory: Memory) -> float:
-    """What the process takes, without what its libraries merely keep for later."""
+    """Memory in use in MB, after the libraries' caches are emptied."""
     memory.give_back()
     return memory.used_mb()
 
 
 def of(gpu: Gpu | None, on_lost: Callable[[DeviceLost], None]) -> CpuMemory | GpuMemory:
-    """The memory of this process on the device that it computes on. on_lost: see GpuMemory."""
+    """The memory of this process on its device; gpu None = the CPU. on_lost: see GpuMemory."""
     return CpuMemory() if gpu is None else GpuMemory(gpu, on_lost)
 
 
@@ -176,7 +177,7 @@ def _allocated_mb() -> float:
 
 
 def _trim_heap() -> None:
-    """Ask glibc to return free heap pages; other C libraries have no such call and need none."""
+    """Make glibc return free heap pages. Other C libraries have no such call and need none."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -1,4 +1,4 @@
-"""Which models of a runner process are in memory: preload, on demand, budget, idle time."""
+"""Loads and evicts the models of a runner process: preload, on demand, by budget, by idle time."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ from runners.residency.resident import Loaded, ModelUnavailable, Resident
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
-_TICK_S: Final = 0.5  # how often idle times are looked at
-_STOP_S: Final = 10.0  # how long a stop waits for a load under way
+_TICK_S: Final = 0.5  # between two checks of idle times
+_STOP_S: Final = 10.0  # the longest that `close` waits for a load under way
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """Another engine for a loaded model.
+    """An engine swap for a loaded model.
 
-    wanted: whether what is loaded is still to be exchanged. load: makes the engine. on_done: told None where it went
-    well or was not wanted, or the model has left meanwhile; else why it failed, and the present engine goes on.
+    wanted: whether the loaded model still needs the swap. load: makes the new engine. on_done: called with None after
+    a swap, or if it was no longer wanted or the model was evicted. Called with the error if the swap failed; then the
+    present engine stays.
     """
 
     wanted: Callable[[Loaded], bool]
@@ -41,38 +42,38 @@ class Exchange:
 
 
 class Loader(Protocol):
-    """How the models of a process are found and loaded. All but `find` is called on the residency's thread."""
+    """Finds and loads the models of a process. Everything but `find` is called on the residency's thread."""
 
     def find(self, name: ModelName) -> StoredModel | None:
-        """What the model store has of a model. Raises StoreError where that can't be used."""
+        """The model in the model store; None if it is not there. Raises StoreError if it can't be used."""
         ...
 
     def start(self) -> None:
-        """Make what all models share and none is to be charged for. Called before each load."""
+        """Prepare what all models share, so that no model is charged for its memory. Called before each load."""
         ...
 
     def load(self, stored: StoredModel) -> Engine:
-        """Raises EngineError, OutOfMemory or DeviceLost."""
+        """Load a model into an engine. Raises EngineError, OutOfMemory or DeviceLost."""
         ...
 
     def warm_up(self, stored: StoredModel, engine: Engine) -> None:
-        """Run what would be slow the first time. Raises as the engine does."""
+        """Run the shapes whose first run would be slow. Raises as the engine does."""
         ...
 
     def on_ready(self, resident: Resident, exchange: Callable[[Resident, Exchange], None]) -> None:
-        """A model can answer. exchange: Residency.exchange, for another engine that is to take its place."""
+        """React to a model that has become ready. exchange: Residency.exchange, to swap its engine later."""
         ...
 
     def on_device_lost(self, error: DeviceLost) -> None:
-        """The process can compute nothing any more."""
+        """React to the loss of the device: the process can't compute any more."""
         ...
 
 
 class Residency:
-    """The models of one process. Everything that loads or unloads happens on its one thread, in the order asked for.
+    """The models of one process. One thread does all loads and evictions, in the order of the requests.
 
-    What a model takes is known after its first load, so only that one can go beyond the budget, by its own size and
-    until it is measured; after that room is made first.
+    A model's memory is known only after its first load. So a first load may exceed the budget by the model's size
+    until it is measured. Before later loads, models are evicted first.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Residency:
         self._change = threading.Condition()
         self._jobs: deque[Callable[[], None]] = deque()
         self._stopping = False
-        self._released: set[ModelName] = set()  # unloaded by an operator: a preloaded one must not come back by itself
+        self._released: set[ModelName] = set()  # unloaded by an operator: `refresh` must not preload them again
         self.models: dict[ModelName, Resident] = {
             name: Resident(name, partial(loader.find, name), self._change, self._request_load) for name in names
         }
@@ -99,13 +100,14 @@ class Residency:
 
     @property
     def budget_mb(self) -> float:
-        """What the process may take, as far as is known now; 0 = no limit."""
+        """The memory that the process may use, in MB; 0 = no limit. See Budget.limit_mb."""
         return self._budget.limit_mb
 
     def refresh(self) -> None:
-        """Notice what was imported meanwhile, and begin to load what is to be preloaded. Returns at once.
+        """Find newly imported models, and start loading pinned ones. Returns at once.
 
-        That is also what failed for memory, a while ago: readiness may keep away the requests that would try it again.
+        Pinned models whose load failed for lack of memory are tried again here. No request would do it: while
+        readiness fails, none may arrive.
         """
         for name, resident in self.models.items():
             resident.look_again()
@@ -114,15 +116,15 @@ class Residency:
                 resident.start_loading()
 
     def load(self, name: ModelName, timeout: float) -> None:
-        """Have a model loaded, and wait. Raises ModelUnavailable if that fails or takes over `timeout` s."""
+        """Load a model, and wait. Raises ModelUnavailable if that fails or takes over `timeout` s."""
         self._released.discard(name)
         with self.models[name].lease(timeout):
             pass
 
     def unload(self, name: ModelName, timeout: float) -> None:
-        """Have a model leave memory until it is asked for again, and wait until it has left.
+        """Evict a model until the next request for it, and wait.
 
-        Raises ModelUnavailable where that takes over `timeout` s: a load or a long call is under way.
+        Raises ModelUnavailable if that takes over `timeout` s, because of a load or a long call under way.
         """
         resident, left = self.models[name], threading.Event()
         self._released.add(name)
@@ -137,18 +139,18 @@ class Residency:
             raise ModelUnavailable(f"{name} has not left after {timeout:g} s: it is still loading or in use")
 
     def exchange(self, resident: Resident, exchange: Exchange) -> None:
-        """Let another engine take the place of a loaded model's, once it is warm. Returns at once."""
+        """Swap the engine of a loaded model once the new one is warm. Returns at once."""
         self._enqueue(lambda: self._exchange(resident, exchange))
 
     def close(self) -> None:
-        """End the thread; a load under way is waited for, but not for ever."""
+        """End the thread. Waits a limited time for a load under way."""
         with self._change:
             self._stopping = True
             self._change.notify_all()
         self._thread.join(_STOP_S)
 
     def _request_load(self, resident: Resident) -> None:
-        self._enqueue(lambda: self._bring_in(resident))
+        self._enqueue(lambda: self._load_and_settle(resident))
 
     def _enqueue(self, job: Callable[[], None]) -> None:
         with self._change:
@@ -165,11 +167,11 @@ class Residency:
             try:
                 if job is not None:
                     job()
-                self._let_idle_ones_go()
-            except Exception:  # the driver's own errors: a thread that ended would leave every later request waiting
+                self._evict_idle()
+            except Exception:  # such as the driver's errors; without this thread all later requests would wait
                 logger.exception("a model could not be loaded or unloaded")
 
-    def _bring_in(self, resident: Resident) -> None:
+    def _load_and_settle(self, resident: Resident) -> None:
         began = time.monotonic()
         outcome = self._load_or_fail(resident)
         if isinstance(outcome, LoadFailure):
@@ -178,7 +180,7 @@ class Residency:
             resident.settle_failed(outcome)
             logger.error("%s can't be served: %s", resident.name, outcome.detail)
             return
-        if resident.name in self._policy.pinned:  # before readiness lets calls in, which take memory for a while
+        if resident.name in self._policy.pinned:  # before calls arrive, which need memory of their own
             self._capture_graphs(resident, outcome)
         resident.settle_ready(outcome)
         logger.info(
@@ -191,17 +193,17 @@ class Residency:
             resident.stored.label_for_health,
         )
         self._loader.on_ready(resident, self.exchange)
-        self._trim(resident)
+        self._evict_over_budget(resident)
         self._capture_graphs()
 
     def _capture_graphs(self, coming: Resident | None = None, engine: Engine | None = None) -> None:
-        """See Graphs.capture. No model is the worse where that fails."""
+        """See Graphs.capture. A failure is logged; the models serve without graphs."""
         try:
             self._graphs.capture(coming, engine)
         except DeviceLost as error:
             self._loader.on_device_lost(error)
         except Exception:
-            logger.exception("CUDA graphs could not be captured")
+            logger.exception("CUDA graphs could not be captured; the models serve without them")
 
     def _load_or_fail(self, resident: Resident) -> Engine | LoadFailure:
         try:
@@ -209,7 +211,7 @@ class Residency:
             self._make_room(resident)
             resident.explain(None)
             return self._load_measured(resident)
-        except Exception as error:  # noqa: BLE001 - whatever it was, it is told
+        except Exception as error:  # noqa: BLE001 - reported as the model's failure
             if isinstance(error, DeviceLost):
                 self._loader.on_device_lost(error)
             return failure_of(resident.name, error)
@@ -223,15 +225,15 @@ class Residency:
         except DeviceLost as error:
             self._loader.on_device_lost(error)
             return
-        except Exception as error:  # noqa: BLE001 - whatever it was, it is told, and the present engine goes on
-            failure = error.with_traceback(None)  # which would hold what is to be given back
+        except Exception as error:  # noqa: BLE001 - reported to on_done; the present engine stays
+            failure = error.with_traceback(None)  # the traceback would keep the memory in use
         else:
             resident.measure(grown_mb)
             former = resident.replace(engine)
             exchange.on_done(None)
             self._close(former)
-            logger.info("%s is on %s (%s) now", resident.name, engine.name, engine.precision)
-            self._trim(resident)
+            logger.info("%s now runs on %s (%s)", resident.name, engine.name, engine.precision)
+            self._evict_over_budget(resident)
             self._capture_graphs()
             return
         failure.__cause__ = failure.__context__ = None
@@ -239,7 +241,7 @@ class Residency:
         exchange.on_done(failure)
 
     def _measured(self, stored: StoredModel, load: Callable[[], Engine]) -> tuple[Engine, float]:
-        """A loaded engine, warmed up, and by how many MB the process grew. Graphs leave where memory is short."""
+        """Load and warm up an engine; return it and the process's growth in MB. Frees graphs if memory is short."""
         try:
             return self._measured_once(stored, load)
         except OutOfMemory:
@@ -258,7 +260,7 @@ class Residency:
             raise
 
     def _load_measured(self, resident: Resident) -> Engine:
-        """Load, and measure by how much the process grew. Raises DoesNotFit if that is too much even alone."""
+        """Load a model, and measure its memory. Raises DoesNotFit if no eviction could make it fit."""
         engine, grown_mb = self._measured(resident.stored, lambda: self._loader.load(resident.stored))
         resident.measure(grown_mb)
         self._graphs.make_room(self._memory.used_mb)
@@ -270,17 +272,17 @@ class Residency:
         return engine
 
     def _make_room(self, resident: Resident) -> None:
-        """Before a load whose size is known: evict until it fits. Raises DoesNotFit."""
+        """Before a load, evict models until this one fits, if its size is known. Raises DoesNotFit."""
         needed = resident.memory_mb
         if needed is not None:
             self._evict_until(resident, lambda: self._memory.used_mb() + needed)
 
-    def _trim(self, resident: Resident) -> None:
-        """Let others leave for a model that is loaded, and serves already."""
+    def _evict_over_budget(self, resident: Resident) -> None:
+        """After a load, evict other models until the budget holds again."""
         try:
             self._evict_until(resident, self._memory.used_mb)
-        except DoesNotFit as error:  # the others gave back less than they had taken
-            logger.warning("the budget is passed: %s", error)
+        except DoesNotFit as error:  # the evicted models freed less than they had taken
+            logger.warning("the memory budget is exceeded: %s", error)
 
     def _evict_until(self, resident: Resident, wanted_mb: Callable[[], float]) -> None:
         """Evict until `wanted_mb()` is within the budget. Raises DoesNotFit."""
@@ -294,13 +296,13 @@ class Residency:
         logger.info("%s %s: %.0f MB before, %.0f MB after", resident.name, reason, before, self._memory.used_mb())
 
     def _close(self, loaded: Loaded) -> None:
-        """Wait until nobody uses an engine that nobody new can get, and give its memory back."""
+        """Wait for the calls on an engine that takes no new ones, and free its memory."""
         with self._change:
             self._change.wait_for(lambda: loaded.users == 0)
         loaded.engine.close()
         self._memory.give_back()
 
-    def _let_idle_ones_go(self) -> None:
+    def _evict_idle(self) -> None:
         for name, resident in self.models.items():
             ttl, loaded = self._policy.idle_ttl_s[name], resident.loaded
             if not ttl or name in self._policy.pinned or loaded is None or loaded.users:

@@ -1,4 +1,4 @@
-"""One model's life in a runner process: absent, unloaded, loading, building_engine, ready or failed."""
+"""The state of one model in a runner process: absent, unloaded, loading, building_engine, ready or failed."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from models.store import StoredModel, StoreError
 from runners.residency.back_off import BackOff
 from runners.residency.load_failure import LoadFailure
 
-FIRST_RETRY_S: Final = 5.0  # after which a model that found too little memory is tried again: others may have left
-LONGEST_RETRY_S: Final = 300.0  # to which that grows, doubled with each failure: a load takes time from the others
+FIRST_RETRY_S: Final = 5.0  # until the next try after too little memory; other models may have left by then
+LONGEST_RETRY_S: Final = 300.0  # the wait doubles up to this, because each try takes time from the other models
 
 
 class ModelUnavailable(RuntimeError):
-    """The model can't answer now; the text is for the caller of the service and says what the operator can do."""
+    """The model can't answer now. The text is for the caller and says what the operator can do."""
 
 
 @dataclass(eq=False)
 class Loaded:
-    """A model that can answer. Times are of time.monotonic()."""
+    """A model that can answer. Times are in seconds of time.monotonic()."""
 
     stored: StoredModel
     engine: Engine
     since: float = field(default_factory=time.monotonic)
     last_used: float = field(default_factory=time.monotonic)
-    users: int = 0  # calls under way; it may be closed when there are none
+    users: int = 0  # calls under way; its engine is closed only at 0
 
 
 class Resident:
-    """What is known of one model, and the way to it: `lease`. What becomes of it is decided by Residency.
+    """The state of one model. Callers use it through `lease`; Residency decides when to load and evict it.
 
-    `change` guards everything here and is notified at every change; it is one for all models of a process.
+    The condition `change` guards all fields and is notified of every change. All models of a process share it.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class Resident:
         change: threading.Condition,
         request_load: Callable[[Resident], None],
     ) -> None:
-        """`find` looks into the model store; `request_load` has the model loaded soon, on a thread that is not ours."""
+        """find: looks into the model store. request_load: queues a load on the residency's thread."""
         self.name = name
         self.loaded: Loaded | None = None
-        self.memory_mb: float | None = None  # what loading it took the last time, measured; None before the first
-        self.most_mb = 0.0  # the most of all times: where a load takes heap that another freed, it hardly shows
+        self.memory_mb: float | None = None  # measured growth at the last load; None before the first
+        self.most_mb = 0.0  # the largest of all loads: one that reuses another model's freed heap hardly grows
         self.loads = 0
         self._find = find
         self._change = change
@@ -61,17 +61,17 @@ class Resident:
         self._stored: StoredModel | None = None
         self._state = State.ABSENT
         self._detail: str | None = None
-        self._refusal: str | None = None  # what callers are told in place of the detail
-        self._back_off = BackOff(FIRST_RETRY_S, LONGEST_RETRY_S)  # waits while a failure that may pass is not forgotten
+        self._refusal: str | None = None  # the text for callers instead of the detail
+        self._back_off = BackOff(FIRST_RETRY_S, LONGEST_RETRY_S)  # for failures that may pass
         self._building: str | None = None
         self._build_failure: str | None = None
         self._look()
 
     @contextmanager
     def lease(self, timeout: float) -> Iterator[Loaded]:
-        """The loaded model for as long as the block runs, as soon as it is there; has it loaded if need be.
+        """Hold the loaded model while the block runs. Loads it first if necessary, and waits for that.
 
-        Raises ModelUnavailable if that fails or takes over `timeout` s.
+        Raises ModelUnavailable if the load fails or takes over `timeout` s.
         """
         end = time.monotonic() + timeout
         self.look_again()
@@ -94,27 +94,27 @@ class Resident:
                 self._change.notify_all()
 
     def look_again(self) -> None:
-        """Look into the model store where nothing usable was found: the operator may have imported it meanwhile."""
+        """Look into the model store again if the model was not found: it may have been imported meanwhile."""
         with self._change:
             if self._stored is None:
                 self._look()
 
     def forget_failure(self) -> None:
-        """Let a model that failed for the time being be loaded again, once its time has come."""
+        """Allow another load after a failure that may pass, if its wait is over."""
         with self._change:
             if self._back_off.left_s == 0:
-                self.memory_mb = None  # measured anew: on a CPU other models' calls may have been counted in
+                self.memory_mb = None  # to be measured again: on a CPU it may include calls of other models
                 self._look()
 
     def start_loading(self) -> None:
-        """Begin to load, unless that has begun already or there is nothing to load."""
+        """Request a load, if the model is unloaded."""
         with self._change:
             if self._state is State.UNLOADED:
                 self._state, self._detail = State.LOADING, None
                 self._request_load(self)
 
     def status(self) -> ModelStatus:
-        """What the runner says of this model to the API."""
+        """The model's status for the API."""
         with self._change:
             loaded = self.loaded
             engine = loaded.engine if loaded else None
@@ -133,40 +133,40 @@ class Resident:
                 "engine_build_failed": self._build_failure is not None,
             }
 
-    # What follows is for runners.residency.residency, which decides.
+    # The rest is for runners.residency.residency only.
 
     @property
     def stored(self) -> StoredModel:
-        """What `find` found; there is something wherever a load was requested."""
+        """The model in the store. A load is requested only if there is one."""
         assert self._stored is not None
         return self._stored
 
     @property
     def is_loading(self) -> bool:
-        """Whether it is being loaded, or waits for its turn."""
+        """Whether it is being loaded or queued for it."""
         return self._state is State.LOADING
 
     def measure(self, memory_mb: float) -> None:
-        """Keep what loading took."""
+        """Note by how many MB the process grew during the load."""
         self.memory_mb = max(0.0, memory_mb)
         self.most_mb = max(self.most_mb, memory_mb)
 
     def explain(self, detail: str | None) -> None:
-        """Say in /health what the model is waiting for."""
+        """Set the detail for /health: what the model is waiting for."""
         with self._change:
             self._detail = detail
 
     def set_building(self, detail: str | None, *, failure: str | None = None) -> None:
-        """Say that a faster engine is being built while the present one serves; None: no longer.
+        """Note that a faster engine is being built while the present one serves; None = no longer.
 
-        failure: why there is none. It stays until another build begins, whatever becomes of the model meanwhile.
+        failure: why the build failed. It stays until the next build begins, even if the model is evicted meanwhile.
         """
         with self._change:
             self._building, self._build_failure = detail, failure
             self._change.notify_all()
 
     def settle_ready(self, engine: Engine) -> None:
-        """The model can answer."""
+        """Let the model answer with this engine."""
         with self._change:
             self.loaded = Loaded(self.stored, engine)
             self.loads += 1
@@ -175,7 +175,7 @@ class Resident:
             self._change.notify_all()
 
     def settle_failed(self, failure: LoadFailure) -> None:
-        """The model can't be had; where that may pass, it can be tried again, after an ever longer while."""
+        """Note a failed load. If it may pass, it is tried again after a growing wait."""
         with self._change:
             self._state, self._detail, self._refusal = State.FAILED, failure.detail, failure.told
             if failure.may_pass:
@@ -183,17 +183,17 @@ class Resident:
             self._change.notify_all()
 
     def replace(self, engine: Engine) -> Loaded:
-        """Let another engine answer from now on. Returns the former one, with calls perhaps still under way on it."""
+        """Let another engine answer from now on. Returns the former one; calls may still be under way on it."""
         with self._change:
             former = self.loaded
-            assert former is not None  # only the residency takes models out, and it asks this
+            assert former is not None  # only the residency evicts models, and it checks first
             self.loaded = Loaded(former.stored, engine, last_used=former.last_used)
             self._building = self._build_failure = None
             self._change.notify_all()
             return former
 
     def take_out(self, detail: str) -> Loaded:
-        """Let nobody get the model from now on. Returns it, with calls perhaps still under way on it."""
+        """Take no new calls for the model. Returns it; calls may still be under way on it."""
         with self._change:
             former, self.loaded = self.loaded, None
             assert former is not None  # as above
@@ -202,7 +202,7 @@ class Resident:
             return former
 
     def _why(self) -> str | None:
-        """The detail for /health, with when a failure that may pass allows another try."""
+        """The detail for /health, with the time until the next try."""
         left_s = self._back_off.left_s
         return f"{self._detail}; the next try is in {math.ceil(left_s)} s at the earliest" if left_s else self._detail
 

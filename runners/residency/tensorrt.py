@@ -1,4 +1,4 @@
-"""The TensorRT engines of a runner process: who gets one, and how it comes to be while torch serves."""
+"""Builds TensorRT engines in the background while torch serves, and swaps them in."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tasks.detection import DetectorSettings
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
-LARGEST_SIDE: Final = 640  # of the two YOLO models' inputs
+LARGEST_SIDE: Final = 640  # pixels; the largest input side of the two YOLO models
 _MEANWHILE: Final = "torch serves meanwhile"
 
 
@@ -34,7 +34,7 @@ ExchangeCall = Callable[[Resident, Exchange], None]  # Residency.exchange
 
 
 class _BuildFailed(Exception):
-    """This build failed, or one from the same inputs before. again_s: see BuildFailure."""
+    """The build failed, or an earlier one from the same inputs did. again_s: see BuildFailure."""
 
     def __init__(self, failure: BuildFailure) -> None:
         super().__init__(failure.text)
@@ -42,10 +42,10 @@ class _BuildFailed(Exception):
 
 
 class TensorRtEngines:
-    """Finds engines in the cache, and has missing ones built beside the serving process, one at a time."""
+    """Finds engines in the cache, and builds missing ones in separate processes, one at a time."""
 
     def __init__(self, settings: Settings, gpu: Gpu, version: str) -> None:
-        """version: of the TensorRT that is installed."""
+        """version: of the installed TensorRT."""
         self._settings = settings
         self._gpu = gpu
         self._version = version
@@ -54,15 +54,15 @@ class TensorRtEngines:
         self._closed = False
         self._exports: list[Export] = []
         self._retries: dict[ModelName, threading.Timer] = {}
-        self._back_offs: dict[ModelName, BackOff] = {}  # of failures that no note is kept of
+        self._back_offs: dict[ModelName, BackOff] = {}  # for failures without a note in the cache
         self._under_way: set[ModelName] = set()
 
     def wants(self, stored: StoredModel) -> bool:
-        """Whether this model is to run on TensorRT."""
+        """Whether this model shall run on TensorRT."""
         return stored.card.name in _asked_for(self._settings) and not stored.card.untrained
 
     def load(self, stored: StoredModel) -> Engine | None:
-        """The engine of a model, if one that fits is in the cache. Raises OutOfMemory and DeviceLost."""
+        """Load the model's engine from the cache; None if there is none. Raises OutOfMemory and DeviceLost."""
         from engines.tensorrt.engine import EngineUnreadable
 
         inputs = self._inputs(stored)
@@ -80,9 +80,9 @@ class TensorRtEngines:
             return None
 
     def build(self, resident: Resident, exchange: ExchangeCall) -> None:
-        """Have an engine built for a model that serves on torch, and exchanged for it. Returns at once.
+        """Start a build for a model that serves on torch, and swap the engine in afterwards. Returns at once.
 
-        A model that left meanwhile and came back finds its build still under way.
+        Does nothing if a build of the model is under way, for example after it was evicted and loaded again.
         """
         if resident.name in self._under_way:
             return
@@ -105,7 +105,7 @@ class TensorRtEngines:
         ).start()
 
     def close(self) -> None:
-        """Stop the builds under way, and those to come."""
+        """Stop the builds under way, and start no more."""
         self._closed = True
         for retry in self._retries.values():
             retry.cancel()
@@ -131,11 +131,11 @@ class TensorRtEngines:
             self._give_up(resident, str(error), exchange, error.again_s)
         except OSError as error:
             give_up(f"its cache {self._cache.folder} can't be written: {error}", self._back_off(resident))
-        except Exception as error:  # a fault of ours must not leave the model building for ever
-            logger.exception("TensorRT build of %s failed in a way that was not foreseen", resident.name)
+        except Exception as error:  # a bug here must not leave the model in building_engine
+            logger.exception("TensorRT build of %s failed unexpectedly", resident.name)
             give_up(f"{type(error).__name__}: {error}")
         else:
-            logger.info("TensorRT build of %s ended well after %.0f s", resident.name, time.monotonic() - began)
+            logger.info("TensorRT build of %s succeeded after %.0f s", resident.name, time.monotonic() - began)
             done = partial(self._exchanged, resident, inputs, exchange)
             exchange(resident, Exchange(wanted, lambda: _open(file, inputs), done))
 
@@ -143,7 +143,7 @@ class TensorRtEngines:
         export = Export()
         self._exports.append(export)
         with self._cache.exclusive():
-            found = self._cache.find(inputs)  # another process that shares the cache may have been first
+            found = self._cache.find(inputs)  # another process that shares the cache may have built it
             if found is not None:
                 return found
             failure = self._cache.failure(inputs, self._began)
@@ -153,14 +153,14 @@ class TensorRtEngines:
             with self._cache.scratch() as folder:
                 try:
                     built = export.run(inputs, checkpoint, folder, limits.workspace_gib, limits.build_timeout_s)
-                except BuildFailed as error:  # remembered before another process that waits has its turn
+                except BuildFailed as error:  # noted within the lock, so that a waiting process finds the note
                     raise _BuildFailed(self._remember(inputs, str(error), may_pass=error.may_pass)) from error
                 return self._cache.store(inputs, built)
 
     def _exchanged(
         self, resident: Resident, inputs: EngineInputs, exchange: ExchangeCall, error: Exception | None
     ) -> None:
-        if error is None:  # it is on TensorRT, or has left and comes back on it
+        if error is None:  # it runs on TensorRT, or will after its next load
             self._under_way.discard(resident.name)
             self._back_offs.pop(resident.name, None)
             resident.set_building(None)
@@ -185,8 +185,8 @@ class TensorRtEngines:
     def _give_up(
         self, resident: Resident, reason: str, exchange: ExchangeCall | None = None, again_s: float | None = None
     ) -> None:
-        """Leave a model on torch, for again_s seconds or for good (None)."""
-        logger.warning("TensorRT: %s goes on on torch: %s", resident.name, reason)
+        """Leave a model on torch for `again_s` seconds, or for good (None)."""
+        logger.warning("TensorRT: %s continues on torch: %s", resident.name, reason)
         self._under_way.discard(resident.name)
         resident.set_building(None, failure=f"no TensorRT engine, torch serves: {reason}")
         if exchange is None or again_s is None or self._closed:
@@ -198,7 +198,7 @@ class TensorRtEngines:
         retry.start()
 
     def _try_again(self, resident: Resident, exchange: ExchangeCall) -> None:
-        """One that has left meanwhile is tried when it comes back."""
+        """Build again. If the model was evicted meanwhile, its next load starts the build."""
         loaded = resident.loaded
         if loaded is not None and loaded.engine.name != "tensorrt":
             self.build(resident, exchange)
@@ -219,9 +219,9 @@ class TensorRtEngines:
 
 
 def find(settings: Settings, gpu: Gpu | None) -> TensorRtEngines | None:
-    """TensorRT, if the settings ask for it and it is there; says once why where it is not.
+    """TensorRT, if the settings want it and it is installed; else None. Logs once what is missing.
 
-    Engine `torch`, asked for by name, is torch; so is a precision that ultralytics' exporter does not know.
+    With ENRICHMENT_ENGINE=torch, or bf16, which ultralytics' exporter does not know, models stay on torch.
     """
     wanted = _asked_for(settings)
     if gpu is None or not wanted or settings.engine != "auto" or settings.precision == "bf16":
@@ -232,14 +232,14 @@ def find(settings: Settings, gpu: Gpu | None) -> TensorRtEngines | None:
             import tensorrt
 
             return TensorRtEngines(settings, gpu, tensorrt.__version__)
-        except (ImportError, AttributeError, OSError) as error:  # a package without its libraries
+        except (ImportError, AttributeError, OSError) as error:  # the package's libraries are missing
             missing = [f"tensorrt ({error})"]
-    logger.warning("TensorRT is not to be had, %s run on torch; missing: %s", " and ".join(wanted), ", ".join(missing))
+    logger.warning("TensorRT can't be used (missing: %s): using torch for %s", ", ".join(missing), " and ".join(wanted))
     return None
 
 
 def _asked_for(settings: Settings) -> list[ModelName]:
-    """The models that the settings want on TensorRT, by name."""
+    """The assigned models with `use_tensorrt`."""
     return [
         name
         for name in settings.assigned()

@@ -36,7 +36,7 @@ def test_a_gpu_that_does_not_answer_is_none_and_the_reason_is_said(
 ) -> None:
     FakeNvml([a5500(), a400()], broken={broken: error}).install(monkeypatch)
     assert choose(1, visible) is None
-    assert f"NVML gives no GPU: {pynvml.NVMLError(error)}" in caplog.text
+    assert f"NVML finds no usable GPU: {pynvml.NVMLError(error)}" in caplog.text
 
 
 @pytest.mark.parametrize("error", [pynvml.NVML_ERROR_NOT_SUPPORTED, pynvml.NVML_ERROR_GPU_IS_LOST])
@@ -91,7 +91,7 @@ def test_an_index_beyond_several_cards_is_said(
     gpu = choose(5, {})
     assert gpu is not None
     assert gpu.index == 0
-    assert "GPU 5 is configured and there are 2: GPU 0 is taken" in caplog.text
+    assert "GPU 5 is configured, but this machine has 2 GPUs: using GPU 0" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_torch_serves_while_tensorrt_is_built(lives: tuple[Watch, str], name: Mo
     assert watch.engines[name, "building_engine"] == {"torch"}
     assert "tensorrt" in watch.engines[name, "ready"]
     assert f"TensorRT build of {name} starts" in log
-    assert f"TensorRT build of {name} ended well after" in log
+    assert f"TensorRT build of {name} succeeded after" in log
 
 
 @pytest.mark.parametrize("name", NAMES[2:])

@@ -1,4 +1,4 @@
-"""Image files → upright sRGB arrays. Each format has a module; `open_image` chooses among them."""
+"""Decodes image files to upright sRGB arrays. Each format has a module; `open_image` chooses among them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Transparency: every format's picture lies on white, as on a browser's page.
+"""Blends transparent pictures of all formats onto white, as on a browser's page.
 
-Lossy encoders throw the colours of transparent pixels away. So dropping alpha would show another picture per format.
+Lossy encoders discard the colours of transparent pixels. If alpha was dropped, each format would show another picture.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WHITE: Final = 255
 
 
 def on_white(colours: RGB, alpha: NDArray[np.uint8], *, premultiplied: bool = False) -> RGB:
-    """(h, w, 3) colours of (h, w) opacities 0…255 over white. premultiplied: the colours were multiplied by alpha."""
+    """Blend colours (h, w, 3) with alpha (h, w), 0…255, onto white. premultiplied: colours are multiplied by alpha."""
 
     def blend(rows: slice) -> RGB:
         opacity = cv2.merge([np.ascontiguousarray(alpha[rows])] * 3)
@@ -31,5 +31,5 @@ def on_white(colours: RGB, alpha: NDArray[np.uint8], *, premultiplied: bool = Fa
 
 
 def is_opaque(alpha: NDArray[Any]) -> bool:
-    """Whether no pixel is transparent in any degree. alpha: uint8 or uint16."""
+    """Whether all pixels are fully opaque. alpha: uint8 or uint16."""
     return bool(alpha.min() == np.iinfo(alpha.dtype).max)

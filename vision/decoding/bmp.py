@@ -1,4 +1,4 @@
-"""BMP files: pixels of 16 and 32 bits by their masks, all others by Pillow."""
+"""Decodes BMP files: pixels of 16 and 32 bits by their masks, all others with Pillow."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from vision.decoding.picture_file import PictureFile
 from vision.errors import DamagedImage, UnsupportedFormat
 
 _FILE_HEADER: Final = 14
-_OS2_HEADER, _USUAL_HEADER, _ALPHA_HEADER, _PROFILE_HEADER = 12, 40, 56, 124  # sizes, by what they brought
+_OS2_HEADER, _USUAL_HEADER, _ALPHA_HEADER, _PROFILE_HEADER = 12, 40, 56, 124  # sizes of the headers' versions
 _LARGEST_HEADER: Final = 255
 _PLAIN, _RLE8, _RLE4, _MASKS, _ALPHA_MASKS = 0, 1, 2, 3, 6
-_NAMES: Final = {4: "JPEG", 5: "PNG", 11: "CMYK", 12: "CMYK in RLE8", 13: "CMYK in RLE4"}  # compressions refused
+_NAMES: Final = {4: "JPEG", 5: "PNG", 11: "CMYK", 12: "CMYK in RLE8", 13: "CMYK in RLE4"}  # refused compressions
 _ACCEPTED: Final = frozenset(
     [*((_PLAIN, bits) for bits in (1, 4, 8, 16, 24, 32)), (_RLE8, 8), (_RLE4, 4)]
     + [(compression, bits) for compression in (_MASKS, _ALPHA_MASKS) for bits in (16, 32)]
 )
 _PLAIN_MASKS: Final = {16: (0x7C00, 0x3E0, 0x1F, 0), 32: (0xFF0000, 0xFF00, 0xFF, 0)}
 _WHOLE_BYTES: Final = (0xFF0000, 0xFF00, 0xFF)
-_EMBEDDED: Final = b"DEBM"  # a profile stands in the file
+_EMBEDDED: Final = b"DEBM"  # the profile is in the file
 
 
 @dataclass(frozen=True, kw_only=True)
 class BmpFile(PictureFile):
-    """masks: of red, green, blue, alpha in a pixel of 16 or 32 bits. start: of the pixels, in bytes."""
+    """A BMP. masks: of red, green, blue, alpha in a pixel of 16 or 32 bits. start: byte offset of the pixels."""
 
     FORMAT: ClassVar[str] = "BMP"
 
@@ -53,7 +53,7 @@ class BmpFile(PictureFile):
         if self.bits not in _PLAIN_MASKS:
             return to_srgb(pillow.samples(self.data, "BMP", "RGB"), self.profile)
         words = self._words()
-        # Many writers leave the fourth byte zero and mean an opaque picture.
+        # Many writers set the alpha byte of all pixels to 0 and mean an opaque picture.
         has_alpha = any((words[part] & words.dtype.type(self.masks[3])).any() for part in bands(*words.shape))
 
         def convert(part: slice) -> RGB:
@@ -122,13 +122,13 @@ def open_bmp(data: bytes) -> BmpFile:
 
 
 def _is_run(mask: int, bits: int) -> bool:
-    """Whether a mask is a run of set bits within a pixel, or empty: a channel that is not there."""
+    """Whether a mask is one run of set bits within a pixel, or empty (no such channel)."""
     run = mask // (mask & -mask) if mask else 0
     return mask < 1 << bits and run & (run + 1) == 0
 
 
 def _channel(words: NDArray[np.uint16] | NDArray[np.uint32], mask: int) -> NDArray[np.uint8]:
-    """The bits of a mask, spread to 0…255."""
+    """The channel of a mask, (h, w), scaled to 0…255."""
     if mask == 0:
         return np.zeros(words.shape, np.uint8)
     lowest = (mask & -mask).bit_length() - 1

@@ -1,4 +1,4 @@
-"""Colour profiles: pictures of any ICC profile → sRGB, which the networks were trained on."""
+"""Converts pictures with any ICC profile to sRGB, on which the networks were trained."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from vision.bands import in_bands
 
 Mode: TypeAlias = Literal["L", "RGB", "CMYK"]  # Pillow's names
 
-MOST_PROFILE_BYTES: Final = 4 * 2**20  # the largest of printers have 2.7 MB; a larger one is ignored
+MOST_PROFILE_BYTES: Final = 4 * 2**20  # larger than the largest printer profiles (2.7 MB); larger ones are ignored
 
-_SPACES: Final = {"L": b"GRAY", "RGB": b"RGB ", "CMYK": b"CMYK"}  # what a profile calls them, in its header
-# Profiles that were made to be sRGB differ from each other by so much; Display P3 differs by 50 and more.
+_SPACES: Final = {"L": b"GRAY", "RGB": b"RGB ", "CMYK": b"CMYK"}  # mode → its name in a profile's header
+# The largest difference, of 255, between profiles that mean sRGB. Display P3 differs by 50 and more.
 _SAME: Final = 3
-_KEPT: Final = 16  # transforms; a fleet of cameras and phones has a handful of profiles
+_KEPT: Final = 16  # cached transforms; cameras and phones share a handful of profiles
 
 _STEPS: Final = np.arange(0, 256, 17, dtype=np.uint8)
 _SOME_COLOURS: Final = np.stack(np.meshgrid(_STEPS, _STEPS, _STEPS), axis=-1).reshape(64, 64, 3)
@@ -31,17 +31,17 @@ _ALL_GREYS: Final = np.arange(256, dtype=np.uint8)[None]
 
 @dataclass(frozen=True)
 class _Conversion:
-    """To sRGB: a transform, or a table of all 256 greys. Neither where a profile is sRGB in effect."""
+    """A conversion to sRGB: a transform, or a table of all 256 greys. It has neither if the profile equals sRGB."""
 
     transform: ImageCms.ImageCmsTransform | None = None
     greys: NDArray[np.uint8] | None = None
 
 
 def to_srgb(samples: NDArray[np.uint8], profile: bytes | None) -> RGB:
-    """(h, w), (h, w, 3) or (h, w, 4) samples of grey, RGB or CMYK as sRGB.
+    """Convert samples of grey (h, w), RGB (h, w, 3) or CMYK (h, w, 4) to sRGB (h, w, 3).
 
-    A profile that is broken, too large or of another colour space is ignored, as viewers do. So is one that is sRGB in
-    effect. CMYK of no profile is converted as 255 − ink.
+    A profile that is broken, too large or of another colour space is ignored, as viewers do. So is a profile that
+    equals sRGB. CMYK without a profile is converted as 255 − ink.
     """
     mode: Mode = "L" if samples.ndim == 2 else "RGB" if samples.shape[2] == 3 else "CMYK"
     conversion = _conversion(profile, mode) or _Conversion()
@@ -64,7 +64,7 @@ def _converted(samples: NDArray[np.uint8], mode: Mode, transform: ImageCms.Image
 
 
 def is_usable(profile: bytes, mode: Mode) -> bool:
-    """Whether a profile is one for samples of this mode."""
+    """Whether a profile is valid for samples of this mode."""
     return _conversion(profile, mode) is not None
 
 
@@ -74,10 +74,10 @@ def _conversion(profile: bytes | None, mode: Mode) -> _Conversion | None:
     return _cached_conversion(profile, mode)
 
 
-# Threads may share a transform: lcms2's cmsDoTransform only reads it, and keeps its cache of one pixel on the stack.
+# Threads may share a transform: lcms2's cmsDoTransform only reads it, and its one-pixel cache is on the stack.
 @lru_cache(maxsize=_KEPT)
 def _cached_conversion(profile: bytes, mode: Mode) -> _Conversion | None:
-    # Of grey lcms2 would compute 33 steps only and interpolate: 9 of 255 off where a profile is linear.
+    # With its optimization, lcms2 computes only 33 greys and interpolates, which is inexact for linear profiles.
     flags = ImageCms.Flags.NOOPTIMIZE if mode == "L" else ImageCms.Flags.NONE
     try:
         transform = ImageCms.ImageCmsTransform(

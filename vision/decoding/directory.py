@@ -1,4 +1,4 @@
-"""Directory: the tags of a TIFF file, or of the EXIF block that other formats carry."""
+"""Reads the tags of a TIFF file, or of the EXIF block in other formats."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Final
 
 from vision.errors import DamagedImage
 
-_BIG: Final = 43  # the version of a BigTIFF; a classic one has 42
-_MOST_ENTRIES: Final = 65_535  # a classic TIFF can't have more
-_MOST_VALUES: Final = 2**18  # of one tag: the strips or tiles of 50 megapixels
-_INTEGERS: Final = {1: "B", 3: "H", 4: "I", 7: "B", 13: "I", 16: "Q", 18: "Q"}  # TIFF's types, as struct calls them
-_RATIO: Final = 5  # the type of two 32-bit numbers
+_BIG: Final = 43  # version number of a BigTIFF; a classic TIFF has 42
+_MOST_ENTRIES: Final = 65_535  # the limit of a classic TIFF
+_MOST_VALUES: Final = 2**18  # per tag; enough for the strips or tiles of 50 megapixels
+_INTEGERS: Final = {1: "B", 3: "H", 4: "I", 7: "B", 13: "I", 16: "Q", 18: "Q"}  # TIFF type → struct's format
+_RATIO: Final = 5  # TIFF's RATIONAL: two 32-bit numbers
 _SIZES: Final = {**{kind: struct.calcsize(form) for kind, form in _INTEGERS.items()}, _RATIO: 8}
 
 
 class Directory:
-    """The first directory of TIFF bytes, classic or BigTIFF. order: `<` or `>`, of all its numbers.
+    """The first directory of a classic TIFF or BigTIFF. order: the byte order, `<` or `>`.
 
-    Raises DamagedImage where the bytes have no readable directory.
+    Raises DamagedImage if the bytes have no readable directory.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -33,7 +33,7 @@ class Directory:
         return tag in self._entries
 
     def integers(self, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
-        """All values of a tag; the default where it is absent. Raises DamagedImage where they are no whole numbers."""
+        """All values of a tag, or the default if it is absent. Raises DamagedImage if they are not integers."""
         if tag not in self._entries:
             return default
         kind, count, place = self._entries[tag]
@@ -45,11 +45,11 @@ class Directory:
             raise DamagedImage(f"the values of the TIFF tag {tag} lie outside the file") from None
 
     def integer(self, tag: int, default: int) -> int:
-        """The first value of a tag; the default where it is absent. Raises DamagedImage."""
+        """The first value of a tag, or the default if it is absent. Raises DamagedImage as `integers` does."""
         return self.integers(tag, (default,))[0]
 
     def ratios(self, tag: int) -> tuple[float, ...]:
-        """All values of a tag of ratios; none where it is absent or something else. One of nothing by nothing is 0."""
+        """All values of a RATIONAL tag. Empty if it is absent or of another type. A zero denominator counts as 1."""
         kind, count, place = self._entries.get(tag, (0, 0, 0))
         if kind != _RATIO or place + 8 * count > len(self._data):
             return ()
@@ -57,12 +57,12 @@ class Directory:
         return tuple(above / max(below, 1) for above, below in zip(numbers[::2], numbers[1::2], strict=True))
 
     def raw(self, tag: int) -> bytes | None:
-        """The bytes of a tag of bytes; None where it is absent, of another type, or outside the file."""
+        """The value of a tag of bytes; None if it is absent, of another type, or outside the file."""
         kind, count, place = self._entries.get(tag, (0, 0, 0))
         return self._data[place : place + count] if kind in (1, 7) and place + count <= len(self._data) else None
 
     def _read(self) -> dict[int, tuple[int, int, int]]:
-        """Tag → type, number of values, where they begin."""
+        """Tag → type, number of values, offset of the values."""
         if not self.order:
             raise DamagedImage("the TIFF header is damaged")
         if self._number("H", 2) == _BIG:

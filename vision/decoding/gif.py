@@ -1,4 +1,4 @@
-"""GIF files: the first frame where it lies on the logical screen. What it leaves free or transparent is white."""
+"""Decodes the first frame of GIF files, at its place on the logical screen. Free and transparent parts are white."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _FRAME: Final = struct.Struct("<HHHHB")
 _EXTENSION, _IMAGE, _CONTROL = 0x21, 0x2C, 0xF9
 _HAS_TABLE, _TABLE_SIZE, _HAS_TRANSPARENCY = 0x80, 0x07, 0x01
 _FULL_TABLE: Final = 3 * 256  # bytes
-_MOST_BLOCKS: Final = 200_000  # of comments and the like before the first frame: ten megabytes have 41,000 full ones
+_MOST_BLOCKS: Final = 200_000  # of extensions before the first frame; 10 MB of comments have 41,000 full blocks
 
 
 @dataclass(frozen=True, kw_only=True)
 class GifFile(PictureFile):
-    """left, top, frame_width, frame_height: of the first frame, in pixels. coded: its data, up to the file's end."""
+    """A GIF. left, top, frame_width, frame_height: of the first frame, in pixels. coded: its data to the file's end."""
 
     FORMAT: ClassVar[str] = "GIF"
 
@@ -56,7 +56,7 @@ class GifFile(PictureFile):
         return screen
 
     def _frame_alone(self) -> bytes:
-        """A GIF of the first frame alone, its transparent colour white."""
+        """A GIF file of only the first frame, with a white transparent colour."""
         table = bytearray(self.palette.ljust(_FULL_TABLE, b"\0"))
         if self.transparent is not None:
             table[3 * self.transparent : 3 * self.transparent + 3] = bytes([WHITE] * 3)
@@ -76,7 +76,7 @@ def open_gif(data: bytes) -> GifFile:
                 raise DamagedImage("the GIF is damaged before its first frame")
             if data[position + 1] == _CONTROL and data[position + 3] & _HAS_TRANSPARENCY:
                 transparent = data[position + 6]
-            position, blocks = _behind_blocks(data, position + 2, blocks)
+            position, blocks = _skip_blocks(data, position + 2, blocks)
         left, top, frame_width, frame_height, frame_flags = _FRAME.unpack_from(data, position + 1)
         local, position = _table(data, position + 1 + _FRAME.size, frame_flags)
     except (IndexError, struct.error):
@@ -96,18 +96,21 @@ def open_gif(data: bytes) -> GifFile:
 
 
 def _table(data: bytes, position: int, flags: int) -> tuple[bytes, int]:
-    """A colour table, empty where the flags announce none, and where it ends."""
+    """A colour table, empty if the flags announce none, and the position behind it."""
     end = position + (3 << ((flags & _TABLE_SIZE) + 1) if flags & _HAS_TABLE else 0)
     return data[position:end], end
 
 
 def _no_table() -> bytes:
-    """Greys: the standard leaves open what a GIF without any colour table looks like."""
+    """A table of greys. The standard does not define the colours of a GIF without a table."""
     return bytes(value for grey in range(256) for value in (grey, grey, grey))
 
 
-def _behind_blocks(data: bytes, position: int, left: int) -> tuple[int, int]:
-    """Where the blocks of an extension end, and how many more may follow. Raises ImageTooLarge."""
+def _skip_blocks(data: bytes, position: int, left: int) -> tuple[int, int]:
+    """Skip the blocks of an extension. Returns the position behind them and the number of blocks still allowed.
+
+    Raises ImageTooLarge.
+    """
     for number in range(left):
         size = data[position]
         position += size + 1

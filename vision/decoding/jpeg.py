@@ -1,7 +1,7 @@
-"""JPEG files: the segments that the pixels need are kept, all others left out; libjpeg-turbo decodes what remains.
+"""Decodes JPEG files with libjpeg-turbo, after removing all segments that the pixels don't need.
 
-So metadata can neither damage a picture nor hide a loss. Of several warnings libjpeg-turbo gives the first one only;
-without metadata nearly all that are left mean lost data.
+So metadata can neither damage a picture nor hide lost data. libjpeg-turbo reports only its first warning. Without
+metadata, nearly every warning means lost data.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from vision.errors import DamagedImage, ImageTooLarge, UnsupportedFormat
 
 
 class _Space(NamedTuple):
-    """What simplejpeg and Pillow call the samples of a number of components."""
+    """The names of a colour space in simplejpeg and in Pillow."""
 
     simplejpeg: str
     pillow: str
@@ -35,11 +35,11 @@ class _Space(NamedTuple):
 
 _SOI: Final = b"\xff\xd8"
 _EOI: Final = b"\xff\xd9"
-# The next segment. Zeros after FF, fill bytes and restart markers belong to the coded data; the rest has no length.
+# The marker of the next segment. The excluded bytes after FF belong to the coded data, or are markers without a length.
 _MARKER: Final = re.compile(rb"\xff[^\x00\x01\xd0-\xd8\xff]")
 _TABLES: Final = frozenset({0xC4, 0xCC, 0xDB, 0xDD})  # DHT, DAC, DQT, DRI
 _DRI, _SOS, _END, _APP0, _APP1, _APP2, _APP14 = 0xDD, 0xDA, 0xD9, 0xE0, 0xE1, 0xE2, 0xEE
-_SEQUENTIAL: Final = frozenset({0xC0, 0xC1, 0xC9})  # frames, of Huffman and of arithmetic coding
+_SEQUENTIAL: Final = frozenset({0xC0, 0xC1, 0xC9})  # frames with Huffman or arithmetic coding
 _PROGRESSIVE: Final = frozenset({0xC2, 0xCA})
 _ARITHMETIC: Final = frozenset({0xC9, 0xCA})
 _LOSSLESS: Final = 0xC3
@@ -50,33 +50,34 @@ _REFUSED: Final = {
     0xF7: "JPEG-LS",
 }
 _SPACES: Final = {1: _Space("Gray", "L"), 3: _Space("RGB", "RGB"), 4: _Space("CMYK", "CMYK")}  # by components
-_USUAL_SAMPLINGS: Final = frozenset({(1, 1), (2, 1), (1, 2), (2, 2), (4, 1)})  # across, down, of brightness
-_ROWS, _FEW = 256, 4 * 2**20  # bytes that libjpeg-turbo has for each column, and beside
-_BLOCK_SIDE: Final = 8
-_COEFFICIENTS: Final = 64  # of a block
+_USUAL_SAMPLINGS: Final = frozenset({(1, 1), (2, 1), (1, 2), (2, 2), (4, 1)})  # luma: across, down
+_ROWS, _FEW = 256, 4 * 2**20  # libjpeg-turbo's working memory in bytes: per column of pixels, and fixed
+_BLOCK_SIDE: Final = 8  # pixels
+_COEFFICIENTS: Final = 64  # per block
 _MISSING: Final = 255
-# Ten megabytes of segments of the greatest size are 160, and an encoder writes a dozen scans. Millions can be sent.
+# 10 MB have 160 segments of the largest size, and encoders write about a dozen scans. An attacker could send millions.
 _MOST_SEGMENTS: Final = 1000
-# What libjpeg-turbo says of bytes behind the last block, which several cameras leave.
+# libjpeg-turbo's warning about bytes behind the last block, which several cameras write.
 _LAST_BYTES: Final = "extraneous bytes before marker 0xd9"
-# The same within the coded data, where a later loss would not be told. And rare samplings, which only Pillow decodes.
+# Warnings that may be harmless. Such bytes can also be within the coded data, where they hide later warnings about lost
+# data. Rare samplings can be decoded by Pillow.
 _UNKNOWN_SAMPLING: Final = "Could not determine subsampling"
 _TOLERATED: Final = ("extraneous bytes before marker", _UNKNOWN_SAMPLING)
-# Bytes that are skipped where all blocks are there, and decoded to something else than grey where some are missing.
+# Bytes that a decoder skips if all blocks are there, and decodes to visible garbage if some are missing.
 _FILLING: Final = bytes(range(250, 10, -12))
-_FILLING_OF_ARITHMETIC: Final = bytes(4) + _FILLING  # its encoders leave out zeros at the end
+_FILLING_OF_ARITHMETIC: Final = bytes(4) + _FILLING  # arithmetic encoders omit zeros at the end
 _MOST_FILLED: Final = 65_536
-_FILLED: Final = re.compile(rb"(?<!\xff)\xff{1,9}(?=[^\x00\xff])")  # each marker, restart markers included
+_FILLED: Final = re.compile(rb"(?<!\xff)\xff{1,9}(?=[^\x00\xff])")  # every marker, restart markers included
 _CODED_MARKER: Final = re.compile(rb"\xff([^\x00\xff])")
 _FIRST_RESTART: Final = 0xD0
-_RESTARTS: Final = 8  # they are counted from 0 to 7, again and again
+_RESTARTS: Final = 8  # restart markers are numbered modulo 8
 
 _JFIF: Final = bytes.fromhex("ffe000104a46494600010100000100010000")
 
 
 @dataclass(frozen=True)
 class _Scan:
-    """Coded data, perhaps with more behind them. restarts: the markers within that divide them."""
+    """The coded data of a scan, perhaps with more bytes behind. restarts: the number of restart markers in it."""
 
     coded: memoryview
     restarts: int
@@ -87,7 +88,7 @@ class _Scan:
         return all(marker is not None and marker[1][0] == code for marker, code in zip_longest(found, expected))
 
     def filled(self, filling: bytes) -> bytes | memoryview:
-        """The data with a filling before each marker and at the end. Raises DamagedImage for too many markers."""
+        """Insert a filling before each marker and at the end. Raises DamagedImage for too many markers."""
         if not filling:
             return self.coded
         coded, number = _FILLED.subn(lambda marker: filling + marker[0], self.coded, count=_MOST_FILLED)
@@ -98,11 +99,12 @@ class _Scan:
 
 @dataclass(frozen=True, kw_only=True)
 class JpegFile(PictureFile):
-    """kept: the segments and coded data that the pixels need. adobe: the colour transform of Adobe's marker.
+    """A JPEG.
 
-    complete: whether the scans bring all bits of all coefficients. The standard does not ask for that, but encoders do
-    it, and a file cut between two scans shows nothing else of its loss. coefficient_bytes: what libjpeg-turbo keeps
-    from scan to scan. is_rare: of a sampling that perhaps only Pillow decodes.
+    kept: the segments and coded data that the pixels need. adobe: the colour transform of Adobe's marker.
+    complete: whether the scans have all bits of all coefficients. The standard does not require that, but encoders
+    write them all. A file that is cut between two scans has no other sign of its loss.
+    coefficient_bytes: libjpeg-turbo's buffer between scans. is_rare: only Pillow may be able to decode the sampling.
     """
 
     FORMAT: ClassVar[str] = "JPEG"
@@ -121,7 +123,7 @@ class JpegFile(PictureFile):
     @property
     def peak_bytes(self) -> int:
         own = self.components * self.pixels
-        # Pillow's four bytes a pixel stand beside the coefficients first, then beside the array made of them.
+        # Pillow's four bytes per pixel exist first with the coefficients, then with the array made from them.
         decoded = 4 * self.pixels + max(own, self.coefficient_bytes) if self.is_rare else own + self.coefficient_bytes
         is_converted = self.components != 3 or self.profile is not None
         converted = own + 3 * self.pixels if is_converted else own
@@ -134,13 +136,13 @@ class JpegFile(PictureFile):
         return turn(to_srgb(self._positive(self.samples(self.adobe)), self.profile), self.orientation)
 
     def _positive(self, samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Samples of ink. Adobe's CMYK counts paper."""
+        """CMYK as amounts of ink. Adobe's marker means inverted CMYK."""
         return np.invert(samples, out=samples) if self.components == 4 and self.adobe is not None else samples
 
     def samples(self, adobe: int | None) -> NDArray[np.uint8]:
-        """The decoded samples: (h, w) grey, (h, w, 3) RGB or (h, w, 4) CMYK as stored. adobe: as in Adobe's marker.
+        """Decode to grey (h, w), RGB (h, w, 3) or CMYK (h, w, 4) as stored. adobe: the transform of Adobe's marker.
 
-        Raises DamagedImage where any part of the coded data is missing.
+        Raises DamagedImage if any part of the coded data is missing.
         """
         if not self.complete:
             raise DamagedImage("the JPEG is truncated: scans that its picture needs are missing")
@@ -149,7 +151,7 @@ class JpegFile(PictureFile):
             raise _loss()
         if self.arithmetic or (warning is not None and _LAST_BYTES not in warning):
             found = _digest(samples)
-            del samples  # two of them would be twice the memory
+            del samples  # two decoded pictures would take twice the memory
             samples, _ = self._decoded(adobe, filling=_FILLING_OF_ARITHMETIC if self.arithmetic else _FILLING)
             if _digest(samples) != found:
                 raise _loss()
@@ -159,7 +161,7 @@ class JpegFile(PictureFile):
         return all(part.has_all_restarts() for part in self.kept if isinstance(part, _Scan))
 
     def _decoded(self, adobe: int | None, filling: bytes = b"") -> tuple[NDArray[np.uint8], str | None]:
-        """(h, w, components) samples, and the first warning of libjpeg-turbo. filling: put before each marker."""
+        """Decode to (h, w, components), with libjpeg-turbo's first warning. filling: inserted before each marker."""
         space = _SPACES[self.components]
         samples = np.empty((self.height, self.width, self.components), np.uint8)
         kept = (part if isinstance(part, bytes) else part.filled(filling) for part in self.kept)
@@ -171,13 +173,13 @@ class JpegFile(PictureFile):
                 return samples, str(warning)
             del samples
             found = pillow.samples(file, "JPEG", space.pillow).reshape(self.height, self.width, self.components)
-            inverted = self.components == 4 and adobe is not None  # Pillow has done that already
+            inverted = self.components == 4 and adobe is not None  # Pillow has inverted it already
             return np.invert(found) if inverted else found, str(warning)
         return samples, None
 
 
 def open_jpeg(data: bytes) -> JpegFile:
-    """Read a JPEG up to its coded data, or through all its scans where it has several.
+    """Read a JPEG up to its coded data, or through all scans if it has several.
 
     Raises DamagedImage, UnsupportedFormat or ImageTooLarge.
     """
@@ -208,10 +210,10 @@ def open_jpeg(data: bytes) -> JpegFile:
 
 @dataclass
 class _Reader:
-    """What was seen of a JPEG so far.
+    """Collects the segments of a JPEG.
 
-    samplings: across and down, by component. interval: blocks between restart markers; restarts: these in the scan.
-    lost: by component, the bits of each coefficient that no scan has brought yet.
+    samplings: across and down, by component. interval: blocks between restart markers. restarts: markers in the scan.
+    lost: by component, the low bits of each coefficient that no scan has had yet.
     """
 
     kept: list[bytes | _Scan] = field(default_factory=list)
@@ -309,7 +311,7 @@ class _Reader:
         if self.frame in _PROGRESSIVE:
             first, last, shift = end[0], end[1], end[2] & 15
         elif self.frame in _SEQUENTIAL:
-            end = bytes([first, last, shift])  # other values mean nothing here, and some encoders write them
+            end = bytes([first, last, shift])  # some encoders write other values, which have no meaning here
         if not first <= last < _COEFFICIENTS:
             raise DamagedImage("the JPEG's scan header is damaged")
         for component in components:
@@ -321,7 +323,7 @@ class _Reader:
         self._keep(_SOS, segment[:-3] + end)
 
     def _units(self, components: bytes) -> int:
-        """How many units a scan of these components has: blocks of one, or groups of blocks of several."""
+        """The number of coded units in a scan: blocks for one component, groups of blocks (MCUs) for several."""
         most_across, most_down = (max(sampling[axis] for sampling in self.samplings.values()) for axis in (0, 1))
         side = 1 if self.frame == _LOSSLESS else _BLOCK_SIDE
         if len(components) > 1:
@@ -331,7 +333,7 @@ class _Reader:
         return -(-width // side) * -(-height // side)
 
     def _application(self, marker: int, segment: bytes) -> None:
-        """Metadata that colour and orientation need. It stands before the first scan."""
+        """Take the metadata for colour and orientation. It precedes the first scan."""
         if marker == _APP0 and segment.startswith(b"JFIF\0") and len(segment) >= 14:
             self.jfif = True
         elif marker == _APP1 and segment.startswith(b"Exif\0") and self.exif is None:
@@ -343,7 +345,7 @@ class _Reader:
             self.adobe = segment[11]
 
     def _known_transform(self) -> int | None:
-        """Adobe's transform; of an unknown one what libjpeg assumes: YCbCr, or YCCK of four components."""
+        """Adobe's transform. An unknown value becomes libjpeg's assumption: YCbCr, or YCCK for four components."""
         if self.adobe is None or len(self.lost) not in (3, 4):
             return self.adobe
         usual = 1 if len(self.lost) == 3 else 2

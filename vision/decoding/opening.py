@@ -1,4 +1,4 @@
-"""open_image: which format bytes have, and whether their header keeps within the limits."""
+"""Recognises the format of image bytes, and checks their header against the limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vision.decoding.webp import open_webp
 from vision.errors import DamagedImage, ImageTooLarge, UnsupportedFormat
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
-MAX_SIDE: Final = 65_535  # JPEG's own limit; a PNG can announce two thousand million
+MAX_SIDE: Final = 65_535  # pixels; JPEG's limit, while a PNG can announce up to 2³¹ − 1
 
 _OPENERS: Final[tuple[tuple[bytes, Callable[[bytes], PictureFile]], ...]] = (
     (b"\xff\xd8\xff", open_jpeg),
@@ -31,7 +31,7 @@ _OPENERS: Final[tuple[tuple[bytes, Callable[[bytes], PictureFile]], ...]] = (
     (b"MM\0+", open_tiff),
 )
 
-# Formats that are known, and refused: name, offset and bytes of their signatures.
+# Known formats that are refused: name, offset and bytes of the signature.
 _REFUSED: Final = (
     ("AVIF or HEIF", 4, b"ftyp"),
     ("EPS", 0, b"%!PS"),
@@ -50,13 +50,13 @@ _REFUSED: Final = (
 
 @dataclass(frozen=True)
 class Limits:
-    """What an image may take. pass_pixels: its pixels times the passes over them that decoding needs."""
+    """The limits of an image. pixels: width × height. pass_pixels: pixels × decoding passes over them."""
 
     pixels: int
     pass_pixels: int
 
 
-OWN_FILES: Final = Limits(pixels=100_000_000, pass_pixels=2_000_000_000)  # those of whoever runs a tool
+OWN_FILES: Final = Limits(pixels=100_000_000, pass_pixels=2_000_000_000)  # for trusted files of a tool's user
 
 
 def open_image(data: bytes, limits: Limits) -> PictureFile:

@@ -1,4 +1,4 @@
-"""Which way up a picture is: EXIF says it, XMP and the rest don't."""
+"""Reads EXIF's orientation and turns pictures upright. Orientation in XMP and the like is ignored."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from vision.errors import DamagedImage
 ORIENTATION: Final = 0x0112  # the tag of EXIF and TIFF
 UPRIGHT: Final = 1
 
-_PREFIX: Final = b"Exif\0\0"  # of JPEG; some writers put it into PNG and WebP, too
+_PREFIX: Final = b"Exif\0\0"  # in JPEG; some writers also put it into PNG and WebP
 
 
 def orientation_of(exif: bytes | None) -> int:
-    """EXIF's orientation, 1…8; 1 (upright) where there is no EXIF or it is damaged, as viewers do."""
+    """EXIF's orientation, 1…8; 1 (upright) if EXIF is missing or damaged, as in viewers."""
     if exif is None:
         return UPRIGHT
     try:
@@ -28,7 +28,7 @@ def orientation_of(exif: bytes | None) -> int:
 
 
 def turn(pixels: RGB, orientation: int) -> RGB:
-    """A picture turned upright. An orientation that EXIF does not have turns nothing."""
+    """Turn a picture (h, w, 3) upright. Values that EXIF does not define change nothing."""
     match orientation:
         case 2:
             turned = cv2.flip(pixels, 1)

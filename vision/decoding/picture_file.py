@@ -1,4 +1,4 @@
-"""PictureFile: an image file whose header was read, as each format's module makes one."""
+"""The base class of image files whose header was read; each format's module has a subclass."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from vision.arrays import RGB
 
 @dataclass(frozen=True, kw_only=True)
 class PictureFile(ABC):
-    """The size of a picture by its header, and the way to its pixels. width, height: in pixels, as stored."""
+    """An image file whose header was read, but not its pixels. width, height: in pixels, as stored."""
 
     FORMAT: ClassVar[str]
 
     width: int
     height: int
-    passes: int = 1  # how often decoding goes over all pixels: the scans of a JPEG
+    passes: int = 1  # decoding passes over all pixels: the number of a JPEG's scans
 
     @property
     def pixels(self) -> int:
@@ -26,11 +26,11 @@ class PictureFile(ABC):
     @property
     @abstractmethod
     def peak_bytes(self) -> int:
-        """The most memory that `decode` takes at a time, in bytes: a bound by the header, the RGB array included."""
+        """An upper bound of `decode`'s peak memory in bytes, computed from the header. It includes the RGB array."""
 
     @abstractmethod
     def decode(self) -> RGB:
-        """The picture (first frame) as upright (height, width, 3) uint8 sRGB, C-contiguous.
+        """Decode the picture (first frame) to upright (height, width, 3) uint8 sRGB, C-contiguous.
 
-        Orientation is EXIF's. Transparent parts lie on white. Raises DamagedImage or UnsupportedFormat.
+        EXIF's orientation is applied. Transparent parts become white. Raises DamagedImage or UnsupportedFormat.
         """

@@ -1,4 +1,4 @@
-"""Pillow as a decoder of bytes whose headers were checked: its images as arrays, its errors as ours."""
+"""Decodes files with Pillow after their headers were checked, and translates Pillow's errors to DamagedImage."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from PIL import Image
 from vision.bands import Rows, in_bands
 from vision.errors import DamagedImage
 
-# Judged from the header, before anything is decoded.
+# vision.decoding.opening checks the size before anything is decoded.
 Image.MAX_IMAGE_PIXELS = None
 
-# What Pillow's decoders raise on damaged files: none of them has an error class of its own for all of it.
+# The errors of Pillow's decoders on damaged files. Pillow has no common class for them.
 _DAMAGED: Final = (
     OSError,
     SyntaxError,
@@ -32,9 +32,9 @@ _DAMAGED: Final = (
 
 
 def samples(data: bytes, form: str, mode: str | None = None) -> NDArray[Any]:
-    """Decode a file of one format (Pillow's name) into an array, in a mode of Pillow or in its own.
+    """Decode a file to an array (h, w) or (h, w, channels).
 
-    Raises DamagedImage.
+    form: Pillow's name of the format. mode: Pillow's mode; None = the image's own. Raises DamagedImage.
     """
     image = decoded(data, form)
     return in_bands(rows_of(image, mode), image.height, image.width)
@@ -51,7 +51,7 @@ def decoded(data: bytes, form: str) -> Image.Image:
 
 
 def rows_of(image: Image.Image, mode: str | None = None) -> Rows:
-    """A decoded image a few rows at a time: the array of a whole one takes its memory twice over."""
+    """Access a decoded image a few rows at a time. An array of the whole image would double its memory."""
 
     def rows(part: slice) -> NDArray[Any]:
         band = image.crop((0, part.start, image.width, part.stop))

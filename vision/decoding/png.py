@@ -1,4 +1,4 @@
-"""PNG files: the chunks that pixels, colour and orientation need; of an animated one the default image."""
+"""Decodes PNG files with only the chunks for pixels, colour and orientation. An animation shows its default image."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _COLOUR_CHUNKS: Final = frozenset({b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", 
 _USE_ALL_BITS: Final = (b"cICP", b"gAMA", b"sBIT", b"tRNS")
 _CRITICAL: Final = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _READ: Final = _CRITICAL | _COLOUR_CHUNKS | {b"tRNS", b"eXIf"}
-_ANCILLARY: Final = 0x20  # a bit of the first letter
-_MOST_CHUNKS: Final = 10_000  # libpng writes 8 KB into each: ten megabytes are 1280. A million can be sent
+_ANCILLARY: Final = 0x20  # this bit of the first letter is set in ancillary chunks
+_MOST_CHUNKS: Final = 10_000  # libpng writes 8 KB per chunk, 1280 chunks in 10 MB; an attacker could send a million
 
 
 @dataclass(frozen=True, kw_only=True)
 class PngFile(PictureFile):
-    """depth: bits of a sample. kind: the colour type. header: the IHDR chunk's content."""
+    """A PNG. depth: bits per sample. kind: the colour type. header: the content of the IHDR chunk."""
 
     FORMAT: ClassVar[str] = "PNG"
 
@@ -48,13 +48,13 @@ class PngFile(PictureFile):
 
     @property
     def peak_bytes(self) -> int:
-        if self._needs_16_bits():  # OpenCV holds the samples twice, grey as three
+        if self._needs_16_bits():  # OpenCV holds the samples twice, and grey as three channels
             decoded = 12 if self.kind == _COLOUR else 16
         elif self.kind == _PALETTE or (self.kind == _GREY and self.depth < 16):
             decoded = 1
         else:
-            decoded = 2 if self.kind == _GREY else 4  # Pillow has four bytes for two, three or four channels
-        turned = 6  # EXIF may stand behind the pixels
+            decoded = 2 if self.kind == _GREY else 4  # Pillow stores two to four channels in four bytes
+        turned = 6  # the picture may have to be turned: EXIF may follow the pixels
         per_pixel = max(decoded if self._needs_16_bits() else decoded + 3, turned)
         return self.pixels * per_pixel + 2 * len(self.data) + band_bytes(self.height, self.width)
 
@@ -64,7 +64,7 @@ class PngFile(PictureFile):
         return turn(pixels, orientation_of(chunks.found.get(b"eXIf")))
 
     def _palette_pixels(self, chunks: _Chunks) -> RGB:
-        """Colour and transparency are applied to the palette, so that they cost nothing per pixel."""
+        """Decode with a palette that has colour and transparency applied, which is faster than on all pixels."""
         palette = chunks.found.get(b"PLTE", b"")
         if not palette or len(palette) % 3 or len(palette) > 3 << self.depth:
             raise DamagedImage("the PNG's palette is missing or damaged")
@@ -116,12 +116,12 @@ class PngFile(PictureFile):
         return bands(self.height, self.width)
 
     def _rows(self, chunks: _Chunks) -> tuple[Rows, int]:
-        """All channels, a few rows at a time, and the bits of a sample: 8 or 16. Grey of few bits is spread to 8."""
+        """Decode all channels, with access by rows; and the bits per sample, 8 or 16. Grey below 8 bits is scaled."""
         file = self._file(chunks)
         if not self._needs_16_bits():
             depth = 16 if self.depth == 16 and self.kind == _GREY else 8
             return pillow.rows_of(pillow.decoded(file, "PNG"), "L" if self.depth == 1 else None), depth
-        # Pillow keeps the upper 8 bits only.
+        # OpenCV, because Pillow keeps only the upper 8 bits.
         found = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_UNCHANGED)
         if found is None or found.dtype != np.uint16 or found.shape[:2] != (self.height, self.width):
             raise DamagedImage("the PNG image is damaged or truncated")
@@ -131,12 +131,12 @@ class PngFile(PictureFile):
         return lambda part: found[part][..., order], 16
 
     def _needs_16_bits(self) -> bool:
-        """Whether more than the upper 8 bits of a sample may matter. Grey is decoded in 16 bits always."""
+        """Whether the lower 8 bits of 16 may matter. Grey does not count, because Pillow decodes it in 16 bits."""
         head = self.data[: self.data.find(b"IDAT")]
         return self.depth == 16 and self.kind != _GREY and any(kind in head for kind in _USE_ALL_BITS)
 
     def _transparent_key(self, chunks: _Chunks) -> Samples | None:
-        """The sample, or the three, that mean transparency; None where none does."""
+        """The grey (1,) or colour (3,) that means transparency; None if there is none."""
         content = chunks.found.get(b"tRNS", b"")
         if len(content) != {_GREY: 2, _COLOUR: 6}.get(self.kind):
             return None
@@ -145,20 +145,20 @@ class PngFile(PictureFile):
         return np.asarray(key * (255 // most) if self.depth < 8 else key)
 
     def _file(self, chunks: _Chunks, palette: bytes = b"") -> bytes:
-        """A PNG of the chunks that the pixels need."""
+        """A PNG file of only the chunks that the pixels need."""
         parts = [_SIGNATURE, _chunk(b"IHDR", self.header), _chunk(b"PLTE", palette) if palette else b""]
         return b"".join([*parts, *chunks.coded, _chunk(b"IEND", b"")])
 
 
 @dataclass
 class _Chunks:
-    """found: content by kind, the first of each. coded: the IDAT chunks, whole."""
+    """The chunks of a PNG. found: kind → content of its first chunk. coded: the whole IDAT chunks."""
 
     found: dict[bytes, bytes] = field(default_factory=dict)
     coded: list[bytes | memoryview] = field(default_factory=list)
 
     def take(self, kind: bytes, content: bytes, colour_type: int) -> None:
-        """Keep a chunk where it may stand."""
+        """Keep a chunk, unless the standard forbids it at this place."""
         too_late = bool(self.coded) or (kind in _COLOUR_CHUNKS and b"PLTE" in self.found)
         too_early = kind == b"tRNS" and colour_type == _PALETTE and b"PLTE" not in self.found
         if kind == b"eXIf" or not (too_late or too_early):
@@ -177,11 +177,11 @@ def open_png(data: bytes) -> PngFile:
 
 
 def _read(data: bytes, colour_type: int) -> _Chunks:
-    """Read the chunks. Raises DamagedImage for damaged critical ones; damaged others are left out, as viewers do."""
+    """Read the chunks. Raises DamagedImage for damaged critical ones; ignores other damaged ones, as viewers do."""
     chunks, view, position = _Chunks(), memoryview(data), len(_SIGNATURE)
     for _ in range(_MOST_CHUNKS):
         if position + 12 > len(data):
-            return chunks  # cut between two chunks, or within the last: what is decoded tells whether it matters
+            return chunks  # the file is truncated; decoding shows whether pixels are missing
         length, kind = struct.unpack_from(">I4s", data, position)
         start, end = position + 8, position + 8 + length
         if end + 4 > len(data):

@@ -1,4 +1,4 @@
-"""What a PNG's colour chunks say: PNG's third edition has cICP before iCCP, before sRGB, before gAMA with cHRM."""
+"""Reads the colour space of a PNG. In PNG's third edition, cICP precedes iCCP, then sRGB, then gAMA with cHRM."""
 
 from __future__ import annotations
 
@@ -18,27 +18,31 @@ from vision.decoding.colour import MOST_PROFILE_BYTES, Mode, is_usable
 Samples = NDArray[Any]  # uint8 or uint16
 
 _USUAL_GAMMA: Final = 1 / 2.2
-# libpng's threshold: a smaller difference to what the display expects is left alone.
+# libpng's threshold: smaller differences to the display's gamma are ignored.
 _THRESHOLD: Final = 0.05
-_CHROMATICITY: Final = 0.001  # so exactly the encoders write sRGB's
+_CHROMATICITY: Final = 0.001  # the precision with which encoders write sRGB's primaries
 _FULL_RANGE: Final = 1
 _LINEAR: Final = 1.0
-# ITU-T H.273, table 3: TransferCharacteristics → gamma. Those of television pass for sRGB's, as in browsers.
+# ITU-T H.273, table 3: TransferCharacteristics → gamma; None = sRGB's curve. Television's curves count as sRGB's, as in
+# browsers.
 _TRANSFERS: Final = {1: None, 4: 1 / 2.2, 5: 1 / 2.8, 6: None, 8: _LINEAR, 13: None, 14: None, 15: None}
 
 
 @dataclass(frozen=True)
 class ColourSpace:
-    """transfer: from the file's curve to sRGB's. profile: ICC, of what comes then. None: nothing to do."""
+    """The conversion to sRGB in two steps; None = nothing to do.
+
+    transfer: converts the file's curve to sRGB's. profile: the ICC profile of the result.
+    """
 
     transfer: Callable[[Samples], Samples] | None = None
     profile: bytes | None = None
 
 
 def colour_space(chunks: Mapping[bytes, bytes], mode: Mode) -> ColourSpace:
-    """The colour space of samples of a mode, L or RGB. A chunk that says nothing usable leaves it to the next.
+    """The colour space of samples in mode L or RGB, from the first usable colour chunk.
 
-    cICP for HDR (PQ, HLG) or a narrow range is not used: how to show it on a standard display is left open.
+    cICP for HDR (PQ, HLG) or a narrow range is ignored: no standard defines its look on a standard display.
     """
     coded = chunks.get(b"cICP", b"")
     if len(coded) == 4:
@@ -72,7 +76,7 @@ def _chromaticities(content: bytes) -> primaries.Chromaticities:
 
 
 def _embedded(content: bytes) -> bytes | None:
-    """The ICC profile in an iCCP chunk; None where there is none, or one too large or damaged."""
+    """The ICC profile in an iCCP chunk; None if it is missing, too large or damaged."""
     name_end = content.find(b"\0", 0, 80)
     if name_end < 1:
         return None
@@ -85,7 +89,7 @@ def _embedded(content: bytes) -> bytes | None:
 
 
 def _to_srgb_curve(gamma: float, samples: Samples) -> Samples:
-    """Samples of a power curve, encoded as sample = light ** gamma, in sRGB's curve."""
+    """Convert samples from a power curve, sample = light ** gamma, to sRGB's curve."""
     most = np.iinfo(samples.dtype).max
     light = (np.arange(most + 1) / most) ** (1 / gamma)
     encoded = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)

@@ -1,4 +1,4 @@
-"""ICC profiles of primaries: what PNG's cHRM and cICP say, in the form that colour management takes."""
+"""Makes ICC profiles from the primaries of PNG's cHRM and cICP chunks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Chromaticities: TypeAlias = tuple[float, float, float, float, float, float, float, float]
 
 SRGB: Final[Chromaticities] = (0.3127, 0.3290, 0.640, 0.330, 0.300, 0.600, 0.150, 0.060)
-# ITU-T H.273, table 2: its ColourPrimaries, as far as stills use them.
+# ITU-T H.273, table 2: the ColourPrimaries that still images use.
 CODED: Final[dict[int, Chromaticities]] = {
     1: SRGB,
     5: (0.3127, 0.3290, 0.640, 0.330, 0.290, 0.600, 0.150, 0.060),  # BT.601 of 625 lines
@@ -25,12 +25,12 @@ CODED: Final[dict[int, Chromaticities]] = {
 
 _D50: Final = (0.9642, 1.0, 0.8249)  # white of the connection space
 _BRADFORD: Final = np.array([[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]])
-# ICC.1:2022, parametric curve of type 3, with the numbers of IEC 61966-2-1: sRGB's.
+# sRGB's curve: ICC.1:2022, parametric curve of type 3, with the parameters of IEC 61966-2-1.
 _CURVE: Final = (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
 
 
 def profile_of(chromaticities: Chromaticities) -> bytes | None:
-    """An ICC profile of RGB with these primaries and sRGB's curve; None where they span no colours."""
+    """Make an ICC profile of RGB with these primaries and sRGB's curve; None if they span no colour space."""
     white, red, green, blue = (_xyz(*chromaticities[place : place + 2]) for place in (0, 2, 4, 6))
     primaries = np.stack([red, green, blue], axis=1)
     if not np.isfinite(primaries).all() or abs(np.linalg.det(primaries)) < 1e-6 or not np.isfinite(white).all():
@@ -40,7 +40,7 @@ def profile_of(chromaticities: Chromaticities) -> bytes | None:
     if np.abs(cones).min() < 1e-6:
         return None
     adapted = np.linalg.inv(_BRADFORD) @ np.diag(_BRADFORD @ np.array(_D50) / cones) @ _BRADFORD @ scaled
-    if np.abs(adapted).max() >= 32768:  # does not fit into the profile's numbers
+    if np.abs(adapted).max() >= 32768:  # beyond the range of s15Fixed16Number
         return None
     curve = b"para" + struct.pack(">IHH", 0, 3, 0) + b"".join(_fixed(number) for number in _CURVE)
     tags = {b"wtpt": _xyz_tag(np.array(_D50)), b"rTRC": curve, b"gTRC": curve, b"bTRC": curve}
@@ -61,7 +61,7 @@ def _xyz_tag(xyz: NDArray[np.float64]) -> bytes:
 
 
 def _profile(tags: dict[bytes, bytes]) -> bytes:
-    """Tags as a version 4 display profile of RGB."""
+    """Make a version 4 display profile of RGB with these tags."""
     position = 128 + 4 + 12 * len(tags)
     table, body = struct.pack(">I", len(tags)), b""
     for name, content in tags.items():

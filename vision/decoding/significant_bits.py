@@ -1,4 +1,4 @@
-"""Pictures whose samples fill the low bits only: 12 bits of a thermal or night camera in a 16-bit PNG."""
+"""Scales pictures whose samples use only the low bits, such as 12 bits of a thermal camera in a 16-bit PNG."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def present(bands: Iterable[NDArray[Any]], channels: int, depth: int) -> NDArray[np.bool_]:
-    """(channels, 2 ** depth): which samples a picture has. bands: parts of it, (h, w) or (h, w, channels)."""
+    """Find the sample values of a picture: a mask (channels, 2 ** depth). bands: (h, w) or (h, w, channels) each."""
     found = np.zeros((channels, 2**depth), bool)
     for band in bands:
         for index, channel in enumerate(found):
@@ -19,17 +19,17 @@ def present(bands: Iterable[NDArray[Any]], channels: int, depth: int) -> NDArray
 
 
 def is_narrow(significant: bytes, channels: int, depth: int) -> bool:
-    """Whether PNG's sBIT says that not all bits count. significant: the bits that do, by channel."""
+    """Whether PNG's sBIT announces fewer significant bits than `depth`. significant: number of bits by channel."""
     known = len(significant) == channels and all(0 < bits <= depth for bits in significant)
     return known and any(bits < depth for bits in significant)
 
 
 def right_aligned_peaks(found: NDArray[np.bool_], significant: bytes) -> NDArray[np.uint32] | None:
-    """The greatest sample of each channel where samples stand in the low bits of their type; None where they don't.
+    """The largest possible sample (channels,) if samples are right-aligned, in the low bits; None if they are not.
 
-    found: (channels, 2 ** depth), which samples there are. significant: PNG's sBIT, narrow. The standard wants those
-    bits left-aligned, and some encoders write them right-aligned. That is certain where all samples fit into the low
-    bits and one of them is none that a left-aligned sample can be.
+    found: mask (channels, 2 ** depth) of the samples that occur. significant: PNG's sBIT, narrow. The standard requires
+    left-aligned samples, but some encoders align them right. Right-aligned is certain if all samples fit into the low
+    bits, and at least one can't be left-aligned.
     """
     depth = found.shape[1].bit_length() - 1
     peaks = np.array([2**bits - 1 for bits in significant], np.uint32)
@@ -40,7 +40,7 @@ def right_aligned_peaks(found: NDArray[np.bool_], significant: bytes) -> NDArray
 
 
 def spread(samples: NDArray[Any], peaks: NDArray[np.uint32] | None) -> NDArray[Any]:
-    """Samples scaled from 0…peak to the full range of their type; as they are where there is no peak."""
+    """Scale samples from 0…peak to the full range of their dtype. Without peaks, return them unchanged."""
     if peaks is None:
         return samples
     factors = peaks if samples.ndim == 3 else peaks[0]
@@ -49,7 +49,7 @@ def spread(samples: NDArray[Any], peaks: NDArray[np.uint32] | None) -> NDArray[A
 
 
 def _is_left_aligned(found: NDArray[np.bool_], bits: int, depth: int) -> bool:
-    """Whether all samples may be left-aligned: zeros, the upper bits again or a rounded product in the low ones."""
+    """Whether all samples may be left-aligned, with low bits of zeros, of the repeated upper bits or of scaling."""
     values = np.arange(2**bits, dtype=np.int64)
     shifted = values << (depth - bits)
     repeated = shifted.copy()

@@ -1,7 +1,7 @@
-"""TIFF files: the layouts that are known to come out right, judged by their tags. No other one is guessed at.
+"""Decodes TIFF files of tested layouts, recognised by their tags. All other layouts are refused.
 
-libtiff, through Pillow, only decompresses: the samples are read here, out of bytes. So a layout means the same in
-strips and tiles, in one plane and in several, in either byte order and under any compression.
+libtiff, through Pillow, only decompresses; this module reads the samples from the bytes. So a layout has the same
+meaning in strips and tiles, in one plane and in several, in either byte order and under any compression.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ _COMPRESSIONS: Final = {
     50002: "JPEG XL",
     52546: "JPEG XL",
 }
-# Photometric, sample format → bits of a sample, and how many samples a pixel has without extra ones.
+# Photometric, sample format → allowed bits per sample, and samples per pixel without extra samples.
 _LAYOUTS: Final = {
     (_WHITE_IS_ZERO, _UNSIGNED): ((1, 2, 4, 8, 12, 16, 32), 1),
     (_BLACK_IS_ZERO, _UNSIGNED): ((1, 2, 4, 8, 12, 16, 32), 1),
@@ -100,13 +100,13 @@ _ACCEPTED: Final = (
     "grey of 1, 2, 4, 8, 12, 16, 32 bits or of floats, RGB and CMYK of 8 or 16 bits, palettes of up to 8,"
     " YCbCr in JPEG; in any usual compression"
 )
-_FULL_RANGES: Final = (0.0, 255.0, 128.0, 255.0, 128.0, 255.0)  # of Y, Cb and Cr: black and white of each
+_FULL_RANGES: Final = (0.0, 255.0, 128.0, 255.0, 128.0, 255.0)  # reference black and white of Y, Cb and Cr
 _ASSOCIATED, _UNASSOCIATED = 1, 2
-_HORIZONTAL: Final = 2  # a predictor
+_HORIZONTAL: Final = 2  # the horizontal predictor
 _MOST_SEGMENTS: Final = (
-    65_536  # strips or tiles: 50 megapixels in 256 × 256 have 763, in strips of one row at most this
+    65_536  # strips or tiles: enough for strips of one row; 50 megapixels have 763 tiles of 256 × 256
 )
-_TILE_PIXELS: Final = 2**22  # of a tile that is larger than its picture
+_TILE_PIXELS: Final = 2**22  # the limit for a tile that is larger than its picture
 
 
 _ONES: Final = (1,)
@@ -114,7 +114,7 @@ _ONES: Final = (1,)
 
 @dataclass(frozen=True)
 class _Layout:
-    """What a pixel's samples mean. extra: what the one beyond colour means; None where there is none."""
+    """The meaning of a pixel's samples. extra: the meaning of the extra sample; None if there is none."""
 
     photometric: int
     extra: int | None
@@ -135,7 +135,7 @@ class TiffFile(PictureFile):
         stored, segment = stored_bytes(self.segments, self.coding, (self.width, self.height))
         turned = 0 if self._orientation() == UPRIGHT else 6 * self.pixels
         is_plain = self.coding.compression == _NONE and not self.segments.tiled
-        if is_plain:  # bytes in reversed order are looked up by numbers of eight bytes
+        if is_plain:  # reversing the bits of bytes needs an index of eight bytes for each
             decoding = 10 * stored if self.coding.fill_order == 2 else stored
         else:
             decoding = stored + 2 * segment + 4 * len(self.data)
@@ -174,7 +174,7 @@ class TiffFile(PictureFile):
         return in_bands(convert, self.height, self.width)
 
     def _meant(self, colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """What 8-bit samples mean: (h, w) grey, (h, w, 3) RGB or (h, w, 4) CMYK."""
+        """Interpret 8-bit samples: grey (h, w), RGB (h, w, 3) or CMYK (h, w, 4)."""
         match self.layout.photometric:
             case 0:
                 return 255 - colours[..., 0]
@@ -186,7 +186,7 @@ class TiffFile(PictureFile):
         return colours
 
     def _palette(self) -> RGB:
-        """(2 ** bits, 3) colours. Some writers give values of 8 bits instead of 16, as libtiff knows, too."""
+        """The palette (2 ** bits, 3). Like libtiff, it accepts writers that use 8 bits per value instead of 16."""
         values = np.array(self.tags.integers(_COLOUR_MAP), np.int64)
         if len(values) != 3 << self.coding.bits or values.max() > 0xFFFF:
             raise DamagedImage("the TIFF's palette is missing or damaged")
@@ -218,7 +218,7 @@ def open_tiff(data: bytes) -> TiffFile:
 
 
 def _described(tags: Directory) -> tuple[_Layout, Coding]:
-    """What the samples mean and how they are coded. Raises UnsupportedFormat for whatever was not tried out."""
+    """The meaning and the coding of the samples. Raises UnsupportedFormat for untested layouts."""
     photometric, compression = tags.integer(_PHOTOMETRIC, -1), tags.integer(_COMPRESSION, _NONE)
     samples = tags.integer(_SAMPLES, 1)
     bits, formats = tags.integers(_BITS, _ONES), tags.integers(_SAMPLE_FORMAT, (_UNSIGNED,))
@@ -259,7 +259,7 @@ def _described(tags: Directory) -> tuple[_Layout, Coding]:
 
 
 def _fits(tags: Directory, compression: int, photometric: int, bits: int, samples: int, planar: bool) -> bool:
-    """Whether a compression is one for these samples."""
+    """Whether these samples may have this compression."""
     if compression == _JPEG:
         jpeg = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _YCBCR: 3}
         return bits == 8 and samples == jpeg.get(photometric) and not planar
@@ -269,13 +269,13 @@ def _fits(tags: Directory, compression: int, photometric: int, bits: int, sample
 
 
 def _has_whole_colours(tags: Directory) -> bool:
-    """Whether each pixel of a YCbCr picture has a Cb and a Cr of its own, with the meaning that JPEG gives them."""
+    """Whether a YCbCr picture has no subsampling, and JPEG's coefficients and ranges."""
     ranges = tags.ratios(_REFERENCE_BLACK_WHITE) if _REFERENCE_BLACK_WHITE in tags else _FULL_RANGES
     return tags.integers(_SUBSAMPLING) == (1, 1) and _YCBCR_COEFFICIENTS not in tags and ranges == _FULL_RANGES
 
 
 def _segments(tags: Directory, coding: Coding, size: tuple[int, int], file_size: int) -> Segments:
-    """The strips or tiles. Raises DamagedImage where they don't cover the picture or lie outside the file."""
+    """The strips or tiles. Raises DamagedImage if they don't cover the picture or lie outside the file."""
     tiled = _TILE_WIDTH in tags
     if tiled:
         width, height = tags.integer(_TILE_WIDTH, 0), tags.integer(_TILE_HEIGHT, 0)
@@ -290,7 +290,7 @@ def _segments(tags: Directory, coding: Coding, size: tuple[int, int], file_size:
     offsets = tags.integers(_TILE_OFFSETS if tiled else _STRIP_OFFSETS)
     counts = tags.integers(_TILE_COUNTS if tiled else _STRIP_COUNTS)
     if not counts and number == 1 == len(offsets):
-        counts = (max(file_size - offsets[0], 0),)  # early writers left it out: up to the end
+        counts = (max(file_size - offsets[0], 0),)  # early writers omit the size: it extends to the file's end
     if min(len(offsets), len(counts)) < number or 0 in offsets[:number]:
         raise DamagedImage("the TIFF is damaged: strips or tiles of its picture are missing")
     if any(offset + count > file_size for offset, count in zip(offsets[:number], counts, strict=False)):

@@ -1,4 +1,4 @@
-"""A TIFF's strips or tiles → an array of its samples."""
+"""Reads a TIFF's strips or tiles into an array of samples."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ Samples: TypeAlias = NDArray[Any]  # (h, w, samples) of uint8, uint16, uint32 or
 
 _NONE, _JPEG = 1, 7  # compressions
 _FAX: Final = (2, 3, 4)
-_FLOAT: Final = 3  # a format
-_MARKER_BYTES: Final = 2  # SOI in front of, EOI behind a JPEG's tables
+_FLOAT: Final = 3  # a sample format
+_MARKER_BYTES: Final = 2  # SOI before and EOI after a JPEG's tables
 _BYTES: Final = np.arange(256, dtype=np.uint8)
 _BITS_REVERSED: Final = np.packbits(np.unpackbits(_BYTES[:, None], axis=1)[:, ::-1], axis=1)[:, 0]
 
 
 @dataclass(frozen=True)
 class Coding:
-    """How samples are stored. samples: of a pixel. order: `<` or `>`. options: of CCITT 3 and 4."""
+    """How samples are stored. samples: per pixel. order: byte order, `<` or `>`. options: of CCITT 3 and 4."""
 
     compression: int
     bits: int
@@ -43,7 +43,7 @@ class Coding:
 
 @dataclass(frozen=True)
 class Segments:
-    """Strips, or tiles. width, height: of one, in pixels; across, down: how many cover a plane."""
+    """Strips or tiles. width, height: of each, in pixels. across, down: how many cover a plane."""
 
     tiled: bool
     width: int
@@ -54,14 +54,14 @@ class Segments:
     counts: tuple[int, ...]
 
     def of_plane(self, plane: int) -> Segments:
-        """The segments of one of the planes that follow each other."""
+        """The segments of one plane, if the planes are stored one after another."""
         part = slice(plane * self.across * self.down, (plane + 1) * self.across * self.down)
         size = (self.width, self.height, self.across, self.down)
         return Segments(self.tiled, *size, self.offsets[part], self.counts[part])
 
 
 def read_samples(data: bytes, segments: Segments, coding: Coding, size: tuple[int, int]) -> Rows:
-    """Decompress a picture of a width and a height; its samples are unpacked by rows. Raises DamagedImage."""
+    """Decompress a picture; return access to its samples by rows. size: width, height. Raises DamagedImage."""
     if not coding.planar:
         return _plane(data, segments, coding, coding.samples, size)
     planes = [_plane(data, segments.of_plane(plane), coding, 1, size) for plane in range(coding.samples)]
@@ -69,21 +69,22 @@ def read_samples(data: bytes, segments: Segments, coding: Coding, size: tuple[in
 
 
 def stored_bytes(segments: Segments, coding: Coding, size: tuple[int, int]) -> tuple[int, int]:
-    """What the decompressed samples of a picture of a width and a height take, and what those of a segment do."""
+    """The size in bytes of the decompressed samples of the picture, and of one segment. size: width, height."""
     if coding.compression == _JPEG:
         segment = segments.width * segments.height * max(coding.samples, 4)
         return segments.across * segments.down * segments.width * segments.height * coding.samples, segment
     samples = 1 if coding.planar else coding.samples
     planes = coding.samples if coding.planar else 1
-    bits = 8 if coding.compression in _FAX else coding.bits  # Pillow has a byte for each
+    bits = 8 if coding.compression in _FAX else coding.bits  # Pillow stores each bit in a byte
     row_bytes, segment_bytes = (-(-width * samples * bits // 8) for width in (size[0], segments.width))
     return row_bytes * size[1] * planes, segment_bytes * segments.height
 
 
 def jpeg_samples(data: bytes, segments: Segments, coding: Coding, adobe: int | None) -> Samples:
-    """Decode segments that are JPEGs, whose tables stand in a tag. adobe: their colour transform, as in Adobe's marker.
+    """Decode segments that are JPEGs with their tables in a tag. adobe: their transform, as in Adobe's marker.
 
-    The array may be larger than the picture, by what its last segments have too much. Raises DamagedImage.
+    The array may be larger than the picture, because segments at its edges may extend beyond it. Raises DamagedImage
+    and UnsupportedFormat.
     """
     shape = (segments.down * segments.height, segments.across * segments.width, coding.samples)
     samples = np.zeros(shape, np.uint8)
@@ -102,7 +103,7 @@ def jpeg_samples(data: bytes, segments: Segments, coding: Coding, adobe: int | N
 
 
 def eight_bits(samples: Samples, bits: int) -> NDArray[np.uint8]:
-    """Samples of so many bits spread, or cut, to 8."""
+    """Scale samples of up to 8 bits to 0…255, and cut longer ones to their upper 8 bits."""
     if bits <= 8:
         return np.asarray(samples * np.uint8(255 // (2**bits - 1)) if bits < 8 else samples, dtype=np.uint8)
     highest: NDArray[np.uint8] = (samples >> samples.dtype.type(bits - 8)).astype(np.uint8)
@@ -110,13 +111,13 @@ def eight_bits(samples: Samples, bits: int) -> NDArray[np.uint8]:
 
 
 def range_of(parts: Iterable[Samples]) -> tuple[float, float]:
-    """The least and the greatest of floats, which have no fixed range. What is no number counts as 0."""
+    """The minimum and maximum of floats, which have no fixed range. NaN and infinities count as 0."""
     ranges = [(float(known.min()), float(known.max())) for known in map(_known, parts)]
     return min(low for low, _ in ranges), max(high for _, high in ranges)
 
 
 def of_range(values: Samples, lowest: float, highest: float) -> NDArray[np.uint8]:
-    """Floats of a range, as 0…255."""
+    """Scale floats from lowest…highest to 0…255."""
     span = max(highest - lowest, 1e-12)
     return np.asarray((_known(values).astype(np.float64) - lowest) / span * 255, dtype=np.uint8)
 
@@ -143,7 +144,7 @@ def _plane(data: bytes, segments: Segments, coding: Coding, samples: int, size: 
 
 
 def _joined(data: bytes, segments: Segments, row_bytes: int, height: int, fill_order: int) -> NDArray[np.uint8]:
-    """(height, row_bytes) of strips that are not compressed."""
+    """Join uncompressed strips to (height, row_bytes)."""
     strips, view = [], memoryview(data)
     for index, (offset, count) in enumerate(zip(segments.offsets, segments.counts, strict=True)):
         needed = row_bytes * min(segments.height, height - index * segments.height)
@@ -155,9 +156,9 @@ def _joined(data: bytes, segments: Segments, row_bytes: int, height: int, fill_o
 
 
 def _rewritten(data: bytes, segments: Segments, coding: Coding, width: int, segment_width: int, height: int) -> bytes:
-    """The same file with a directory that libtiff can't misread: plain bytes, or bits where CCITT needs to know them.
+    """Append a new directory to the file, so that libtiff reads grey bytes, or single bits for CCITT.
 
-    width, segment_width: in bytes, or in bits.
+    width, segment_width: in bytes, or in bits for CCITT.
     """
     fax = coding.compression in _FAX
     tags: dict[int, tuple[int, ...]] = {
@@ -165,7 +166,7 @@ def _rewritten(data: bytes, segments: Segments, coding: Coding, width: int, segm
         257: (height,),
         258: (1 if fax else 8,),
         259: (coding.compression,),
-        262: (1,),  # black is zero: nothing is inverted
+        262: (1,),  # black is zero, so that nothing is inverted
         266: (coding.fill_order,),
         277: (1,),
     }
@@ -188,7 +189,7 @@ def _rewritten(data: bytes, segments: Segments, coding: Coding, width: int, segm
 
 
 def _unpacked(rows: NDArray[np.uint8], coding: Coding) -> NDArray[Any]:
-    """(h, row bytes) → (h, samples of a row and a few more), in the machine's byte order."""
+    """Unpack (h, row bytes) to (h, samples), in native byte order. A row may end with padding samples."""
     if coding.bits == 8:
         return rows
     if coding.bits > 12:
@@ -206,7 +207,7 @@ def _unpacked(rows: NDArray[np.uint8], coding: Coding) -> NDArray[Any]:
 
 
 def _summed(values: Samples, segment_width: int) -> Samples:
-    """Undo the horizontal predictor: each sample was stored as its difference to the one left of it in the segment."""
+    """Undo the horizontal predictor: samples are stored as differences to their left neighbour in the segment."""
     parts = [
         np.cumsum(values[:, left : left + segment_width], axis=1, dtype=values.dtype)
         for left in range(0, values.shape[1], segment_width)

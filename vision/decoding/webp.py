@@ -1,4 +1,4 @@
-"""WebP files: the first frame where it lies on the canvas. Only its own chunks are given to libwebp."""
+"""Decodes the first frame of WebP files, at its place on the canvas. libwebp gets only the chunks of that frame."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from vision.decoding.picture_file import PictureFile
 from vision.errors import DamagedImage, ImageTooLarge
 
 _CHUNK: Final = struct.Struct("<4sI")
-_FRAME_HEADER: Final = 16  # bytes of an animation's frame before its chunks
+_FRAME_HEADER: Final = 16  # bytes before the chunks of an animation's frame
 _HAS_ALPHA: Final = 0x10
 _CODED: Final = frozenset({b"VP8 ", b"VP8L", b"ALPH"})
-_MOST_CHUNKS: Final = 10_000  # an animation of five minutes. A million empty ones can be sent
+_MOST_CHUNKS: Final = 10_000  # enough for five minutes of animation; an attacker could send a million empty chunks
 
 
 @dataclass(frozen=True, kw_only=True)
 class WebpFile(PictureFile):
-    """left, top, frame_width, frame_height: of the first frame, in pixels. coded: its chunks, headers included."""
+    """A WebP. left, top, frame_width, frame_height: of the first frame, in pixels. coded: its chunks with headers."""
 
     FORMAT: ClassVar[str] = "WEBP"
 
@@ -43,7 +43,7 @@ class WebpFile(PictureFile):
     @property
     def peak_bytes(self) -> int:
         frame = self.frame_width * self.frame_height
-        # Lossy: the samples twice, and the opacity once more. Lossless: four bytes beside them.
+        # Bytes per pixel. Lossy: the samples twice, plus alpha. Lossless: four more beside the samples.
         decoded = 10 if self.coded.startswith(b"ALPH") else 9 if self.coded.startswith(b"VP8L") else 7
         is_whole = (self.frame_width, self.frame_height) == (self.width, self.height)
         turned = 0 if self.orientation == UPRIGHT else 6 * self.pixels
@@ -54,7 +54,7 @@ class WebpFile(PictureFile):
         return turn(self._on_canvas(self._colours(self._samples())), self.orientation)
 
     def _samples(self) -> NDArray[np.uint8]:
-        """(h, w, 3) BGR or (h, w, 4) BGRA. Pillow would take three times the memory: it decodes as an animation."""
+        """Decode to BGR (h, w, 3) or BGRA (h, w, 4). Pillow's animation decoder would need three times the memory."""
         try:
             found = cv2.imdecode(np.frombuffer(self._frame_alone(), np.uint8), cv2.IMREAD_UNCHANGED)
         except cv2.error:
@@ -83,7 +83,7 @@ class WebpFile(PictureFile):
         return canvas
 
     def _frame_alone(self) -> bytes:
-        """A WebP of the first frame alone, without metadata."""
+        """A WebP file of only the first frame, without metadata."""
         size = (self.frame_width - 1).to_bytes(3, "little") + (self.frame_height - 1).to_bytes(3, "little")
         extended = (
             _CHUNK.pack(b"VP8X", 10) + bytes([_HAS_ALPHA, 0, 0, 0]) + size if self.coded.startswith(b"ALPH") else b""
@@ -129,7 +129,7 @@ def open_webp(data: bytes) -> WebpFile:
 
 
 def _chunks(data: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, start and end of each chunk. Raises DamagedImage where the file ends within one of the picture."""
+    """Kind, start and end of each chunk. Raises DamagedImage if the file ends within a chunk of the picture."""
     for _ in range(_MOST_CHUNKS):
         if position + _CHUNK.size > end:
             return
@@ -143,7 +143,7 @@ def _chunks(data: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, 
 
 
 def _picture(data: bytes, position: int, end: int) -> bytes:
-    """The chunks of the first coded picture, and of its alpha where that stands in a chunk of its own."""
+    """The chunks of the first coded picture, with a separate alpha chunk if there is one."""
     opacity = b""
     for kind, start, stop in _chunks(data, position, end):
         if kind == b"ALPH" and not opacity:
@@ -168,7 +168,7 @@ def _size(data: bytes, place: int) -> tuple[int, int]:
 
 
 def _coded_size(picture: bytes) -> tuple[int, int]:
-    """Width and height by the header of the coded picture itself."""
+    """Width and height from the header of the coded picture."""
     for kind, start, end in _chunks(picture, 0, len(picture)):
         if kind == b"VP8L" and end - start >= 5 and picture[start] == 0x2F:
             bits = int.from_bytes(picture[start + 1 : start + 5], "little")

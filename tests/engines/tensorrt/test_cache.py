@@ -63,7 +63,7 @@ def test_an_engine_that_its_own_configuration_has_outdated_is_deleted(
     cache.remember_failure(replace(INPUTS, weights_sha256="11" * 32), "no kernel image", may_pass=False)
     assert cache.find(other) is None
     assert names(cache) == set()
-    assert f"made with another {sorted(change)[-1]}" in caplog.text
+    assert f"built with another {sorted(change)[-1]}" in caplog.text
 
 
 @pytest.mark.parametrize(

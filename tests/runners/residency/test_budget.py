@@ -210,5 +210,5 @@ def test_a_model_stays_where_the_others_gave_back_less_than_they_took(
     monkeypatch.setattr(FakeEngine, "close", leaking)
     use(residency, THREAT)
     assert resident_ones(residency) == [THREAT]
-    assert "the budget is passed: threat_detector does not fit" in caplog.text
+    assert "the memory budget is exceeded: threat_detector does not fit" in caplog.text
     use(residency, THREAT)

@@ -171,7 +171,7 @@ def test_torch_serves_while_the_engine_is_built_and_then_it_takes_over(
     log = [record.message for record in caplog.records if "TensorRT build" in record.message]
     assert log[0] == "TensorRT build of pose_estimator starts; torch serves meanwhile"
     assert "TensorRT: export success" in log[-2]
-    assert re.fullmatch(r"TensorRT build of pose_estimator ended well after \d+ s", log[-1])
+    assert re.fullmatch(r"TensorRT build of pose_estimator succeeded after \d+ s", log[-1])
 
 
 def test_the_next_start_takes_the_engine_from_the_cache(start: Start) -> None:
@@ -309,7 +309,7 @@ def test_a_model_that_left_and_came_back_during_its_build_has_one_build(
     assert world.use() == "tensorrt"
     world.idle()
     assert caplog.text.count("TensorRT build of pose_estimator starts") == 1
-    assert caplog.text.count("pose_estimator is on tensorrt") == 1
+    assert caplog.text.count("pose_estimator now runs on tensorrt") == 1
 
 
 def test_a_build_that_fails_after_its_model_left_does_not_hide_why_it_left(start: Start, cache: Path) -> None:
@@ -418,7 +418,7 @@ def test_where_it_is_not_installed_that_is_said_once(
     monkeypatch.setattr(engines, "find_spec", lambda name: None if name == "tensorrt" else object())
     assert engines.find(load(DEFAULT_FILE, {"THREAT_USE_TENSORRT": "false"}), GPU) is None
     assert [record.message for record in caplog.records] == [
-        "TensorRT is not to be had, pose_estimator run on torch; missing: tensorrt"
+        "TensorRT can't be used (missing: tensorrt): using torch for pose_estimator"
     ]
 
 
@@ -427,4 +427,5 @@ def test_a_package_without_its_libraries_counts_as_missing(
 ) -> None:
     monkeypatch.delattr(sys.modules["tensorrt"], "__version__")
     assert engines.find(load(DEFAULT_FILE, {}), GPU) is None
-    assert "pose_estimator and threat_detector run on torch; missing: tensorrt (" in caplog.text
+    assert "TensorRT can't be used (missing: tensorrt (" in caplog.text
+    assert "using torch for pose_estimator and threat_detector" in caplog.text
