@@ -45,9 +45,10 @@ def take_gpu(settings: Settings) -> Gpu | None:
 
     Call it before torch is imported.
     """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpu = device.choose(settings.device.gpu, os.environ)
     if gpu is None:
-        logger.warning("NO GPU IS USED: NVML finds none. All models run on the CPU")
+        logger.warning("NO GPU IS USED: %s. All models run on the CPU", _nothing(visible))
     elif choose(settings, gpu) == "openvino":
         logger.warning("NO GPU IS USED, though there is %s: %s. All models run on the CPU", gpu, _why_not(settings))
         return None
@@ -64,12 +65,16 @@ def check_gpu(settings: Settings) -> None:
     gpu = device.choose(settings.device.gpu, environment)
     if gpu is not None and choose(settings, gpu) == "torch":
         return
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    nothing = "NVML finds none" if visible is None else f"NVML finds none with CUDA_VISIBLE_DEVICES={visible!r}"
+    why = _nothing(os.environ.get("CUDA_VISIBLE_DEVICES")) if gpu is None else _why_not(settings)
     raise EngineError(
-        f"device.gpu_required is true, and no GPU would be used: {nothing if gpu is None else _why_not(settings)}. "
+        f"device.gpu_required is true, and no GPU would be used: {why}. "
         "Check `nvidia-smi` and, in a container, the GPU reservation; or set ENRICHMENT_GPU_REQUIRED=false for the CPU"
     )
+
+
+def _nothing(visible: str | None) -> str:
+    """visible: CUDA_VISIBLE_DEVICES as it was set."""
+    return "NVML finds none" if visible is None else f"NVML finds none with CUDA_VISIBLE_DEVICES={visible!r}"
 
 
 def _why_not(settings: Settings) -> str:

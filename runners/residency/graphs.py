@@ -36,7 +36,9 @@ class Graphs:
         for name, model in self._models.items():
             graphed = engine if model is coming else _engine(model)
             if isinstance(graphed, Graphed) and (kept := graphed.capture(self._room_mb)):
-                logger.info("%s has %d CUDA graphs; %.0f MB of the budget are left", name, kept, self._room_mb())
+                room_mb = self._room_mb()
+                left = "there is no budget" if room_mb == math.inf else f"{room_mb:.0f} MB of the budget are left"
+                logger.info("%s has %d CUDA graphs; %s", name, kept, left)
 
     def make_room(self, wanted_mb: Callable[[], float]) -> None:
         """Free graphs until `wanted_mb()` is within the budget or none is left."""

@@ -56,6 +56,15 @@ def test_the_log_names_the_device_or_says_loudly_that_there_is_none(
     assert [record.levelname for record in caplog.records] == ["INFO" if taken else "WARNING"]
 
 
+def test_a_variable_that_hides_the_gpu_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, untouched: None
+) -> None:
+    FakeNvml([a400()]).install(monkeypatch)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert engine_choice.take_gpu(settings()) is None
+    assert "NO GPU IS USED: NVML finds none with CUDA_VISIBLE_DEVICES=''" in caplog.text
+
+
 def test_a_required_gpu_that_is_there_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     FakeNvml([a400()]).install(monkeypatch)
     engine_choice.check_gpu(settings(required="true"))
