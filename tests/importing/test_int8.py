@@ -94,7 +94,7 @@ def test_a_model_imported_with_pictures_has_an_int8_form_and_says_what_that_cost
     (pictures / "garden" / "0.JPG").unlink()
     (pictures / "garden" / "0.png").write_bytes(b"no picture")
     assert main([NAME, "--source", weights, "--calibrate", str(pictures)]) == 1
-    assert "0.png is passed over" in capfd.readouterr().err
+    assert "0.png is skipped" in capfd.readouterr().err
     assert f"int8 needs {MIN_PICTURES} pictures to be calibrated on; {MIN_PICTURES - 1} could be read" in caplog.text
     assert found().tag == stored.tag
 
