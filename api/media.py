@@ -34,7 +34,7 @@ _BEFORE_JSON: Final = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n"  # byte order marks, whit
 
 
 def media_type(content_type: str) -> str:
-    """`image/PNG; x=1` → `image/png`; "" where no type was sent."""
+    """Return the bare media type: `image/PNG; x=1` → `image/png`; "" if no type was sent."""
     return content_type.split(";")[0].strip().lower()
 
 

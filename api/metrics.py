@@ -41,7 +41,7 @@ def _gauge(name: str, text: str, *labels: str) -> Gauge:
 GPU_MEMORY: Final = _gauge(
     "enrichment_light_gpu_memory_used_gb", "Device memory of the runner processes, CUDA context included"
 )
-MODEL_LOADED: Final = _gauge("enrichment_light_model_loaded", "1 where the model is ready to answer", "model")
+MODEL_LOADED: Final = _gauge("enrichment_light_model_loaded", "1 if the model is ready to answer", "model")
 MODEL_STATE: Final = _gauge(
     "enrichment_light_model_state", "1 for the state that the model is in, 0 for the others", "model", "state"
 )

@@ -20,7 +20,7 @@ R = TypeVar("R")
 Outcomes = Sequence[R | Exception]  # one for each request, in order
 Start = Callable[[Sequence[W], bool], "asyncio.Future[Outcomes[R]]"]
 
-_WEIGHT: Final = 0.2  # weight of the last measurement in a running mean
+_WEIGHT: Final = 0.2  # of the last measurement in a running mean
 # A request is admitted if its expected time is at most this share of its remaining time.
 _SHARE: Final = 0.5
 

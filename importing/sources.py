@@ -38,9 +38,12 @@ def given(spec: ModelSpec, source: str, downloader: Downloader, scratch: Path) -
 def locate(spec: ModelSpec, stored: StoredModel | None, downloader: Downloader) -> Weights:
     """Return a model's weights from the first place that has them.
 
-    The places, in order: the documented variable (such as `POSE_MODEL_PATH`) or its default path, the model zoo below
-    `AI_MODELS_PATH`, the store's copy from an earlier import, the public download. An empty folder counts as missing:
-    Docker creates one if there is nothing to mount.
+    1. the documented variable (such as `POSE_MODEL_PATH`), or its default path
+    2. the model zoo below `AI_MODELS_PATH`
+    3. the store's copy from an earlier import
+    4. the public download
+
+    An empty folder counts as missing: Docker creates one if there is nothing to mount.
 
     Raises WeightsMissing with every place and the remedy if none has the weights. Raises ImportFailure if the variable
     is set, but to a path that does not exist or is empty.

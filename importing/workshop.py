@@ -69,8 +69,8 @@ class Workshop:
         missing = [package for package in packages if find_spec(package) is None]
         if missing:
             raise ImportFailure(
-                f"{', '.join(missing)} not installed, as in the images: import it where the packages of the import "
-                "step are (requirements/gpu.txt; for int8 dev.txt), or build the image with the model packed"
+                f"{', '.join(missing)} not installed; the images leave out the import step's packages. Import where "
+                "they are installed (requirements/gpu.txt; for int8 dev.txt), or build the image with the model packed"
             )
         if self._pool is None:
             threads = max(1, (os.cpu_count() or 1) // self._workers)

@@ -57,8 +57,8 @@ class ModelSpec:
     - `licence`: of the weights
     - `homepage`: web page of the weights
     - `sources`: the files that the import step downloads
-    - `conversion`: version of the model's recipe in importing/. Raise it whenever the same weights would give other
-      graphs or another card, and when torch is updated (graph.pt2 is a torch format): the model is then imported anew
+    - `conversion`: version of the model's recipe in importing/; a new version leads to a new import. Raise it whenever
+      the same weights would give other graphs or another card. Raise it with torch, too: graph.pt2 is a torch format
     """
 
     name: ModelName

@@ -25,7 +25,7 @@ from vision.image import resize
 PATCH: Final = 14  # pixels, side of DINOv2's patches
 # Width : height of the five input shapes. All have about the area, and so the cost, of the square one. An image is
 # stretched to the nearest shape, and the map is stretched back. The official processor keeps the aspect ratio at a
-# height of 518 instead: a 16:9 frame then has 1.8 times the pixels, and every camera adds a shape.
+# height of 518 instead. A 16:9 frame then has 1.8 times the square's pixels, and every camera adds a shape.
 ASPECT_RATIOS: Final = (16 / 9, 4 / 3, 1.0, 3 / 4, 9 / 16)
 
 

@@ -45,8 +45,9 @@ _FORMER: Final = (*_classes(loss), *_classes(tal))
 def load(path: Path, task: str) -> Network:
     """Load a checkpoint of YOLOv8, YOLO11 or YOLO12 with ultralytics. task: "pose" or "detect".
 
-    The graph's one output `predictions` is (B, 4 + classes [+ 51], anchors) float32: box centre x, y, width, height in
-    pixels of the network's input, one score per class, and for "pose" x, y, confidence of each keypoint.
+    The graph's one output `predictions` is (B, 4 + classes [+ 51], anchors) float32. Each column holds the box as
+    centre x, y, width, height in pixels of the network's input, and one score per class. For "pose" it also holds x, y,
+    confidence of each keypoint.
 
     A checkpoint is a pickle. torch's restricted unpickler and ultralytics' list of known classes refuse a file that
     would run its own code.
