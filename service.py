@@ -1,4 +1,4 @@
-"""EnrichmentLight, the one public Service: its routes, and what it is made of."""
+"""Defines EnrichmentLight, the one public BentoML service: its routes and its parts."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from tasks.pet_classifier import PetResponse
 from tasks.pose_estimator import PoseResponse
 from tasks.threat_detector import ThreatResponse
 
-# The one module that reads settings while it is imported: BentoML's decorators need host, port and batch sizes.
+# Only this module reads the settings at import: BentoML's decorators need host, port and batch sizes.
 SETTINGS: Final = get_settings()
 RUNNERS: Final = runners.compose(SETTINGS)
 try:
@@ -52,10 +52,10 @@ _PAGES: Final = pages(lambda: cast(Any, EnrichmentLight).apis)
 @bentoml.service(
     name=SERVICE_NAME,
     http={"host": str(SETTINGS.server.host), "port": SETTINGS.server.port},
-    workers=1,  # the queues, the heartbeat and the gauges are one process's
-    traffic={"timeout": SETTINGS.limits.request_timeout_s * 3},  # a backstop: the front's timeout comes first
+    workers=1,  # the queues, the heartbeat and the gauges must share one process
+    traffic={"timeout": SETTINGS.limits.request_timeout_s * 3},  # a backstop; the front's own timeout comes first
     tracing=bentoml_settings(SETTINGS.tracing),
-    runner_probe={"enabled": False},  # BentoML's own hangs 5 s on a runner that is gone: __is_ready__ knows at once
+    runner_probe={"enabled": False},  # BentoML's own readiness probe hangs 5 s on a runner that is down
 )
 @bentoml.asgi_app(_PAGES, path="/")
 class EnrichmentLight(_Dependencies):
@@ -64,7 +64,7 @@ class EnrichmentLight(_Dependencies):
     @bentoml.on_deployment
     @staticmethod
     def prepare() -> None:
-        """Before anything is started: end `bentoml serve` where it can't work as it is set up; import weights."""
+        """Check the setup and import weights before anything starts. End `bentoml serve` if the setup can't work."""
         try:
             runners.check_start(SETTINGS, PLACEMENT)
         except EngineError as error:
@@ -77,7 +77,7 @@ class EnrichmentLight(_Dependencies):
     def __init__(self) -> None:
         keep_freed()
         allow_many_connections()
-        self._runners: dict[str, Any] = {}  # in this process
+        self._runners: dict[str, Any] = {}  # embedded runners by name
         self._watches: list[asyncio.Task[None]] = []
         self.reports = Reports(SETTINGS, ())
         _PAGES.state.reports = self.reports
@@ -85,23 +85,23 @@ class EnrichmentLight(_Dependencies):
 
     @bentoml.on_startup
     async def connect(self) -> None:
-        """Open the lines to the runners, begin to listen to them, and make ready to answer."""
+        """Open the links to the runners, start their heartbeats, and begin to answer requests."""
         by_model = self._links()
-        lines = tuple(dict.fromkeys(by_model.values()))
-        self.reports = _PAGES.state.reports = Reports(SETTINGS, lines)
+        all_links = tuple(dict.fromkeys(by_model.values()))
+        self.reports = _PAGES.state.reports = Reports(SETTINGS, all_links)
         self.answering = _PAGES.state.answering = Answering(SETTINGS, by_model, Spans.of(SETTINGS.tracing))
-        self._watches = [asyncio.create_task(line.watch(self.reports.publish)) for line in lines]
+        self._watches = [asyncio.create_task(link.watch(self.reports.publish)) for link in all_links]
 
     def _links(self) -> dict[ModelName, Link]:
         if PLACEMENT == "embedded":
             self._runners = bentoml_cures.embed(_service)
             return links.embedded(RUNNERS, SETTINGS.preload, self._runners)
-        self._profiler = Profiler(SETTINGS.pyroscope, "api")  # embedded, the runner has it
+        self._profiler = Profiler(SETTINGS.pyroscope, "api")  # an embedded runner starts its own profiler
         return links.remote(RUNNERS, SETTINGS.preload, runners.calls(self, RUNNERS))
 
     @bentoml.on_shutdown
     async def disconnect(self) -> None:
-        """Stop listening, and what goes on beside the calls."""
+        """Stop the heartbeats, and close the embedded runners."""
         for watch in self._watches:
             watch.cancel()
         for runner in self._runners.values():
@@ -109,36 +109,36 @@ class EnrichmentLight(_Dependencies):
 
     @bentoml.api(route=CATALOGUE["pose_estimator"].route, input_spec=ImageInput, output_spec=PoseResponse)
     async def pose_analyze(self, request: ImageInput) -> Response:
-        """Everybody in the picture: keypoints, posture, alerts."""
+        """Find people, with keypoints, posture and alerts."""
         return await self._respond(CATALOGUE["pose_estimator"].route, request.received)
 
     @bentoml.api(route=CATALOGUE["threat_detector"].route, input_spec=ImageInput, output_spec=ThreatResponse)
     async def threat_detect(self, request: ImageInput) -> Response:
-        """Guns, knives and whatever else the checkpoint has names for."""
+        """Find weapons: guns, knives and all other classes of the checkpoint."""
         return await self._respond(CATALOGUE["threat_detector"].route, request.received)
 
     @bentoml.api(route=CATALOGUE["person_reid"].route, input_spec=ImageInput, output_spec=ReidResponse)
     async def person_reid(self, request: ImageInput) -> Response:
-        """An embedding of one person's picture, to compare by cosine with others."""
+        """Embed a person's image, for comparison with others by cosine similarity."""
         return await self._respond(CATALOGUE["person_reid"].route, request.received)
 
     @bentoml.api(route=CATALOGUE["pet_classifier"].route, input_spec=ImageInput, output_spec=PetResponse)
     async def pet_classify(self, request: ImageInput) -> Response:
-        """Cat or dog, and whether it is a household pet beyond doubt."""
+        """Classify a cat or dog, and decide whether it is certainly a household pet."""
         return await self._respond(CATALOGUE["pet_classifier"].route, request.received)
 
     @bentoml.api(route=CATALOGUE["depth_estimator"].route, input_spec=ImageInput, output_spec=DepthResponse)
     async def depth_estimate(self, request: ImageInput) -> Response:
-        """How near everything in the picture, or in a box of it, is within the scene."""
+        """Estimate the relative depth of the whole image, or of a box in it."""
         return await self._respond(CATALOGUE["depth_estimator"].route, request.received)
 
     @bentoml.api(route=DISTANCE_ROUTE, input_spec=DistanceInput, output_spec=DistanceResponse)
     async def object_distance(self, request: DistanceInput) -> Response:
-        """How far away the object in a box is: relative depth, and metres where the caller gives a calibration."""
+        """Estimate the distance of the object in a box: relative depth, and metres if a calibration is sent."""
         return await self._respond(DISTANCE_ROUTE, request.received)
 
     async def _respond(self, route: str, received: Received) -> Response:
-        """What the front does itself for requests by HTTP; this is for calls within BentoML."""
+        """Answer a call from within BentoML. The front answers HTTP requests before they get here."""
         try:
             deadline = Deadline.after(SETTINGS.limits.request_timeout_s)
             return Response(await self.answering.answer(route, received, deadline), media_type="application/json")
@@ -146,5 +146,5 @@ class EnrichmentLight(_Dependencies):
             return error.response(request_id())
 
 
-_service: Final = cast(Any, EnrichmentLight)  # the decorator made it a Service, which mypy can't see
+_service: Final = cast(Any, EnrichmentLight)  # the decorator turns the class into a Service, unknown to mypy
 surround(_service, SETTINGS, lambda: _PAGES.state.answering, lambda: _PAGES.state.reports.readiness())

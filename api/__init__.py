@@ -1,1 +1,1 @@
-"""HTTP: from a request's bytes to its answer or its error."""
+"""The HTTP layer: turns a request's bytes into its answer or its error."""

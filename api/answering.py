@@ -1,7 +1,7 @@
-"""The way of a request: queue → read, decode, prepare → ask the model → answer.
+"""Answers an inference request: queue → read, decode, prepare → infer → answer.
 
-Where the engines are in this process, one thread goes the whole way. Else threads do what stands before and after the
-call to the runner process.
+With embedded engines one thread runs all steps. With runner processes, threads run the steps before and after the
+call to the runner.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from models.catalogue import CATALOGUE, ModelName
 from settings import Settings
 from tasks.task import Answer
 
-# Batches on their way to a runner process: one is computed, one waits, one is being made.
+# Batches in flight to a runner process: one is computed, one waits, one is being assembled.
 _BATCHES: Final = 3
-# While the engine computes on all its lanes, the next request is read, or the one before is answered.
+# One extra worker reads the next request, or answers the last one, while every engine lane computes.
 _AHEAD: Final = 1
-_SHARE_OF_SECOND_LOOK: Final = 0.5  # of the time that is left to the request
+_SHARE_OF_SECOND_LOOK: Final = 0.5  # of the request's remaining time
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ class Answering:
     """Answers the requests of all routes."""
 
     def __init__(self, settings: Settings, links: Mapping[ModelName, Link], spans: Spans) -> None:
-        """links: of the assigned models."""
+        """links: one for each assigned model."""
         self._settings = settings
         self._links = links
         self._spans = spans
@@ -50,14 +50,17 @@ class Answering:
         self._queues = {name: self._queue(name, link) for name, link in links.items()}
 
     def check(self, route: str, left_s: float) -> None:
-        """Raises ApiError: model_not_assigned, or overloaded where an answer would take over `left_s` seconds."""
+        """Refuse a request that can't be answered within `left_s` seconds.
+
+        Raises ApiError: model_not_assigned or overloaded.
+        """
         name = MODEL_OF[route]
         if name not in self._queues:
             raise not_assigned(name)
         self._queues[name].check(left_s)
 
     async def answer(self, route: str, received: Received, deadline: Deadline) -> bytes:
-        """The answer's JSON. Raises ApiError, or Abandoned where the deadline is over."""
+        """Return the answer as JSON. Raises ApiError, or Abandoned after the deadline."""
         self.check(route, deadline.left_s)
         name = MODEL_OF[route]
         self._spans.describe(model=name, request_id=request_id())
@@ -68,24 +71,24 @@ class Answering:
         if isinstance(link, EmbeddedLink):
             width = side_by_side(self._settings.cpu_threads) + _AHEAD
             workers = Workers(name, width)
-            start = partial(workers.start, partial(self._here, link))
+            start = partial(workers.start, partial(self._run_embedded, link))
             return ModelQueue(name, width, start, CATALOGUE[name].traits.batch)
         width = self._settings.models[name].max_batch_size * _BATCHES
-        return ModelQueue(name, width, lambda group, _: asyncio.ensure_future(self._there(link, *group)))
+        return ModelQueue(name, width, lambda group, _: asyncio.ensure_future(self._run_remote(link, *group)))
 
-    # Where the engines are in this process: on one of its threads.
+    # Embedded engines: one thread runs all steps.
 
-    def _here(self, link: EmbeddedLink, group: Sequence[Work], alone: bool) -> Outcomes[bytes]:
+    def _run_embedded(self, link: EmbeddedLink, group: Sequence[Work], alone: bool) -> Outcomes[bytes]:
         outcomes = [_attempt(work, self._steps.ready, work) for work in group]
         ready = [each for each in outcomes if isinstance(each, Ready)]
         computed = iter(self._computed(link, ready, alone))
         return [
-            _attempt(each.work, self._finish_here, each, next(computed), alone) if isinstance(each, Ready) else each
+            _attempt(each.work, self._finish_embedded, each, next(computed), alone) if isinstance(each, Ready) else each
             for each in outcomes
         ]
 
     def _computed(self, link: EmbeddedLink, ready: Sequence[Ready], alone: bool) -> Iterator[Sequence[Any] | Exception]:
-        """The results of each request, computed together."""
+        """Compute the items of all requests in one call, and yield each request's results or the error."""
         if not ready:
             return
         items = [item for each in ready for item in each.prepared.items]
@@ -101,7 +104,7 @@ class Answering:
     def _compute(
         self, link: EmbeddedLink, name: ModelName, items: Sequence[Any], deadline: Deadline | None, alone: bool
     ) -> Sequence[Any]:
-        """Results and failures."""
+        """Return a result or failure for each item, and record the runner's spans."""
         sent = time.time_ns()
         results: Sequence[Any] = ()
         try:
@@ -111,56 +114,56 @@ class Answering:
             over = deadline is not None and deadline.is_over
             self._spans.of_runner(sent, results[0].get("timing") if results and not over else None)
 
-    def _finish_here(self, ready: Ready, results: Sequence[Any] | Exception, alone: bool) -> bytes:
+    def _finish_embedded(self, ready: Ready, results: Sequence[Any] | Exception, alone: bool) -> bytes:
         ready.work.deadline.check()
         if isinstance(results, Exception):
             raise results
         answer = self._steps.answer(ready, [unwrap(result) for result in results])
         if (second := self._steps.second_look(ready, answer)) is not None:
-            self._steps.after_second_look(ready, second, answer, self._seen_here(ready, second, alone))
+            self._steps.after_second_look(ready, second, answer, self._second_look_embedded(ready, second, alone))
         return self._steps.encode(ready, answer)
 
-    def _seen_here(self, ready: Ready, second: Second, alone: bool) -> Sequence[Any] | Exception:
+    def _second_look_embedded(self, ready: Ready, second: Second, alone: bool) -> Sequence[Any] | Exception:
         link, name = self._links.get(second.look.name), second.look.name
         try:
             if not isinstance(link, EmbeddedLink):
                 raise not_assigned(name)
             results = self._compute(link, name, second.prepared.items, _deadline_of_second_look(ready), alone)
             return [unwrap(result) for result in results]
-        except Exception as error:  # noqa: BLE001 - it is told by Steps.after_second_look
+        except Exception as error:  # noqa: BLE001 - Steps.after_second_look logs it
             return error
 
-    # Where they are in another process: on threads up to the items, and from the results.
+    # Runner processes: threads prepare the items and answer from the results.
 
-    async def _there(self, link: Link, work: Work) -> Outcomes[bytes]:
+    async def _run_remote(self, link: Link, work: Work) -> Outcomes[bytes]:
         task = asyncio.current_task()
         assert task is not None
         loop = asyncio.get_running_loop()
         try:
-            with work.deadline.stopping(lambda: _soon(loop, task)):
-                return [await self._answer_there(link, work)]
-        except Exception as error:  # noqa: BLE001 - whatever it was, it is this request's
+            with work.deadline.stopping(lambda: _cancel_soon(loop, task)):
+                return [await self._answer_remote(link, work)]
+        except Exception as error:  # noqa: BLE001 - any error belongs to this request
             return [error]
 
-    async def _answer_there(self, link: Link, work: Work) -> bytes:
-        ready = await self._in_thread(work, self._steps.ready, work)
-        results = await self._ask(link, ready)
-        answer: Answer = await self._in_thread(work, self._steps.answer, ready, results)
+    async def _answer_remote(self, link: Link, work: Work) -> bytes:
+        ready = await self._on_thread(work, self._steps.ready, work)
+        results = await self._infer_remote(link, ready)
+        answer: Answer = await self._on_thread(work, self._steps.answer, ready, results)
         if (second := self._steps.second_look(ready, answer)) is not None:
-            seen = await self._seen_there(ready, second)
-            await self._in_thread(work, self._steps.after_second_look, ready, second, answer, seen)
-        return await self._in_thread(work, self._steps.encode, ready, answer)
+            seen = await self._second_look_remote(ready, second)
+            await self._on_thread(work, self._steps.after_second_look, ready, second, answer, seen)
+        return await self._on_thread(work, self._steps.encode, ready, answer)
 
-    async def _ask(self, link: Link, ready: Ready) -> Sequence[Any]:
+    async def _infer_remote(self, link: Link, ready: Ready) -> Sequence[Any]:
         sent = time.time_ns()
         results: Sequence[Any] = ()
         try:
             results = await link.infer(ready.work.name, ready.prepared.items, ready.work.deadline)
             return results
-        finally:  # a request that waited until its timeout is what one wants to see
+        finally:  # a trace must show requests that timed out, too
             self._spans.of_runner(sent, results[0].get("timing") if results else None)
 
-    async def _seen_there(self, ready: Ready, second: Second) -> Sequence[Any] | Exception:
+    async def _second_look_remote(self, ready: Ready, second: Second) -> Sequence[Any] | Exception:
         link, name = self._links.get(second.look.name), second.look.name
         deadline = _deadline_of_second_look(ready)
         try:
@@ -168,26 +171,26 @@ class Answering:
                 raise not_assigned(name)
             async with asyncio.timeout(deadline.left_s):
                 return await link.infer(name, second.prepared.items, deadline)
-        except Exception as error:  # noqa: BLE001 - as above
+        except Exception as error:  # noqa: BLE001 - Steps.after_second_look logs it
             return error
 
-    async def _in_thread(self, work: Work, function: Callable[..., T], *arguments: Any) -> T:
+    async def _on_thread(self, work: Work, function: Callable[..., T], *arguments: Any) -> T:
         call = partial(work.context.copy().run, function, *arguments)
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
 
-def _soon(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+def _cancel_soon(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
     loop.call_soon_threadsafe(task.cancel)
 
 
 def _attempt(work: Work, function: Callable[..., T], *arguments: Any) -> T | Exception:
-    """What a function returns or raises in a request's context."""
+    """Call a function in a request's context, and return its result or its exception."""
     try:
         return work.context.run(function, *arguments)
-    except Exception as error:  # noqa: BLE001 - whatever it was, it is this request's, not the group's
+    except Exception as error:  # noqa: BLE001 - any error belongs to this request, not to its group
         return error
 
 
 def _deadline_of_second_look(ready: Ready) -> Deadline:
-    """Before the request's own: it gets its answer even where nobody could look."""
+    """Return a deadline before the request's own, so that the request is answered even if the second look fails."""
     return Deadline.after(ready.work.deadline.left_s * _SHARE_OF_SECOND_LOOK)

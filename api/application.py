@@ -1,4 +1,4 @@
-"""What stands around BentoML's app: one spelling of paths, CORS, the front for inference, ids and errors, probes."""
+"""Installs the middleware around BentoML's app: paths, CORS, the inference front, request ids, errors and probes."""
 
 from __future__ import annotations
 
@@ -20,22 +20,27 @@ from api.uploads import STALLED_S
 from runners import bentoml_cures
 from settings import Settings
 
-ROUTES: Final = frozenset(MODEL_OF)  # of inference
+ROUTES: Final = frozenset(MODEL_OF)  # the inference routes
 _UNTOUCHED: Final = frozenset({"/health", "/livez", "/readyz", "/healthz", "/metrics"})
 
 
 def surround(
     service: Any, settings: Settings, answerer: Callable[[], Answerer], readiness: Callable[[], tuple[int, Any]]
 ) -> None:
-    """Install it all into a BentoML service. answerer: what answers the inference routes, once the service runs."""
-    traced = settings.tracing.endpoint is not None  # then BentoML's middleware has to make the request's span
+    """Install the middleware into a BentoML service.
+
+    answerer: returns what answers the inference routes; called once the service runs. readiness: returns HTTP status
+    and body of /readyz.
+    """
+    # BentoML's middleware makes the request's span, so it must stand outside of the front.
+    traced = settings.tracing.endpoint is not None
 
     def front(app: ASGIApp) -> Front:
         return Front(app, ROUTES, settings.limits, answerer, outermost=not traced)
 
     def outermost(app: Starlette) -> ASGIApp:
         served: ASGIApp = app if traced else front(app)
-        if settings.server.cors_origins:  # before all others, so that refusals can be read from a page, too
+        if settings.server.cors_origins:  # outside of the rest, so that a web page can read refusals, too
             served = CORSMiddleware(
                 served,
                 allow_origins=settings.server.cors_origins,

@@ -1,4 +1,4 @@
-"""A request body of any accepted kind → the fields in it that mean something here."""
+"""Reads a request body of any accepted content type into the fields that the service knows."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from api.media import (
 IMAGE_KEYS: Final = ("image_base64", "image")
 OPTIONS: Final = ("bbox", "min_confidence", "min_keypoint_confidence", "method", "near_m", "far_m")
 
-# Base64 makes four bytes out of three; the options, form boundaries and line breaks have room in a tenth.
+# Base64 turns three bytes into four. A tenth more holds the options, form boundaries and line breaks.
 _ENCODING_OVERHEAD: Final = 4 / 3 * 1.1
 _MAX_FIELDS: Final = 1000  # of a urlencoded form
-_MAX_MARKS: Final = 20_000  # commas and brackets of JSON; a request with every option has some dozens
-# How clients write in text that an option is not set.
+_MAX_MARKS: Final = 20_000  # commas and brackets of JSON; a request with every option has a few dozen
+# Texts by which clients say that an option is not set.
 _UNSET: Final = frozenset({"", "null", "none", "undefined"})
 _LONGEST_UNSET: Final = 20
 
@@ -39,14 +39,15 @@ Pair = tuple[str, Any]
 
 
 def max_body_bytes(max_image_bytes: int) -> int:
-    """How many bytes a body may have whose image may have so many."""
+    """Return the size limit of a body in bytes, for images of at most `max_image_bytes`."""
     return int(max_image_bytes * _ENCODING_OVERHEAD)
 
 
 def read_fields(content_type: str, body: bytes) -> dict[str, Any]:
-    """The image (bytes, or whatever stands in its place) and the options, by name; what is not set is left out.
+    """Return the image and the options by name, without those that are not set.
 
-    Raises ApiError: invalid_json, invalid_image, invalid_request or unsupported_media_type.
+    The image is bytes if it was sent as a file, else the unchecked value. Raises ApiError: invalid_json,
+    invalid_image, invalid_request or unsupported_media_type.
     """
     kind = media_type(content_type)
     if is_json(kind) or (kind in UNKNOWN_TYPES | {URLENCODED_TYPE} and looks_like_json(body)):
@@ -56,20 +57,21 @@ def read_fields(content_type: str, body: bytes) -> dict[str, Any]:
     if kind == URLENCODED_TYPE:
         return gather(_unquoted(_urlencoded_pairs(body)))
     if kind == "" and not is_binary(body):
-        return gather(_json_members(body))  # text without a type: it was meant as JSON
+        return gather(_json_members(body))  # a text without a content type is read as JSON
     if kind in UNKNOWN_TYPES | IMAGE_TYPES:
         return gather([("image", body)])
     raise unsupported_type(content_type)
 
 
 def gather(pairs: Iterable[Pair]) -> dict[str, Any]:
-    """The known ones of names and values, without those that are not set.
+    """Return the known fields by name, without those that are not set.
 
-    A bbox that occurs several times as text is one list: so httpx, requests and query strings send lists.
+    Repeated texts of bbox become one list, because httpx, requests and query strings send lists that way. Raises
+    ApiError invalid_request for any other repeated field.
     """
     found: dict[str, list[Any]] = {}
     for name, value in pairs:
-        known = name.removesuffix("[]")  # as PHP, jQuery and axios name a list
+        known = name.removesuffix("[]")  # PHP, jQuery and axios name lists so
         if known in IMAGE_KEYS + OPTIONS and not _is_unset(value):
             found.setdefault(known, []).append(value)
     fields: dict[str, Any] = {}
@@ -89,18 +91,18 @@ def _is_unset(value: Any) -> bool:
 def _json_members(body: bytes) -> Iterable[Pair]:
     if not body:
         raise ApiError("invalid_json", f"the body is empty; {_JSON_EXPECTED}")
-    # What makes objects is counted before any is made: 900,000 keys took 1.8 s, and held Python's lock as long.
+    # Count before parsing: json.loads holds the GIL, for seconds if the body has very many keys.
     if begins_as_json(body) and (marks := sum(body.count(mark) for mark in b",[{")) > _MAX_MARKS:
         raise ApiError(
             "invalid_request", f"the JSON has {marks} commas and brackets; at most {_MAX_MARKS} are accepted"
         )
     try:
-        # An object becomes a tuple of its members, so that keys that occur twice are seen; an array is a list.
+        # An object becomes a tuple of its members, so that duplicate keys are seen. An array stays a list.
         members = json.loads(body, object_pairs_hook=tuple)
     except UnicodeDecodeError as error:
         binary = ", but binary data: send an image with a content type of its own" if is_binary(body) else ""
         raise ApiError("invalid_json", f"the body is not JSON in UTF-8 (byte {error.start}){binary}") from None
-    except (ValueError, RecursionError) as error:  # what json says never holds more of the body than a position
+    except (ValueError, RecursionError) as error:  # json's messages quote no part of the body, only a position
         position = f" ({error.msg}, position {error.pos})" if isinstance(error, json.JSONDecodeError) else ""
         raise ApiError(
             "invalid_json", f"the body of {len(body)} bytes is not JSON{position}; {_JSON_EXPECTED}"
@@ -113,7 +115,7 @@ def _json_members(body: bytes) -> Iterable[Pair]:
 
 
 def _form_fields(pairs: list[Pair]) -> dict[str, Any]:
-    """As `gather`; a lone file is the image, whatever its name."""
+    """Return the fields as `gather` does, and take a single file as the image under any name."""
     fields = gather(pairs)
     if any(key in fields for key in IMAGE_KEYS):
         return fields
@@ -129,7 +131,7 @@ def _form_fields(pairs: list[Pair]) -> dict[str, Any]:
 
 
 def _unquoted(pairs: Iterable[Pair]) -> list[Pair]:
-    """The fields of a form with texts for JSON strings: BentoML's client writes each field but files as JSON."""
+    """Decode form fields that are JSON strings: BentoML's client writes every field except files as JSON."""
     return [(name, _text_of(value)) for name, value in pairs]
 
 
@@ -139,12 +141,12 @@ def _text_of(value: Any) -> Any:
     try:
         return json.loads(value)
     except ValueError:
-        return value  # whatever it is, its reader refuses it
+        return value  # the option's own reader refuses it
 
 
 def _urlencoded_pairs(body: bytes) -> list[Pair]:
     if is_binary(body):
-        # curl sends files so, too, unless a type is given; with -d it leaves out zeros and line breaks.
+        # curl uses this type for files, too, unless told otherwise. `curl -d` drops zeros and line breaks.
         if b"\0" in body:
             return [("image", body)]
         raise ApiError(
@@ -159,9 +161,9 @@ def _urlencoded_pairs(body: bytes) -> list[Pair]:
 
 
 def _field(name: str, value: bytes) -> Pair:
-    """A name, and its value: a text, or the bytes of a file."""
-    # A client that does not escape base64 sends its `+` as it is, which is how a space is sent; and its `/`, too. Every
-    # encoder of forms escapes `/`, and base64 without any is a few characters long.
+    """Return a name and its value: a text, or the bytes of a file."""
+    # A client that forgets to escape base64 sends `+` as it is, and `+` means a space in a form. A plain `/`, or no `%`
+    # at all, reveals it: every form encoder escapes `/`, and only very short base64 holds none.
     unescaped = name in IMAGE_KEYS and (b"/" in value or b"%" not in value)
     data = percent_decoded(value) if unescaped else _unescaped(value)
     return name, data if is_binary(data) else data.decode("utf-8", "replace")

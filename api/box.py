@@ -1,4 +1,4 @@
-"""The bbox option, in each form that callers send it → corners in pixels."""
+"""Parses the bbox option, in every form that callers send, into corners in pixels."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ ACCEPTED: Final = (
     "send [x1, y1, x2, y2], {x1, y1, x2, y2}, {x, y, width, height}, {left, top, right, bottom},"
     " {left, top, width, height} or {x_min, y_min, x_max, y_max}, in numbers"
 )
-# The names of a side's start, its end and its length, in x and in y; lower case, without `_` and `-`.
+# Names of a box's start, end and length, first in x, then in y. Lower case, without `_` and `-`.
 _NAMES: Final = (
     (("x", "x1", "left", "xmin"), ("x2", "right", "xmax"), ("width", "w")),
     (("y", "y1", "top", "ymin"), ("y2", "bottom", "ymax"), ("height", "h")),
 )
 _FROM_ZERO: Final = ((("x0",), ("x1",), ()), (("y0",), ("y1",), ()))
 _KNOWN: Final = frozenset(name for axis in (*_NAMES, *_FROM_ZERO) for names in axis for name in names)
-_LONGEST_TEXT: Final = 1000  # characters of a box as text
-_MOST_VALUES: Final = 50  # of a list or an object
-_SAME: Final = 1e-3  # pixels by which two ways to say one side may differ: they were rounded
+_LONGEST_TEXT: Final = 1000  # characters
+_MOST_VALUES: Final = 50  # in a list or an object
+_SAME: Final = 1e-3  # pixels; rounding may make two values of one edge differ by this much
 
 
 def parse(field: str, value: Any) -> Box | None:
-    """Corners x1, y1, x2, y2 out of a list, an object or a text; None where nothing was sent.
+    """Return the corners x1, y1, x2, y2 in pixels from a list, an object or a text; None if nothing was sent.
 
-    Raises ApiError invalid_request with what was received and what is accepted.
+    Raises ApiError invalid_request, which says what was received and what is accepted.
     """
     if isinstance(value, str):
         value = _from_text(value)
@@ -58,10 +58,13 @@ def parse(field: str, value: Any) -> Box | None:
 
 
 def _from_text(text: str) -> Any:
-    """JSON, or four numbers with commas, semicolons or spaces between them, in brackets or not."""
+    """Parse JSON, or numbers separated by commas, semicolons or spaces, with or without brackets.
+
+    Return the text itself if it is neither; `parse` then refuses it.
+    """
     text = text.strip()
     if not text or len(text) > _LONGEST_TEXT:
-        return text or None  # too long for a box: refused where others are
+        return text or None
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -91,7 +94,7 @@ def _from_list(field: str, value: Any) -> list[float]:
 
 
 def _from_object(field: str, box: Mapping[Any, Any]) -> tuple[list[float], list[float]]:
-    """The four numbers as they were sent, and the corners."""
+    """Return the four numbers as sent, and the corners."""
     values = {_plain(key): value for key, value in box.items() if value is not None}
     sides = [_side(field, values, *names) for names in (_FROM_ZERO if {"x0", "y0"} <= values.keys() else _NAMES)]
     (left, right, last_x), (top, bottom, last_y) = sides
@@ -101,7 +104,7 @@ def _from_object(field: str, box: Mapping[Any, Any]) -> tuple[list[float], list[
 def _side(
     field: str, values: Mapping[str, Any], starts: Sequence[str], ends: Sequence[str], lengths: Sequence[str]
 ) -> tuple[float, float, float]:
-    """Start and end of a box in x or y, and its length where that was sent, else its end again."""
+    """Return a box's start and end along one axis, then the length if it was sent, else the end again."""
     start = [_coordinate(field, name, values[name]) for name in starts if name in values]
     end = [_coordinate(field, name, values[name]) for name in ends if name in values]
     length = [_coordinate(field, name, values[name]) for name in lengths if name in values]
@@ -127,9 +130,10 @@ def _plain(key: Any) -> str:
 
 
 def _looks_normalised(sent: Sequence[float], corners: Sequence[float]) -> bool:
-    """Whether a box seems to be in fractions of the image: no number over 1, or a fraction and no corner from 2 on.
+    """Whether a box seems to be in fractions of the image.
 
-    In pixels it would be a box of one or two pixels in the corner: nobody asks about that.
+    That is so if no number is over 1, or if one has a fraction and all corners are below 2. In pixels such a box
+    would span one or two pixels at the image's corner, which no caller means.
     """
     fractional = any(value % 1 for value in sent)
     return max(map(abs, sent)) <= 1 or (fractional and max(map(abs, corners)) < 2)

@@ -1,4 +1,4 @@
-"""Content encodings of a request body: gzip and deflate, inflated within a bound."""
+"""Decodes the Content-Encoding of a request body, gzip or deflate, within a size limit."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from api.errors import ApiError, printable
 
 _GZIP: Final = frozenset({"gzip", "x-gzip"})
 _PLAIN: Final = frozenset({"", "identity"})
-_GZIP_WINDOW: Final = 31  # zlib's way to say: a gzip header and trailer
-_RAW_WINDOW: Final = -15  # neither header nor checksum
+_GZIP_WINDOW: Final = 31  # zlib's wbits for data with a gzip header and trailer
+_RAW_WINDOW: Final = -15  # zlib's wbits for data without header and checksum
 
 
 def check_encoding(encoding: str) -> None:
-    """Raise ApiError unsupported_media_type where a Content-Encoding is none that `inflate` knows."""
+    """Raise ApiError unsupported_media_type for a Content-Encoding that `inflate` does not know."""
     name = encoding.strip().lower()
     if name not in _PLAIN | _GZIP | {"deflate"}:
         raise ApiError(
@@ -24,7 +24,7 @@ def check_encoding(encoding: str) -> None:
 
 
 def inflate(body: bytes, encoding: str, limit: int) -> bytes:
-    """The body without its Content-Encoding; never more than `limit` bytes come into being.
+    """Return the body without its Content-Encoding. At most `limit` + 1 bytes are ever inflated.
 
     Raises ApiError: unsupported_media_type, payload_too_large or invalid_encoding.
     """
@@ -47,7 +47,7 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
 
 
 def _deflate_window(body: bytes) -> int:
-    """`deflate` means zlib's format (RFC 9110); some clients send the data without its header."""
+    """Return zlib's wbits for deflate: RFC 9110 means zlib's format, but some clients send raw deflate data."""
     has_header = len(body) > 1 and body[0] & 0x0F == zlib.DEFLATED and (body[0] << 8 | body[1]) % 31 == 0
     return zlib.MAX_WBITS if has_header else _RAW_WINDOW
 

@@ -1,4 +1,4 @@
-"""The API's line to runners in its own process: no copies, no socket, and no process that could be gone."""
+"""The link from the API to a runner: its protocol, and the one to a runner in the API's own process."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ HEARTBEAT_S: Final = 1.0
 
 
 class Link(Protocol):
-    """The API's line to runners, wherever they are.
+    """The link from the API to one runner, embedded or in a process of its own.
 
-    status: as they said last, None while they are gone. settled: what is to be preloaded is loaded or given up.
-    was_up: they were there once. restarts, last_fault: of their process.
+    status: as of the last heartbeat, None while the runner is down. settled: every model to preload is loaded or has
+    failed. was_up: the runner has been up at least once. restarts, last_fault: of the runner's process.
     """
 
     name: str
@@ -37,43 +37,43 @@ class Link(Protocol):
     last_fault: str | None
 
     def model(self, name: ModelName) -> ModelStatus:
-        """What the runner says of a model that it can load. Raises ApiError: runner_unavailable, model_unavailable."""
+        """Return the status of a model that can serve. Raises ApiError: runner_unavailable or model_unavailable."""
         ...
 
     async def infer(self, name: ModelName, items: Sequence[Item], deadline: Deadline) -> list[Result]:
-        """A model's results for the items of one request, in their order.
+        """Return a model's results for the items of one request, in their order.
 
         Raises ApiError: runner_unavailable, model_unavailable, timeout or internal.
         """
         ...
 
     async def manage(self, action: Literal["load", "unload"], name: ModelName) -> ModelStatus:
-        """Have a model loaded or unloaded, and wait. Raises ApiError: runner_unavailable or model_unavailable."""
+        """Load or unload a model, and wait for it. Raises ApiError: runner_unavailable or model_unavailable."""
         ...
 
     async def watch(self, on_beat: Callable[[], None]) -> None:
-        """Ask for the status for ever, and call `on_beat` after each time."""
+        """Run the heartbeat until cancelled: read the status, then call `on_beat`."""
         ...
 
 
 def usable(name: ModelName, status: ModelStatus) -> ModelStatus:
-    """The status of a model that can be asked. Raises ApiError model_unavailable for another."""
+    """Return the status of a model that can serve. Raises ApiError model_unavailable for any other."""
     if status["input"] is None:
         raise ApiError("model_unavailable", refusal(name, status["state"], status["detail"]))
     return status
 
 
 async def beat_safely(name: str, beat: Callable[[], Awaitable[None]], on_beat: Callable[[], None]) -> None:
-    """Ask runners for their status, then call `on_beat`; what fails is logged."""
+    """Await one heartbeat, then call `on_beat`. Any error is logged, not raised."""
     try:
         await beat()
         on_beat()
-    except Exception:  # whatever it was: a heartbeat that stopped would freeze /health
-        logger.exception("the status of %s could not be read or published", name)
+    except Exception:  # an error that ended the heartbeat would freeze /health
+        logger.exception("the heartbeat of the runner %s failed; /health shows the last known state", name)
 
 
 def unwrap(result: Any) -> Any:
-    """What a runner gave back. Raises ApiError where that is a Failure."""
+    """Return a runner's result. Raises ApiError if it is a Failure."""
     if "error" in result:
         failure = cast(Failure, result)
         raise ApiError(failure["error"], failure["message"])
@@ -81,7 +81,7 @@ def unwrap(result: Any) -> Any:
 
 
 class Embedded(Protocol):
-    """A runners.runner.Runner, as far as it is needed here."""
+    """The part of runners.runner.Runner that this module uses."""
 
     def status(self) -> RunnerStatus: ...
 
@@ -95,7 +95,7 @@ class Embedded(Protocol):
 
 
 class EmbeddedLink:
-    """Runners in this process. See Link."""
+    """The link to a runner in this process: no copies and no socket. See Link."""
 
     def __init__(self, name: str, models: Sequence[ModelName], runner: Embedded, preload: Sequence[ModelName]) -> None:
         self.name = name
@@ -105,7 +105,7 @@ class EmbeddedLink:
         self.last_fault: str | None = None
         self._runner = runner
         self._preload = tuple(preload)
-        self._counter = metrics.OUT_OF_MEMORY.labels(runner=name)  # at once: Prometheus has to see it at 0
+        self._counter = metrics.OUT_OF_MEMORY.labels(runner=name)  # made at start: Prometheus has to see it at 0
         self._out_of_memory = 0
         status = runner.status()
         self.status: RunnerStatus | None = status
@@ -119,7 +119,10 @@ class EmbeddedLink:
     def compute(
         self, name: ModelName, items: Sequence[Item], deadline: Deadline | None, *, alone: bool
     ) -> Sequence[Result | Failure]:
-        """A result or failure for each item, on the calling thread. For deadline, alone, Abandoned see Engine.run."""
+        """Return a result or failure for each item, computed on the calling thread.
+
+        deadline, alone, and the Abandoned that it raises: see Engine.run.
+        """
         batch_size_of(self.name, name).observe(len(items))
         return self._runner.infer(name, items, alone=alone, deadline=deadline)
 
@@ -131,7 +134,7 @@ class EmbeddedLink:
     async def manage(self, action: Literal["load", "unload"], name: ModelName) -> ModelStatus:
         """See Link.manage."""
         done: Managed = unwrap(await asyncio.to_thread(getattr(self._runner, action), name))
-        await self._beat()  # /health knows it at once
+        await self._beat()  # /health shows the change at once
         return done["model"]
 
     async def watch(self, on_beat: Callable[[], None]) -> None:

@@ -1,4 +1,4 @@
-"""The errors that a caller sees: one JSON shape, a status and a code each (CONTRACT: Errors)."""
+"""The errors that a caller sees: one JSON shape, each with a status and a code (CONTRACT: Errors)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ErrorCode = Literal[
 
 STATUS: Final[Mapping[ErrorCode, int]] = MappingProxyType(
     {
-        "invalid_http": 400,  # the message itself: its request line, its headers, how long its body is
+        "invalid_http": 400,  # a malformed request line, header or body length
         "invalid_json": 400,
         "invalid_base64": 400,
         "invalid_encoding": 400,
@@ -57,20 +57,21 @@ STATUS: Final[Mapping[ErrorCode, int]] = MappingProxyType(
     }
 )
 
-# Seconds after which trying again may help: a slot is free soon, a killed runner is back in about ten, a model that was
-# absent or failed needs an operator.
+# Seconds after which a retry may help. A slot is soon free, and a killed runner is back in about ten seconds.
+# An absent or failed model needs an operator.
 _RETRY_AFTER: Final[Mapping[ErrorCode, int]] = MappingProxyType(
     {"overloaded": 1, "runner_unavailable": 10, "model_unavailable": 60}
 )
 
-# Every error response of ours carries it: it tells them from the framework's own, which are rewritten.
+# All our error responses carry this header. The gate rewrites error responses without it: they are the framework's.
 ERROR_HEADER: Final = "x-error-code"
 
 
 class ApiError(Exception):
-    """An answer other than 200. `details` lists the offending fields of a 422, each with its message.
+    """An error answer.
 
-    retry_after_s: when trying again may help, where that is known better than by the code.
+    details: the offending fields of a 422, each with its message. retry_after_s: seconds after which a retry may
+    help; None = the code's default.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class ApiError(Exception):
         return STATUS[self.code]
 
     def response(self, request_id: str) -> Response:
-        """The error as the one JSON shape, with `Retry-After` where trying again may help."""
+        """Return the error as JSON, with `Retry-After` if a retry may help."""
         error: dict[str, object] = {"code": self.code, "message": self.message, "request_id": request_id}
         if self.details:
             error["details"] = list(self.details)
@@ -104,34 +105,37 @@ class ApiError(Exception):
 
 
 def internal_error() -> ApiError:
-    """A 500. The bug's own text is for the log alone."""
+    """Return a 500. The exception's own text goes to the log alone."""
     return ApiError("internal", "an unexpected error; the service's log has it under this request_id")
 
 
 def not_assigned(name: ModelName) -> ApiError:
-    """A 421 about a model that another service has."""
+    """Return a 421 for a model that the heavy service serves."""
     variable = CATALOGUE[name].assignment_variable
     return ApiError("model_not_assigned", f"{name} is served by the heavy service ({variable}=heavy)")
 
 
 def invalid_field(field: str, message: str) -> ApiError:
-    """A 422 about one field."""
+    """Return a 422 about one field."""
     return ApiError("invalid_request", f"{field}: {message}", [{"field": field, "message": message}])
 
 
 def printable(text: str, length: int = 60) -> str:
-    """A header's value or a field's name as a message may hold it: cut, and without control characters."""
+    """Shorten a caller's text and replace its control characters, so that a message may quote it."""
     shown = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text[:length])
     return shown if len(text) <= length else f"{shown}…"
 
 
 def describe(value: object) -> str:
-    """What a caller sent, for a message: numbers as they are, of anything else the kind and the size only."""
+    """Describe a JSON value for a message: numbers are shown, anything else by its kind and size alone.
+
+    Raises TypeError for a value that JSON does not have.
+    """
     match value:
         case None | True | False:
             return json.dumps(value)
         case int() | float():
-            # An integer may be too large for a float; NaN is no number's equal, not even its own.
+            # `value != value` finds NaN. The comparison comes first, as an integer may be too large for a float.
             return f"{value:.10g}" if abs(value) < 1e9 or value != value else "a number of over 9 digits"
         case str():
             return f"a text of length {len(value)}"

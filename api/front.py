@@ -1,4 +1,4 @@
-"""The way in for the inference routes: content types, limits, the deadline, and the answer."""
+"""The ASGI app for the inference routes: checks content type and limits, sets the deadline, sends the answer."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ access: Final = logging.getLogger("bentoml.access")
 
 
 class Answerer(Protocol):
-    """What answers the inference routes."""
+    """Answers the inference routes. See api.answering.Answering."""
 
     def check(self, route: str, left_s: float) -> None:
-        """Raises ApiError where a request would not be answered within so many seconds."""
+        """Raises ApiError if a request can't be answered within `left_s` seconds."""
         ...
 
     async def answer(self, route: str, received: Received, deadline: Deadline) -> bytes:
-        """The answer's JSON. Raises ApiError, or Abandoned where the deadline was over."""
+        """Return the answer as JSON. Raises ApiError, or Abandoned after the deadline."""
         ...
 
 
 class Front:
-    """ASGI app that answers a POST of `routes`, and hands everything else to BentoML's.
+    """ASGI app that answers every POST to `routes` and passes everything else on to BentoML's app.
 
-    BentoML's own way to an API, ten middlewares and a router, takes more of a core than a re-identification does. Where
-    this stands outside of them, it counts requests in BentoML's metrics and writes the access log in their place.
+    BentoML's own ten middlewares and router would cost more processor time than a re-identification. An `outermost`
+    front bypasses them, so it counts requests in BentoML's metrics and writes the access log itself.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Front:
         status = str(reply.status)
         metrics.REQUESTS.labels(endpoint=route, status=status).inc()
         metrics.DURATION.labels(endpoint=route, status=status).observe(took_s)
-        if self._outermost and reply.status < 400:  # the others have a line of their own
+        if self._outermost and reply.status < 400:  # Reply logs errors itself
             access.info("%s POST %s %s %.1f ms", reply.identity.request_id, route, status, took_s * 1000)
 
     async def _respond(self, scope: Scope, receive: Receive, reply: Reply) -> None:
@@ -119,7 +119,7 @@ class Front:
     async def _answer(
         self, answerer: Answerer, route: str, received: Received, deadline: Deadline, receive: Receive
     ) -> bytes:
-        """The answer; nothing goes on for a client that has gone, or whose time is over."""
+        """Return the answer. Work for the request ends when the client disconnects or the deadline passes."""
         own = asyncio.current_task()
         assert own is not None
         watch = asyncio.ensure_future(_until_gone(receive, own))
@@ -139,7 +139,7 @@ class Front:
 
 
 async def _until_gone(receive: Receive, task: asyncio.Task[Any]) -> None:
-    """Wait until the client has closed the connection, and end the task then."""
+    """Cancel the task once the client has closed the connection."""
     while (await receive())["type"] != "http.disconnect":
         pass
     task.cancel()

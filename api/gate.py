@@ -1,4 +1,4 @@
-"""Request ids, and one shape for every error."""
+"""Gives each request its ids, and each error response the one JSON shape."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from api.uploads import ClientGone
 
 logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
 
-_SHOWN: Final = 100  # characters of a path that nobody knows
+_SHOWN: Final = 100  # characters of an unknown path in logs and errors
 
 _current_request_id: ContextVar[str] = ContextVar("request_id", default="without-id")
 
 
 def request_id() -> str:
-    """The id of the request that this task, or the thread that it called, serves."""
+    """Return the id of the request that the current task or its thread serves."""
     return _current_request_id.get()
 
 
 class Gate:
-    """ASGI middleware before BentoML's own routes: each request gets its ids, and each error the one shape.
+    """ASGI middleware in front of BentoML's routes: adds the ids and rewrites the framework's error responses.
 
-    A GET of `untouched` gets just the ids.
+    Answers to a GET or HEAD of the paths in `untouched` keep their errors.
     """
 
     def __init__(self, app: ASGIApp, untouched: frozenset[str]) -> None:
@@ -50,9 +50,9 @@ class Gate:
 
 
 class Reply:
-    """Sends the app's response, or in its place an error: the framework's own errors never get through.
+    """Sends one response, and replaces the framework's errors by ours.
 
-    keeps_errors: whether they do, as those of /health, which are no ApiError.
+    keeps_errors: pass the app's errors through; the 503 of /health has a body of its own.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, *, keeps_errors: bool = False) -> None:
@@ -62,7 +62,7 @@ class Reply:
         self.identity = Identity.of(Headers(scope=scope))
         self._began = time.perf_counter()
         self._keeps_errors = keeps_errors
-        # As they were asked for: a mounted app puts its own into the scope.
+        # Kept from the request, because a mounted app changes the scope's path.
         self._asked = f"{scope['method']} {scope['path'][:_SHOWN]}"
         self._replaced = False
         self._error: ApiError | None = None
@@ -83,7 +83,7 @@ class Reply:
         await self._send({**message, "headers": headers.raw})
 
     async def send_json(self, body: bytes) -> None:
-        """A 200 with this JSON."""
+        """Send a 200 with this JSON."""
         headers = MutableHeaders(
             raw=[(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
         )
@@ -95,7 +95,7 @@ class Reply:
     async def fail(self, error: ApiError, allow: str = "") -> None:
         response = error.response(self.identity.request_id)
         self.identity.sign(response.headers)
-        if allow:  # a 405 says which methods there are
+        if allow:
             response.headers["Allow"] = allow
         self.status = error.status
         self._error = error
@@ -103,12 +103,12 @@ class Reply:
 
     @property
     def took_s(self) -> float:
-        """Seconds since the request's head was there."""
+        """Seconds since the request's head arrived."""
         return time.perf_counter() - self._began
 
     @contextmanager
     def identified(self) -> Iterator[None]:
-        """`request_id` gives the request's id within the block, and on the threads that it calls."""
+        """Make `request_id` return this request's id within the block and on the threads that it calls."""
         token = _current_request_id.set(self.identity.request_id)
         try:
             yield
@@ -116,19 +116,19 @@ class Reply:
             _current_request_id.reset(token)
 
     async def guarded(self, answering: Awaitable[None]) -> None:
-        """Wait for whatever answers, and answer what it raises; one line in the log for a request that failed."""
+        """Await an answer, and turn an exception into an error response. Log one line for each failed request."""
         try:
             await answering
         except ApiError as error:
             if self.status is not None:
-                raise  # too late for an answer: let the server close the connection
+                raise  # a response has begun: the server has to close the connection
             await self.fail(error)
         except ClientGone:
             raise
         except Exception:
             logger.exception("request %s failed", self.identity.request_id)
             if self.status is not None:
-                raise  # as above
+                raise
             await self.fail(internal_error())
         if self._error is not None:
             self._report(self._error)
@@ -146,7 +146,7 @@ class Reply:
         )
 
     def _framework_error(self, status: int, allow: str) -> tuple[ApiError, str]:
-        """An error of ours in place of one of the framework, whose body is plain text or a list; and its methods."""
+        """Return our error for one of the framework, and the methods for the Allow header of a 405."""
         if status == 404:
             known = ", ".join(sorted(_routes(self._scope["app"].routes)))
             return ApiError("not_found", f"{self._asked}: there is no such route; there are: {known}"), ""
@@ -161,7 +161,7 @@ class Reply:
 
 
 def _routes(routes: Sequence[BaseRoute]) -> set[str]:
-    """What can be asked for, as `POST /pose-analyze`."""
+    """Return the routes' methods and paths, as `POST /pose-analyze`."""
     known = set()
     for route in routes:
         if isinstance(route, Route):

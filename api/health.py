@@ -1,4 +1,4 @@
-"""GET /health: how the service and each model is, out of the last heartbeat; it never asks a runner itself."""
+"""The bodies of GET /health and /readyz, built from the last heartbeat without a call to any runner."""
 
 from __future__ import annotations
 
@@ -27,13 +27,16 @@ _GONE: Final[ModelStatus] = {
     "state": State.FAILED,
     "detail": "its runner is not there; it is being restarted",
 }
-LOADED: Final = frozenset({State.READY, State.BUILDING_ENGINE})  # answers without being loaded first
+LOADED: Final = frozenset({State.READY, State.BUILDING_ENGINE})  # while an engine is built, torch serves
 _CAN_SERVE: Final = LOADED | {State.UNLOADED, State.LOADING}
 _SHOWN: Final = ("state", "engine", "precision", "weights", "detail", "memory_mb", "loads", "engine_build_failed")
 
 
 def model_statuses(links: Sequence[Link]) -> dict[ModelName, ModelStatus]:
-    """The status of all five models: those of no runner are disabled, those of a runner that is gone have failed."""
+    """Return the status of all five models.
+
+    A model without a runner is disabled. A model whose runner is down has failed.
+    """
     statuses = dict.fromkeys(CATALOGUE, _DISABLED)
     for link in links:
         for name in link.models:
@@ -42,13 +45,16 @@ def model_statuses(links: Sequence[Link]) -> dict[ModelName, ModelStatus]:
 
 
 def is_ready(links: Sequence[Link]) -> bool:
-    """Whether the service may take traffic: preloaded models warm or given up, one able to serve."""
+    """Whether the service may take traffic.
+
+    Every model to preload must be loaded or have failed, and at least one model must be able to serve.
+    """
     settled = all(link.was_up and (link.settled or link.status is None) for link in links)
     return settled and summary(model_statuses(links)) != "unhealthy"
 
 
 def readiness(links: Sequence[Link]) -> tuple[int, dict[str, Any]]:
-    """HTTP status and body of /readyz: 503 with the state of each assigned model while no traffic may come."""
+    """Return HTTP status and body of /readyz: a 503 lists the state of each assigned model."""
     if is_ready(links):
         return 200, {"status": "ready"}
     statuses = model_statuses(links)
@@ -57,7 +63,7 @@ def readiness(links: Sequence[Link]) -> tuple[int, dict[str, Any]]:
 
 
 def report(links: Sequence[Link], uptime_seconds: float) -> tuple[int, dict[str, Any]]:
-    """HTTP status and body of /health (CONTRACT: `/health`)."""
+    """Return HTTP status and body of /health (CONTRACT: `/health`)."""
     statuses = model_statuses(links)
     found = summary(statuses)
     alive = [link.status for link in links if link.status]
@@ -74,13 +80,13 @@ def report(links: Sequence[Link], uptime_seconds: float) -> tuple[int, dict[str,
 
 
 def gpu_memory_used_gb(links: Sequence[Link]) -> float:
-    """Device memory of all runner processes in GB (10⁹ bytes); 0 where they compute on a CPU."""
+    """Return the GPU memory of all runner processes in GB (10⁹ bytes); 0 on a CPU."""
     on_gpu = [link.status for link in links if link.status and link.status["device"]["index"] is not None]
     return round(sum(status["memory"]["used_mb"] for status in on_gpu) / 1000, 3)
 
 
 def _models(statuses: Mapping[ModelName, ModelStatus]) -> dict[str, Any]:
-    """Each model twice: what is known of it by its name, and whether it is loaded by its short name."""
+    """Return the details of each model by its name, and whether it is loaded by its short name."""
     models: dict[str, Any] = {name: {key: status[key] for key in _SHOWN} for name, status in statuses.items()}
     return models | {CATALOGUE[name].short_name: status["state"] in LOADED for name, status in statuses.items()}
 
@@ -98,7 +104,7 @@ def _runner(link: Link) -> dict[str, Any]:
 
 
 def summary(statuses: Mapping[ModelName, ModelStatus]) -> str:
-    """`healthy`, `degraded` or `unhealthy` (CONTRACT: `/health` → `status`)."""
+    """Return `healthy`, `degraded` or `unhealthy` (CONTRACT: `/health` → `status`)."""
     assigned = [status for status in statuses.values() if status["state"] != State.DISABLED]
     able = [status for status in assigned if status["state"] in _CAN_SERVE]
     if not able:

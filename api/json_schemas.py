@@ -1,4 +1,4 @@
-"""JSON Schemas of pydantic models, as the OpenAPI document needs them."""
+"""Makes JSON Schemas of pydantic models, in the form that the OpenAPI document needs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _REFERENCE: Final = "#/components/schemas/{model}"
 
 
 def schemas(requests: Iterable[type[BaseModel]], answers: Iterable[type[BaseModel]]) -> dict[str, Schema]:
-    """The schemas of these models, and of the models in them, by name."""
+    """Return the schemas of these models and of their nested models, by name."""
     modes: list[tuple[type[BaseModel], JsonSchemaMode]] = [
         *((model, "validation") for model in requests),
         *((model, "serialization") for model in answers),
@@ -28,17 +28,17 @@ def schemas(requests: Iterable[type[BaseModel]], answers: Iterable[type[BaseMode
 
 
 def reference(name: str) -> Schema:
-    """A reference to the schema of a model."""
+    """Return a reference to the schema of a model."""
     return {"$ref": _REFERENCE.format(model=name)}
 
 
 def without_null(schema: Schema) -> Schema:
-    """The same schema, which null does not fit any more."""
+    """Return the schema without null among its forms."""
     return either(schema, [form for form in schema.get("anyOf", []) if form != NULL])
 
 
 def either(schema: Schema, forms: Sequence[Schema]) -> Schema:
-    """The same schema with these forms in place of its `anyOf`; as it is where there are none."""
+    """Return the schema with these forms in place of its `anyOf`; unchanged if there are no forms."""
     if not forms:
         return schema
     rest = {key: value for key, value in schema.items() if key != "anyOf"}
@@ -46,9 +46,9 @@ def either(schema: Schema, forms: Sequence[Schema]) -> Schema:
 
 
 class _Generator(GenerateJsonSchema):
-    """pydantic's schemas without its titles and its `default: null`.
+    """pydantic's schemas without titles and without `default: null`.
 
-    What is None by default is absent from an answer while it is None. Everything else is always there.
+    In answers, a field whose default is None is optional and never null. All other fields are required.
     """
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's

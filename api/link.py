@@ -1,4 +1,4 @@
-"""The API's line to a runner process: calls, a heartbeat, and a quick answer when the runner is gone."""
+"""The link from the API to a runner process: calls, a heartbeat, and quick failure while the runner is down."""
 
 from __future__ import annotations
 
@@ -26,40 +26,40 @@ from tasks.task import Item, Result
 
 logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
 
-HEARTBEAT_DOWN_S: Final = 0.25  # while it is down: so that it takes traffic as soon as it is back
+HEARTBEAT_DOWN_S: Final = 0.25  # while the runner is down, so that it serves again soon after its start
 PROBE_TIMEOUT_S: Final = 2.0
-# A runner whose process lives but has said nothing for so long is given up: its event loop hangs.
+# A live process that stays silent for this long counts as down: its event loop hangs.
 SILENCE_S: Final = 15.0
 
-# Calls five seconds after others: 1 in 20 met a connection that was just being closed, 1 in 1,200 met two in a row.
+# A call may meet an idle connection that the runner is just closing, even twice in a row.
 ATTEMPTS: Final = 3
-# Of BentoML's 100 internal calls at a time. A panorama alone makes a dozen, and the heartbeat must find a place.
+# BentoML allows 100 internal calls at a time. The rest is left to the heartbeat, unloading and abandoned items.
 MOST_CALLS: Final = 90
-# What a call raises whose connection broke: before the answer, or in the middle of it.
+# Errors of a call whose connection broke, before the answer or in the middle of it.
 _BROKEN: Final = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError)
 
 Call = Callable[..., Any]
 
 
 class RunnerLink:
-    """One runner process. See Link. `call(method, *args)` is BentoML's internal call, async."""
+    """The link to one runner process. See Link. `call(method, *args)` is BentoML's internal async call."""
 
     def __init__(self, name: str, models: Sequence[ModelName], call: Call, preload: Sequence[ModelName] = ()) -> None:
         self.name = name
-        self.settled = False  # this process has loaded all that is to be preloaded, or given it up
+        self.settled = False
         self.models = tuple(models)
-        self.status: RunnerStatus | None = None  # None while the runner is down
-        self.was_up = False  # once it was, and is gone now, the runners of other models may still serve
+        self.status: RunnerStatus | None = None
+        self.was_up = False
         self.restarts = 0
-        self.last_fault: str | None = None  # when and why the runner ended its process itself
+        self.last_fault: str | None = None  # time and reason of the last exit that the runner itself chose
         self._call = call
         self._telling: set[asyncio.Future[None]] = set()
         self._places = asyncio.Semaphore(MOST_CALLS)
         self._preload = tuple(preload)
         self._fault_pid: int | None = None
         self._pid: int | None = None
-        self._out_of_memory = 0  # of this process, as it said last
-        self._counter = metrics.OUT_OF_MEMORY.labels(runner=name)  # at once: Prometheus has to see it at 0
+        self._out_of_memory = 0  # the current process's count at the last heartbeat
+        self._counter = metrics.OUT_OF_MEMORY.labels(runner=name)  # made at start: Prometheus has to see it at 0
         self._heard = time.monotonic()
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -92,7 +92,7 @@ class RunnerLink:
             if not answered:
                 self._abandon(ids)
         if any(result.get("error") == "runner_unavailable" for result in results) and self.status is not None:
-            await self._beat()  # it is about to end: hear why, and let nobody else wait for it
+            await self._beat()  # the runner is about to exit: record why, and mark it as down at once
         return [unwrap(result) for result in results]
 
     async def manage(self, action: Literal["load", "unload"], name: ModelName) -> ModelStatus:
@@ -100,11 +100,11 @@ class RunnerLink:
         if self.status is None:
             raise self._gone()
         done: Managed = unwrap(await self._repeated(lambda: self._until_lost(action, name)))
-        await self._beat()  # /health knows it at once
+        await self._beat()  # /health shows the change at once
         return done["model"]
 
     def _abandon(self, ids: Sequence[str]) -> None:
-        """Tell the runner that nobody waits for these items, without waiting for it."""
+        """Tell the runner in the background that nobody waits for these items."""
         if self.status is None:
             return
         telling = asyncio.ensure_future(self._call("abandon", list(ids)))
@@ -113,8 +113,12 @@ class RunnerLink:
 
     def _told(self, telling: asyncio.Future[None]) -> None:
         self._telling.discard(telling)
-        if not telling.cancelled() and telling.exception() is not None:  # it computes them for nobody
-            logger.info("the runner %s was not told of abandoned items: %r", self.name, telling.exception())
+        if not telling.cancelled() and telling.exception() is not None:
+            logger.info(
+                "the runner %s could not be told of abandoned items and may compute them: %r",
+                self.name,
+                telling.exception(),
+            )
 
     async def _results(self, name: ModelName, items: Sequence[Item]) -> list[Result | Failure]:
         try:
@@ -129,9 +133,9 @@ class RunnerLink:
         return results
 
     async def _repeated(self, call: Callable[[], Awaitable[Any]]) -> Any:
-        """A call, repeated where its connection broke although the runner lives on.
+        """Call, and repeat the call if its connection broke while the runner is still up.
 
-        Then BentoML had reused a connection that the runner was just closing as idle.
+        BentoML may reuse a connection that the runner is just closing as idle.
         """
         for _ in range(ATTEMPTS):
             before = self._pid
@@ -142,11 +146,14 @@ class RunnerLink:
                     await self._beat()
                 if self.status is None or self._pid != before:
                     break
-                logger.info("a call of %s will be repeated: its connection broke (%r)", self.name, error)
+                logger.info("a call to the runner %s will be repeated, as its connection broke: %r", self.name, error)
         raise self._gone()
 
     async def _until_lost(self, method: str, argument: object) -> Any:
-        """A call that ends when the heartbeat finds the runner gone: BentoML's own would hang until its respawn."""
+        """Call, and fail as soon as the heartbeat finds the runner down.
+
+        BentoML's call alone would hang until the runner has been respawned.
+        """
         call = asyncio.ensure_future(self._call(method, argument))
         try:
             await asyncio.wait({call, self._lost}, return_when=asyncio.FIRST_COMPLETED)
@@ -159,11 +166,11 @@ class RunnerLink:
     async def _beat(self) -> None:
         if self.status is not None and not _alive(self._pid):
             self._down("its process died")
-            return  # at once: a probe would hang until BentoML has started a successor
+            return  # a probe would hang until BentoML has respawned the runner
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 status = cast(RunnerStatus, await self._call("state"))
-        except Exception as error:  # noqa: BLE001 - whatever it was: a heartbeat that stopped would freeze /health
+        except Exception as error:  # noqa: BLE001 - an error that ended the heartbeat would freeze /health
             silent = time.monotonic() - self._heard
             if not _alive(self._pid) or silent > SILENCE_S:
                 self._down(f"it has not answered for {silent:.1f} s ({error!r})")
@@ -179,7 +186,7 @@ class RunnerLink:
             logger.info("the runner %s is up (process %d)", self.name, status["pid"])
             self._pid = status["pid"]
             self.settled = False
-            # Whatever a process counted before it was first heard of, an earlier API process has published.
+            # An earlier API process has already published the counts from before the first heartbeat.
             self._out_of_memory = status["memory"]["out_of_memory"]
         self._counter.inc(status["memory"]["out_of_memory"] - self._out_of_memory)
         self._out_of_memory = status["memory"]["out_of_memory"]
@@ -193,12 +200,12 @@ class RunnerLink:
             self._lost = asyncio.get_running_loop().create_future()
         self.status = status
         self.was_up = True
-        # Once and for all: a model that is tried again later must not take the whole service out of traffic.
+        # Stays True for this process: a later reload of one model must not make the whole service unready.
         self.settled |= not unsettled(status, self._preload)
 
     def _down(self, reason: str) -> None:
         if self.status is not None:
-            logger.error("the runner %s is gone: %s", self.name, reason)
+            logger.error("the runner %s is down: %s", self.name, reason)
         self.status = None
         if not self._lost.done():
             self._lost.set_result(None)
@@ -214,9 +221,9 @@ def _alive(pid: int | None) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # another user's process has its number
+    except PermissionError:  # the pid now belongs to another user's process
         return False
-    # A child that died and was not waited for yet is still in the table.
+    # A zombie still has its pid.
     with contextlib.suppress(OSError):
         after_name = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2]
         return after_name.split()[0] != "Z"

@@ -1,4 +1,4 @@
-"""One line to each runner service, wherever it runs."""
+"""Makes the links from the API to the runner services: one for each, embedded or remote."""
 
 from __future__ import annotations
 
@@ -12,18 +12,24 @@ from api.link import RunnerLink
 from models.catalogue import ModelName
 
 Services: TypeAlias = Mapping[ModelName, bentoml.Service[Any]]
-Call: TypeAlias = Callable[..., Any]  # BentoML's internal call, async: method, its arguments
+Call: TypeAlias = Callable[..., Any]  # BentoML's internal async call: (method, *arguments)
 
 
 def embedded(
     services: Services, preload: Sequence[ModelName], runners: Mapping[str, Embedded]
 ) -> dict[ModelName, Link]:
-    """Model → its line to runners in this process. services: model → its runner service."""
+    """Return the link of each model, to runners in this process.
+
+    services: model → its runner service. runners: the runner of each service, by the service's name.
+    """
     return _linked(services, preload, lambda name, models, first: EmbeddedLink(name, models, runners[name], first))
 
 
 def remote(services: Services, preload: Sequence[ModelName], calls: Mapping[str, Call]) -> dict[ModelName, Link]:
-    """Model → its line to runners in processes of their own. services: as of `embedded`; calls: by their names."""
+    """Return the link of each model, to runners in processes of their own.
+
+    services: model → its runner service. calls: the internal call of each service, by the service's name.
+    """
     return _linked(services, preload, lambda name, models, first: RunnerLink(name, models, calls[name], first))
 
 
@@ -32,7 +38,7 @@ def _linked(
     preload: Sequence[ModelName],
     link: Callable[[str, Sequence[ModelName], Sequence[ModelName]], Link],
 ) -> dict[ModelName, Link]:
-    """link: name, models, those to be preloaded → the line. There is one for each service."""
+    """Make one link for each service. link: (service's name, its models, those to preload) → the link."""
     by_service: dict[str, Link] = {}
     for service in dict.fromkeys(services.values()):
         models = [model for model, its in services.items() if its is service]

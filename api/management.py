@@ -1,4 +1,4 @@
-"""Which models are in memory, for callers that manage it: GET /models/status, and loading and unloading by request."""
+"""The routes under /models: which models are in memory, and loading and unloading by request."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ from models.state import ModelStatus, State
 
 Action = Literal["load", "unload"]
 
-# Callers know a model by its own name or by its folder in the model zoo.
+# Callers name a model by its own name or by its folder in the model zoo.
 _NAMES: Final[Mapping[str, ModelName]] = {spec.weights: name for name, spec in CATALOGUE.items()} | {
     name: name for name in CATALOGUE
 }
 
 
 class Management:
-    """The routes under /models. `enabled` is the setting server.model_management: without it nothing can be changed."""
+    """Answers the routes under /models.
+
+    enabled: the setting server.model_management; without it, models can't be loaded or unloaded by request.
+    """
 
     def __init__(
         self, links: Sequence[Link], preload: Sequence[ModelName], *, enabled: bool, uptime_seconds: float
@@ -36,7 +39,7 @@ class Management:
         self._uptime_seconds = uptime_seconds
 
     def status(self) -> dict[str, Any]:
-        """The body of GET /models/status; MB are 10⁶ bytes of GPU memory, all 0 on a CPU."""
+        """Return the body of GET /models/status. Figures are MB (10⁶ bytes) of GPU memory, 0 on a CPU."""
         alive = [link.status for link in self._links if link.status]
         on_gpu = [status for status in alive if status["device"]["index"] is not None]
         cards = {status["device"]["index"]: status["device"]["memory_gb"] or 0 for status in on_gpu}
@@ -61,7 +64,7 @@ class Management:
         }
 
     async def change(self, action: Action, sent_name: str) -> dict[str, Any]:
-        """Load or unload one model, and wait until that is done.
+        """Load or unload one model, and wait for it.
 
         Raises ApiError: forbidden, not_found, model_not_assigned, runner_unavailable or model_unavailable.
         """
@@ -102,7 +105,7 @@ class Management:
 
 
 def routes() -> list[Route]:
-    """The routes; `app.state.reports.management()` makes the Management of a request."""
+    """Return the routes. `app.state.reports.management()` makes the Management for each request."""
     return [
         Route("/models/status", _status, methods=["GET"]),
         Route("/models/preload", _preload, methods=["POST"]),

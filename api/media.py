@@ -1,4 +1,4 @@
-"""Content types: which a request may have, and how bytes without one look, for the gate and api/body.py."""
+"""The content types that a request may have, and what bytes without one look like."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from api.errors import ApiError, printable
 
 FORM_TYPE: Final = "multipart/form-data"
 URLENCODED_TYPE: Final = "application/x-www-form-urlencoded"
-# With every name that a format has had: the bytes decide which one it is.
+# Every name that an accepted format has had. The bytes decide which format it is.
 IMAGE_TYPES: Final = frozenset(
     f"image/{kind}"
     for kind in (
@@ -17,7 +17,7 @@ IMAGE_TYPES: Final = frozenset(
         *("bmp", "x-bmp", "x-ms-bmp", "tiff", "tif", "x-tiff"),
     )
 )
-# Types that say nothing: the bytes are looked at.
+# Types that say nothing about the body. The bytes decide.
 UNKNOWN_TYPES: Final = frozenset(
     {"", "*/*", "application/octet-stream", "application/x-octet-stream", "binary/octet-stream"}
 )
@@ -27,19 +27,19 @@ ACCEPTED_TYPES: Final = (
 )
 
 _JSON_TYPE: Final = re.compile(r"application/json|text/json|application/[\w.-]+\+json")
-# Every image file has one of these among its first bytes; base64, numbers and JSON never do.
+# Every image file has such a byte near its start. Base64, numbers and JSON never have one.
 _BINARY: Final = re.compile(rb"[\x00-\x08\x0e-\x1f]")
-_HEAD: Final = 512  # bytes that are looked at
+_HEAD: Final = 512  # bytes searched
 _BEFORE_JSON: Final = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n"  # byte order marks, white space, the zeros of UTF-16
 
 
 def media_type(content_type: str) -> str:
-    """`image/PNG; x=1` → `image/png`; "" where no type was sent."""
+    """Return the bare media type: `image/PNG; x=1` → `image/png`; "" if no type was sent."""
     return content_type.split(";")[0].strip().lower()
 
 
 def is_json(kind: str) -> bool:
-    """Whether a media type is JSON's, or one of the many that are written in JSON."""
+    """Whether a media type is JSON, or a format written in JSON (`+json`)."""
     return _JSON_TYPE.fullmatch(kind) is not None
 
 
@@ -50,7 +50,7 @@ def is_accepted(content_type: str) -> bool:
 
 
 def unsupported_type(content_type: str) -> ApiError:
-    """The refusal of a content type."""
+    """Return a 415 for a content type."""
     kind = printable(media_type(content_type))
     return ApiError("unsupported_media_type", f"the content type {kind} is not accepted; send {ACCEPTED_TYPES}")
 

@@ -1,4 +1,4 @@
-"""The seed's four Prometheus metrics and what an operator needs beside them, in BentoML's own /metrics."""
+"""The Prometheus metrics of the service, published in BentoML's own /metrics."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ LATENCY: Final = Histogram(
 )
 DURATION: Final = Histogram(
     "enrichment_light_request_duration_seconds",
-    "A whole request: reading its body, waiting, and whatever became of it",
+    "The whole request, from its head to the end of its answer",
     ["endpoint", "status"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
-_NOT_OF_INFERENCE: Final = {403, 404, 405}  # not allowed, no route, or another method: not counted
+_NOT_OF_INFERENCE: Final = {403, 404, 405}  # a POST to an inference route never gets these
 
 
 def _gauge(name: str, text: str, *labels: str) -> Gauge:
-    """A gauge of the API process alone, set from the runners' heartbeat.
+    """Make a gauge that the API process alone sets, from the runners' heartbeat.
 
-    Set by each process, a killed runner's last value would stay beside its successor's.
+    If the runners set it, a killed runner's last value would stay beside its successor's.
     """
     return Gauge(name, text, labels, multiprocess_mode="livemostrecent")
 
@@ -41,26 +41,24 @@ def _gauge(name: str, text: str, *labels: str) -> Gauge:
 GPU_MEMORY: Final = _gauge(
     "enrichment_light_gpu_memory_used_gb", "Device memory of the runner processes, CUDA context included"
 )
-MODEL_LOADED: Final = _gauge("enrichment_light_model_loaded", "1 where the model is ready to answer", "model")
+MODEL_LOADED: Final = _gauge("enrichment_light_model_loaded", "1 if the model is ready to answer", "model")
 MODEL_STATE: Final = _gauge(
     "enrichment_light_model_state", "1 for the state that the model is in, 0 for the others", "model", "state"
 )
-MODEL_LOADS: Final = _gauge(
-    "enrichment_light_model_loads", "How often the model was loaded since its runner's start", "model"
-)
+MODEL_LOADS: Final = _gauge("enrichment_light_model_loads", "Loads of the model since its runner's start", "model")
 ENGINE_BUILD_FAILED: Final = _gauge(
-    "enrichment_light_engine_build_failed", "1 where no TensorRT engine could be built, and torch serves", "model"
+    "enrichment_light_engine_build_failed", "1 if the TensorRT engine's build failed, so that torch serves", "model"
 )
 RUNNER_MEMORY: Final = _gauge(
     "enrichment_light_runner_memory_used_gb",
-    "What the budget is compared with: device memory on a GPU, growth of resident memory on a CPU",
+    "Memory that counts against the budget: device memory on a GPU, growth of resident memory on a CPU",
     "runner",
 )
 RUNNER_BUDGET: Final = _gauge(
     "enrichment_light_runner_memory_budget_gb", "Budget of a runner process; 0 = no limit", "runner"
 )
 RUNNER_RESTARTS: Final = _gauge(
-    "enrichment_light_runner_restarts", "How often the runner process was replaced since the API's start", "runner"
+    "enrichment_light_runner_restarts", "Restarts of the runner process since the API's start", "runner"
 )
 OUT_OF_MEMORY: Final = Counter(
     "enrichment_light_out_of_memory_total", "Batches for which the device had too little memory", ["runner"]
@@ -68,9 +66,9 @@ OUT_OF_MEMORY: Final = Counter(
 
 
 def begin(routes: Iterable[str]) -> None:
-    """What is known before the first request and the first heartbeat: nothing counted, no memory taken, nothing loaded.
+    """Publish every inference metric as 0 before the first request and the first heartbeat.
 
-    A counter that began with its first count would hide that count from Prometheus' rate(). routes: those of inference.
+    Prometheus' rate() would miss the first count of a counter that appears with it. routes: the inference routes.
     """
     GPU_MEMORY.set(0)
     for name in CATALOGUE:
@@ -82,7 +80,7 @@ def begin(routes: Iterable[str]) -> None:
 
 
 def set_gauges(health: Mapping[str, Any]) -> None:
-    """Publish what /health says (its body), after each heartbeat."""
+    """Publish a heartbeat's state. health: the body of /health."""
     GPU_MEMORY.set(health["gpu_memory_used_gb"])
     for name in CATALOGUE:
         model = health["models"][name]
@@ -95,5 +93,5 @@ def set_gauges(health: Mapping[str, Any]) -> None:
         RUNNER_RESTARTS.labels(runner=runner["name"]).set(runner["restarts"])
         memory = runner["memory"]
         RUNNER_MEMORY.labels(runner=runner["name"]).set(memory["used_mb"] / 1000 if memory else 0)
-        if memory is not None:  # while the runner is gone it stays as it was
+        if memory is not None:  # a runner that is down keeps its last known budget
             RUNNER_BUDGET.labels(runner=runner["name"]).set((memory["budget_mb"] or 0) / 1000)

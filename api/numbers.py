@@ -1,4 +1,4 @@
-"""Numbers of a request: what counts as one, and the options that are a fraction."""
+"""Parses the numbers of a request, and the options that are fractions."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import Any, Final
 
 from api.errors import describe, invalid_field
 
-_LIMIT: Final = 1e9  # a pixel farther out is a mistake
+_LIMIT: Final = 1e9  # a larger coordinate is a mistake
 _TEXT: Final = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 _LONGEST_TEXT: Final = 40
 
 
 def number(value: Any) -> float | None:
-    """A number, or a text that is one, as a float; None for anything else, NaN and what is not below 10⁹ included."""
+    """Return a number, or a text that holds one, as a float.
+
+    Return None for anything else, for NaN, and for numbers of 10⁹ and more in size.
+    """
     if isinstance(value, str) and len(value) <= _LONGEST_TEXT and _TEXT.fullmatch(value):
         value = float(value)
     if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < _LIMIT:
@@ -22,7 +25,7 @@ def number(value: Any) -> float | None:
 
 
 def fraction(field: str, value: Any) -> float | None:
-    """A confidence from 0 to 1; None where nothing was sent. Raises ApiError invalid_request."""
+    """Return a confidence from 0 to 1; None if nothing was sent. Raises ApiError invalid_request."""
     if value is None:
         return None
     found = number(value)

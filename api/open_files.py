@@ -1,4 +1,4 @@
-"""How many connections the process may have open."""
+"""Raises the process's limit on open files, so that it accepts many connections."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers t
 
 
 def allow_many_connections() -> None:
-    """Raise the limit on open files to what the system allows: 1,024 are usual, and each connection is one.
+    """Raise the limit on open files from the usual 1,024 to the system's maximum.
 
-    Without a free one a server can't accept, and so not answer anybody, for as long as silent connections stay.
+    Each connection is an open file. At the limit the server accepts nobody until an idle connection closes.
     """
     if sys.platform == "win32":
         return
@@ -20,5 +20,9 @@ def allow_many_connections() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    except (OSError, ValueError) as error:  # macOS allows less than it says
-        logger.warning("the limit on open files stays %d: %s", soft, error)
+    except (OSError, ValueError) as error:  # macOS reports a larger limit than it allows
+        logger.warning(
+            "the limit on open files stays %d, which bounds the open connections; it could not be raised: %s",
+            soft,
+            error,
+        )

@@ -1,6 +1,6 @@
-"""The OpenAPI document of the service, for people who read it in a browser and programs that generate clients.
+"""Builds the service's OpenAPI document, for readers in a browser and for generators of clients.
 
-It is made of what serves: the models of api/schemas.py, the errors of api/errors.py, the routes of BentoML's service.
+Its sources are the models of api/schemas.py, the errors of api/errors.py and the routes of BentoML's service.
 """
 
 from __future__ import annotations
@@ -33,30 +33,30 @@ from api.schemas import (
 )
 from vision.decoding import FORMATS
 
-# The first version whose schemas are JSON Schema's own: ours hold `null` and `const`, which 3.0 does not know.
+# The first version with full JSON Schema: our schemas use `null` and `const`, which 3.0 does not have.
 VERSION: Final = "3.1.0"
 PROJECT: Final = Path(__file__).parents[1] / "pyproject.toml"
 
 _DESCRIPTION: Final = f"""\
-A route of the analysis takes one image and its options: as JSON, as a form, or as the image itself.
-Options may also stand in the query string.
-Formats are {", ".join(FORMATS)}; of several frames the first is taken.
-Coordinates are pixels of the image as sent, turned upright by its EXIF orientation.
+An analysis route takes one image and its options: as JSON, as a form, or as the raw image.
+Options may also be sent in the query string.
+Accepted formats are {", ".join(FORMATS)}. The first frame of an animation is used.
+Coordinates are pixels of the image as sent, upright by its EXIF orientation.
 
 Every error has the shape of `ErrorResponse`.
-A 4xx is final. A 5xx is worth another try, after `Retry-After` seconds where that header is sent.
+A 4xx is final. A 5xx may be retried, after `Retry-After` seconds if that header is sent.
 """
 _JSON_TYPE: Final = "application/json"
 
-#: When each error comes. It is the message of the error's example; a real message also says what was received.
+#: The cause of each error, used as the message of its example. A real message also says what was received.
 MEANINGS: Final[Mapping[ErrorCode, str]] = MappingProxyType(
     {
         "invalid_http": "the request is not HTTP/1.1",
         "invalid_json": "the body is not JSON",
         "invalid_base64": "image_base64 is not base64",
-        "invalid_encoding": "the body can't be inflated as its content encoding says",
-        "invalid_image": "the bytes are no image, or a damaged one",
-        "forbidden": "a setting does not allow it",
+        "invalid_encoding": "the body can't be decoded by its content encoding",
+        "invalid_image": "the bytes are not an image, or the image is damaged",
+        "forbidden": "the service's settings forbid this request",
         "not_found": "there is no such route, or no model of that name",
         "method_not_allowed": "this route does not take this method",
         "request_timeout": "the request was not complete within the configured time",
@@ -64,10 +64,10 @@ MEANINGS: Final[Mapping[ErrorCode, str]] = MappingProxyType(
         "image_too_large": "the image has more pixels than are accepted",
         "unsupported_media_type": "the content type or the image's format is not accepted",
         "model_not_assigned": "the model is served by the heavy service",
-        "invalid_request": "no image was sent or two, or an option has a value that is not allowed",
-        "overloaded": "as many requests as are allowed are in flight already",
+        "invalid_request": "no image or two images were sent, or an option has an invalid value",
+        "overloaded": "too many requests are in flight",
         "internal": "an unexpected error; the service's log has it under this request_id",
-        "model_unavailable": "the model's weights are absent, or it could not be loaded",
+        "model_unavailable": "the model's weights are absent, or loading the model failed",
         "runner_unavailable": "the runner process is being restarted",
         "timeout": "there was no result within the configured time",
     }
@@ -77,18 +77,18 @@ _ANYWHERE: Final[tuple[ErrorCode, ...]] = ("method_not_allowed", "internal")
 
 _HEADERS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "X-Request-ID": "the id of the request, in the service's log, too",
-        "X-Correlation-ID": "as the request had it",
-        "traceparent": "as the request had it",
+        "X-Request-ID": "the id of the request; the service's log shows it, too",
+        "X-Correlation-ID": "as sent in the request",
+        "traceparent": "as sent in the request",
         "X-Error-Code": "the code of the error",
-        "Retry-After": "seconds after which another try may help",
+        "Retry-After": "seconds after which a retry may help",
         "Allow": "the methods that the route takes",
     }
 )
-# A caller may send these, and finds them in the answer.
+# Headers that a caller may send. The answer repeats them.
 _IDS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "X-Request-ID": "an id for the request; without it X-Correlation-ID is taken, or a new one made",
+        "X-Request-ID": "an id for the request; without it the service uses X-Correlation-ID or a new id",
         "X-Correlation-ID": "an id of the caller's own",
         "traceparent": "the caller's trace (W3C Trace Context)",
     }
@@ -99,9 +99,9 @@ _IDS: Final[Mapping[str, str]] = MappingProxyType(
 class Operation:
     """One method of one route.
 
-    name: the operationId. answers: status → its model, or its media type where it is not JSON. image: the model of a
-    request that has an image. query: the model whose fields are the parameters of the query string. errors: the codes
-    beside those that every route may answer.
+    name: the operationId. answers: status → model of the JSON, or the media type of any other answer. image: the
+    model of a request with an image. query: the model of the query string's parameters. errors: the codes of this
+    route, without those that every route may answer.
     """
 
     method: Literal["get", "post"]
@@ -129,7 +129,7 @@ STATE: Final = (
         "get",
         "/health",
         "health",
-        "How the service and each of its models is",
+        "The state of the service and of each model",
         {200: HealthResponse, 503: HealthResponse},
     ),
     Operation("get", "/livez", "livez", "Whether the process is alive", {200: AliveResponse}),
@@ -141,7 +141,7 @@ STATE: Final = (
         {200: ReadyResponse, 503: NotReadyResponse},
     ),
     Operation("get", "/metrics", "metrics", "Metrics for Prometheus", {200: "text/plain"}),
-    Operation("get", "/models/status", "models_status", "What is in memory", {200: ModelsStatusResponse}),
+    Operation("get", "/models/status", "models_status", "The models in memory", {200: ModelsStatusResponse}),
     Operation(
         "post",
         "/models/preload",
@@ -155,7 +155,7 @@ STATE: Final = (
         "post",
         "/models/{name}/unload",
         "models_unload",
-        "Take a model out of memory until it is asked for",
+        "Unload a model until its next request",
         {200: ModelChangedResponse},
         errors=_MANAGING,
     ),
@@ -163,7 +163,7 @@ STATE: Final = (
         "post",
         "/models/unload-all",
         "models_unload_all",
-        "Take all models out of memory until they are asked for",
+        "Unload all models until their next requests",
         {200: ModelsChangedResponse},
         errors=_MANAGING,
     ),
@@ -171,7 +171,7 @@ STATE: Final = (
 
 
 def analysis(apis: Mapping[str, Any]) -> tuple[Operation, ...]:
-    """The routes that take an image. apis: those of a BentoML Service, by name."""
+    """Return the routes that take an image. apis: the APIs of a BentoML Service, by name."""
     errors = [code for code, status in STATUS.items() if status not in {403, 404}]
     return tuple(
         Operation(
@@ -190,7 +190,7 @@ def analysis(apis: Mapping[str, Any]) -> tuple[Operation, ...]:
 
 
 def document(operations: Sequence[Operation]) -> dict[str, Any]:
-    """The document of these routes, out of what can be sent as JSON."""
+    """Return the OpenAPI document of these routes, ready for JSON."""
     images = list(dict.fromkeys(operation.image for operation in operations if operation.image))
     asked = dict.fromkeys(model for operation in operations if (model := operation.image or operation.query))
     answers = {model for operation in operations for model in operation.answers.values() if isinstance(model, type)}
@@ -208,8 +208,8 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
         "servers": [{"url": "."}],
         "security": [],
         "tags": [
-            {"name": "analysis", "description": "what an image shows"},
-            {"name": "state", "description": "how the service is"},
+            {"name": "analysis", "description": "analysis of an image"},
+            {"name": "state", "description": "state of the service and its models"},
         ],
         "paths": paths,
         "components": {
@@ -297,7 +297,7 @@ def _by_status(codes: Iterable[ErrorCode]) -> dict[int, list[ErrorCode]]:
 
 
 def _failure(codes: Sequence[ErrorCode]) -> Schema:
-    """The errors of one status, with examples as they are served."""
+    """Return the response of one error status, with an example for each code."""
     codes = sorted(set(codes))
     responses = {code: _example(code).response(_EXAMPLE_ID) for code in codes}
     sent = {name for response in responses.values() for name in _HEADERS if name in response.headers}
@@ -324,7 +324,7 @@ def _example(code: ErrorCode) -> ApiError:
 
 
 def _declared(model: type[BaseModel]) -> type[BaseModel]:
-    """The model as it stands in api/schemas.py: BentoML derives one of its own from it."""
+    """Return the model of api/schemas.py or tasks/ from which BentoML has derived its own."""
     return next(base for base in model.__mro__ if not base.__module__.startswith("_bentoml"))
 
 

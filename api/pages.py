@@ -1,4 +1,4 @@
-"""The routes that are no inference: /health, /models, the OpenAPI document and the page at /."""
+"""The app of the routes without inference: /health, /models, the OpenAPI document and the page at /."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from api.page import INDEX
 
 
 def pages(apis: Callable[[], Any]) -> Starlette:
-    """The app for BentoML to mount. `app.state.reports` has to be set before the first request.
+    """Make the app that BentoML mounts. `app.state.reports` must be set before the first request.
 
-    apis: gives the service's BentoML APIs, which the OpenAPI document describes.
+    apis: returns the service's BentoML APIs, for the OpenAPI document.
     """
 
     @cache

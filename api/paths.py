@@ -1,4 +1,4 @@
-"""One spelling for each path, before anything counts, logs or routes a request."""
+"""Normalises the path of each request before anything counts, logs or routes it."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from typing import Final
 from starlette.routing import Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-_HOST: Final = re.compile(
-    r"^https?://[^/]*", re.IGNORECASE
-)  # a request to a proxy names it, and servers have to take it
+# A request line in absolute form, as sent to proxies. HTTP obliges servers to accept it.
+_HOST: Final = re.compile(r"^https?://[^/]*", re.IGNORECASE)
 _SLASHES: Final = re.compile("/{2,}")
 
 
 class OneSpelling:
-    """ASGI middleware outside of the whole app: `//pose-analyze` and `/pose-analyze/` are `/pose-analyze`.
+    """ASGI middleware around the whole app that reads `//pose-analyze` and `/pose-analyze/` as `/pose-analyze`.
 
-    The first is what a base URL with a closing slash makes, the second was a redirect, which not every client follows
-    with its body. A path with characters that a log can't show stays percent-encoded: none of our routes has any.
+    A base URL with a trailing slash yields the former. The latter would be a redirect, and some clients drop the body
+    on redirects. A path with unprintable characters stays percent-encoded, for the log; no route has any.
     """
 
     def __init__(self, app: ASGIApp, router: Router) -> None:
-        """router: of the app, which redirects no more."""
+        """router: the app's; its redirects of trailing slashes are switched off."""
         router.redirect_slashes = False
         self._app = app
 

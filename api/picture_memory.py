@@ -1,4 +1,4 @@
-"""How much memory pictures may take at a time."""
+"""Bounds the memory that decoded images take at a time."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from engines.deadline import Deadline
 
 
 class MemoryBudget:
-    """Bytes that pictures take while they are decoded, prepared and answered. First come, first served; for threads.
+    """A thread-safe budget of bytes for images that are decoded, prepared or answered. First come, first served.
 
-    A picture of 49 megapixels is 147 MB of RGB out of a file of 160 KB: counting requests would not bound memory.
+    A limit on requests would not bound memory: a file of 160 KB may decode to 147 MB of RGB.
     """
 
     def __init__(self, total: int) -> None:
@@ -24,10 +24,10 @@ class MemoryBudget:
 
     @contextmanager
     def hold(self, amount: int, deadline: Deadline) -> Iterator[None]:
-        """Take so many bytes for as long as the block runs, as soon as it is this one's turn.
+        """Wait until `amount` bytes are free, and hold them while the block runs.
 
-        Nobody takes more than there are in all: the largest picture is alone then. Raises Abandoned where nobody waits
-        for the picture any more.
+        An amount over the whole budget counts as the whole budget. Raises Abandoned if the request is abandoned or its
+        deadline passes.
         """
         amount = min(amount, self._total)
         self._take(amount, deadline)
@@ -43,7 +43,7 @@ class MemoryBudget:
         with self._change:
             self._line.append(own)
             try:
-                with deadline.stopping(self._look_again):
+                with deadline.stopping(self._wake):
                     while self._line[0] is not own or self._free < amount:
                         self._change.wait(deadline.left_s)
                         deadline.check()
@@ -52,6 +52,6 @@ class MemoryBudget:
                 self._change.notify_all()
             self._free -= amount
 
-    def _look_again(self) -> None:
+    def _wake(self) -> None:
         with self._change:
             self._change.notify_all()

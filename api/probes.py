@@ -1,4 +1,4 @@
-"""The probes of machines, /livez, /healthz and /readyz, with a JSON body each."""
+"""Answers the probes /livez, /healthz and /readyz, each with a JSON body."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class Probes:
-    """ASGI middleware that answers a GET or HEAD of the probes' paths itself: BentoML's own answers are empty lines.
+    """ASGI middleware that answers a GET or HEAD of the probes in place of BentoML, whose answers have no JSON.
 
-    answers: path → HTTP status and body.
+    answers: path → a function that returns HTTP status and body.
     """
 
     def __init__(self, app: ASGIApp, answers: Mapping[str, Callable[[], tuple[int, dict[str, Any]]]]) -> None:

@@ -1,4 +1,4 @@
-"""HTTP/1.1 at the API's socket: uvicorn's h11 protocol, with our answers to what is no HTTP and to what never ends."""
+"""HTTP/1.1 at the API's socket: uvicorn's h11 protocol, with our error answers to malformed and endless requests."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from api.identity import Identity
 
 logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
 
-# Of the request line and all headers together. h11's own limit, 16 KiB, is less than what proxies let through.
+# The request line and all headers together. Proxies let more through than h11's own limit of 16 KiB.
 MAX_HEAD_BYTES: Final = 64 * 1024
-_PYTHON: Final = re.compile(r"bytearray\(b(.*)\)")  # around what h11 quotes
+_PYTHON: Final = re.compile(r"bytearray\(b(.*)\)")  # Python's notation in h11's messages
 _SHOWN: Final = 200  # characters of h11's reason, which may quote the request
 
 
 class Connection(h11.Connection):
-    """h11's reading of requests, but strict where a proxy in front might have read another length.
+    """h11's parser, strict where a proxy in front might read another body length (request smuggling).
 
-    request: the last one of this connection, None before the first.
+    request: the last request of this connection, None before the first.
     """
 
     request: h11.Request | None = None
@@ -44,11 +44,11 @@ class Connection(h11.Connection):
 
 
 class LingeringTransport:
-    """A connection's transport whose `close` lets the client read the answer to a request that it is still sending.
+    """A transport whose `close` lets a client that is still sending read the answer.
 
-    A socket that is closed with bytes unread makes the system reset the connection, and the client loses the answer.
-    So only this side's end is sent. What comes is thrown away by the protocol until the client closes, `linger_s` have
-    passed, or `close` is called again.
+    The system resets a connection that is closed with unread bytes, and the client loses the answer. So `close` only
+    sends EOF, and the protocol discards what arrives. The connection closes when the client closes it, after
+    `linger_s`, or at a second `close`.
     """
 
     def __init__(self, transport: asyncio.Transport, protocol: Protocol, linger_s: float) -> None:
@@ -74,10 +74,10 @@ class LingeringTransport:
 
 
 class Protocol(H11Protocol):
-    """One connection of a client.
+    """One client's connection.
 
-    Beyond uvicorn's: upgrades (h2c, WebSocket) are ignored, as HTTP allows, and their request is answered; what is no
-    HTTP gets our error shape; a request's head, and the rest of a body that was refused, may take `patience_s` each.
+    It differs from uvicorn's in three ways. A request to upgrade (h2c, WebSocket) is answered as a plain request.
+    Malformed HTTP gets our error shape. A request's head, and the rest of a refused body, may take `patience_s` each.
     """
 
     def __init__(self, *args: Any, patience_s: float, **kwargs: Any) -> None:
@@ -85,11 +85,11 @@ class Protocol(H11Protocol):
         self.conn: Connection = Connection(h11.SERVER, MAX_HEAD_BYTES)
         self._patience_s = patience_s
         self._deadline: asyncio.TimerHandle | None = None
-        self._unread = 0  # bytes of an answer that the client had not read when it was looked last
+        self._unread = 0  # bytes of the answer that were unread at the last check
 
     @property
     def is_receiving(self) -> bool:
-        """Whether the client has sent a part of a request, and may be sending the rest."""
+        """Whether the client may still be sending the rest of a request."""
         return self.conn.their_state in {h11.SEND_BODY, h11.ERROR}
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -114,7 +114,7 @@ class Protocol(H11Protocol):
     def shutdown(self) -> None:
         super().shutdown()
         if self.transport.is_closing():
-            self.transport.close()  # a stop waits for answers, and not for the rest of what was refused
+            self.transport.close()  # the shutdown does not wait for the rest of a refused body
 
     def timeout_keep_alive_handler(self) -> None:
         unread = self.transport.get_write_buffer_size()
@@ -124,10 +124,10 @@ class Protocol(H11Protocol):
             return
         super().timeout_keep_alive_handler()
         if unread:
-            self.transport.abort()  # to close is to wait for a client that reads no more
+            self.transport.abort()  # close() would wait for a client that has stopped reading
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's
-        """uvicorn calls it while it handles the error of h11, which says more than `msg`."""
+        """Answer malformed HTTP. uvicorn calls this while it handles h11's error, which says more than `msg`."""
         error = sys.exception()
         assert isinstance(error, h11.RemoteProtocolError)
         self._refuse(_explain(error))
@@ -136,14 +136,14 @@ class Protocol(H11Protocol):
         return False
 
     def _watch(self) -> None:
-        """Start or stop the clock: it runs while the client owes the rest of something that nobody else waits for."""
+        """Start or stop the timer, which runs while the client owes the rest of a head or of a refused body."""
         is_answering = self.cycle is not None and not self.cycle.response_complete
         is_kept = self.cycle is not None and self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]
         if self.transport.is_closing() or is_answering or is_kept:
             self._unwatch()
         elif self._deadline is None:
             self._deadline = self.loop.call_later(self._patience_s, self._give_up)
-        if is_kept and self.timeout_keep_alive_task is None:  # uvicorn has stopped it for the rest of a refused body
+        if is_kept and self.timeout_keep_alive_task is None:  # uvicorn stops it while a refused body arrives
             self._keep_alive()
 
     def _keep_alive(self) -> None:
@@ -156,7 +156,7 @@ class Protocol(H11Protocol):
 
     def _give_up(self) -> None:
         self._deadline = None
-        if self.is_receiving:  # a body that was refused long ago
+        if self.is_receiving:  # the rest of a refused body
             self.transport.abort()
         elif self.conn.trailing_data[0]:
             late = f"no complete request line and headers within {self._patience_s:g} s"
@@ -165,7 +165,7 @@ class Protocol(H11Protocol):
             self.transport.close()
 
     def _refuse(self, error: ApiError) -> None:
-        """Answer what never reaches the app, unless an answer has begun, and close the connection."""
+        """Answer a request that the app never sees, and close the connection. Only close it if an answer has begun."""
         if self.conn.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
             self.transport.close()
             return

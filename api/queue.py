@@ -1,4 +1,4 @@
-"""The requests to one model: who is admitted, who waits, and who is worked on."""
+"""The queue of one model's requests: admits them, lets them wait, and starts work on them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from models.catalogue import ModelName
 
 W = TypeVar("W")
 R = TypeVar("R")
-Outcomes = Sequence[R | Exception]  # one for each request, in their order
+Outcomes = Sequence[R | Exception]  # one for each request, in order
 Start = Callable[[Sequence[W], bool], "asyncio.Future[Outcomes[R]]"]
 
-_WEIGHT: Final = 0.2  # of the last measurement in a mean
-# Of the time that a request has: what it is expected to take may be as much. The rest is for what nobody foresees.
+_WEIGHT: Final = 0.2  # of the last measurement in a running mean
+# A request is admitted if its expected time is at most this share of its remaining time.
 _SHARE: Final = 0.5
 
 
@@ -34,35 +34,35 @@ class _Waiting(Generic[W, R]):
 
 @dataclass(eq=False)
 class _Group(Generic[W, R]):
-    """Requests that are worked on together."""
+    """Requests that are processed together."""
 
     members: Sequence[_Waiting[W, R]]
     began: float
 
 
 class ModelQueue(Generic[W, R]):
-    """First come, first served: `width` groups of requests are worked on at a time, the others wait.
+    """Processes up to `width` groups of requests at a time, first come, first served. For one event loop.
 
-    A group is what waits when a place becomes free, `most` requests at most: nobody waits for company. A request is
-    admitted where it is expected to be answered in time. That is measured: how long a group takes, and how much time
-    passes from one answer to the next while others wait. For one event loop.
+    A group takes the waiting requests when a place becomes free, at most `most` of them; no request waits for a group
+    to fill. A request is admitted if its answer is expected in time. The estimate rests on two measurements: the time
+    that a group takes, and the time from one answer to the next while requests wait.
     """
 
     def __init__(self, name: ModelName, width: int, start: Start[W, R], most: int = 1) -> None:
-        """start: begins to work on a group, told whether it found nobody else here. most: requests of a group."""
+        """start: begins to process a group; its second argument says if the queue was idle. most: size of a group."""
         self._name = name
         self._free = width
         self._start = start
         self._most = most
         self._waiting: deque[_Waiting[W, R]] = deque()
-        self._working: dict[_Group[W, R], asyncio.Future[Outcomes[R]]] = {}  # the one that began first, first
+        self._working: dict[_Group[W, R], asyncio.Future[Outcomes[R]]] = {}  # oldest first
         self._takes_s = 0.0
         self._between_s: float | None = None
-        self._last_end: float | None = None  # while others waited ever since
+        self._last_end: float | None = None  # None if no request waited at the last end
 
     @property
     def expected_s(self) -> float:
-        """Seconds until a request that comes now is expected to be answered."""
+        """Expected seconds until the answer of a request that arrives now."""
         takes = self._takes_s
         if self._working:
             takes = max(takes, time.monotonic() - next(iter(self._working)).began)
@@ -72,13 +72,13 @@ class ModelQueue(Generic[W, R]):
         return between * (len(self._waiting) + 1) + takes
 
     def check(self, left_s: float) -> None:
-        """Raises ApiError `overloaded` where a request with so many seconds left would not be answered in time."""
+        """Raises ApiError `overloaded` if a request with `left_s` seconds left would probably be late."""
         late_s = self.expected_s - left_s * _SHARE
         if late_s > 0 and not self._free:
             raise self._overloaded(late_s)
 
     async def run(self, work: W, deadline: Deadline) -> R:
-        """Wait for one's turn and the outcome. A task that is cancelled leaves at once.
+        """Queue a request and wait for its outcome. A cancelled task leaves the queue at once.
 
         Raises ApiError `overloaded` as soon as the answer is expected to be late.
         """
@@ -118,7 +118,7 @@ class ModelQueue(Generic[W, R]):
         self._shed()
 
     def _shed(self) -> None:
-        """Refuse from the end those that are expected to be late after all: their time is their callers' again."""
+        """Refuse waiting requests that are now expected to be late, the last one first, so that callers can retry."""
         while self._waiting:
             late_s = self.expected_s - self._waiting[-1].deadline.left_s
             if late_s <= 0:
@@ -130,7 +130,7 @@ class ModelQueue(Generic[W, R]):
     def _overloaded(self, late_s: float) -> ApiError:
         return ApiError(
             "overloaded",
-            f"{len(self._waiting)} requests to {self._name} wait already: an answer would take too long",
+            f"{len(self._waiting)} requests to {self._name} are waiting already; an answer would take too long",
             retry_after_s=math.ceil(late_s),
         )
 

@@ -1,4 +1,4 @@
-"""What the service says of itself: /health, /readyz, the gauges, and the routes under /models."""
+"""The service's reports on itself: /health, /readyz, the gauges, and the routes under /models."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from settings import Settings
 
 
 class Reports:
-    """The state of the runners as the last heartbeat found it."""
+    """Reports the state of the runners as of the last heartbeat."""
 
     def __init__(self, settings: Settings, links: Sequence[Link]) -> None:
         """links: one for each runner service."""
@@ -22,15 +22,15 @@ class Reports:
         self._started = time.monotonic()
 
     def readiness(self) -> tuple[int, dict[str, Any]]:
-        """HTTP status and body of GET /readyz."""
+        """Return HTTP status and body of GET /readyz."""
         return health.readiness(self._links)
 
     def health(self) -> tuple[int, dict[str, Any]]:
-        """HTTP status and body of GET /health."""
+        """Return HTTP status and body of GET /health."""
         return health.report(self._links, self._uptime_s)
 
     def management(self) -> Management:
-        """What the routes under /models know and may change now."""
+        """Return the Management that answers the routes under /models."""
         server = self._settings.server
         return Management(
             self._links, self._settings.preload, enabled=server.model_management, uptime_seconds=self._uptime_s

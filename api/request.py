@@ -1,4 +1,4 @@
-"""A request as it came → the image's bytes and the options, for the service."""
+"""Parses a received request into the image's bytes and the options."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Received:
-    """A request as it came.
+    """A request as received.
 
-    content_type: with its parameters, "" where none was sent. query: the decoded query string; a list where a name
-    occurs several times. encoding: the Content-Encoding, "" where none was sent.
+    content_type: with its parameters, "" if none was sent. query: the decoded query string; a repeated name has a
+    list. encoding: the Content-Encoding, "" if none was sent.
     """
 
     content_type: str
@@ -33,7 +33,7 @@ class Received:
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """What a caller asks. image: the encoded file. box: pixels of the upright image, x2 > x1 and y2 > y1."""
+    """A parsed request. image: the encoded file. box: pixels of the upright image, x2 > x1 and y2 > y1."""
 
     image: bytes
     box: Box | None
@@ -43,9 +43,9 @@ class ImageRequest:
 
 
 def parse(received: Received, max_image_bytes: int, *, wants_distance: bool = False) -> ImageRequest:
-    """Read a body: JSON, a form, or the image itself; options may also stand in the query string.
+    """Parse a body (JSON, a form, or the raw image) and the options in the query string.
 
-    wants_distance: a box is needed, and the options of /object-distance are read, too.
+    wants_distance: require a box, and read the options of /object-distance, too.
 
     Raises ApiError: invalid_json, invalid_base64, invalid_encoding, invalid_image, invalid_request, payload_too_large
     or unsupported_media_type.

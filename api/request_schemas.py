@@ -1,4 +1,4 @@
-"""How the fields of a request's model stand in each kind of body and in the query string, for the OpenAPI document."""
+"""Makes the OpenAPI schemas of a request's fields, for each kind of body and for the query string."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from vision.decoding import FORMATS
 _JSON_TYPE: Final = "application/json"
 _FORM_TYPE: Final = "multipart/form-data"
 _URLENCODED_TYPE: Final = "application/x-www-form-urlencoded"
-# Of the image itself. The bytes decide which of the formats it is, whatever the type says.
+# Content types of a raw image. The bytes decide which format it is, whatever the type says.
 _FILE_TYPES: Final = (*(f"image/{name.lower()}" for name in FORMATS), "application/octet-stream")
 _IMAGE_KEYS: Final = ("image_base64", "image")  # exactly one of them is sent
 _FILE: Final[Schema] = {"type": "string", "format": "binary"}
@@ -19,7 +19,7 @@ _NUMBER: Final = r"-?[0-9]+(\.[0-9]+)?"
 
 
 def image_body(name: str) -> Schema:
-    """The request body of a model with an image: every content type with its schema, from `image_schemas`."""
+    """Return the request body of a model with an image: each content type with its schema from `image_schemas`."""
     encoding = {"image": {"contentType": ", ".join(_FILE_TYPES)}}
     content = {
         _JSON_TYPE: {"schema": reference(name)},
@@ -31,9 +31,9 @@ def image_body(name: str) -> Schema:
 
 
 def image_schemas(name: str, model: Schema) -> dict[str, Schema]:
-    """The schemas of the bodies that have fields, by name.
+    """Return the schemas of the bodies that have fields, by name.
 
-    JSON has its image under either key. Each key has a schema of its own: generators make a class of each.
+    JSON takes the image under one of two keys. Each key has its own schema, because generators make a class of each.
     """
     fields, options = model["properties"], _options(model)
     texts = {option: _as_text(schema) for option, schema in options.items()}
@@ -51,7 +51,7 @@ def image_schemas(name: str, model: Schema) -> dict[str, Schema]:
 
 
 def query_parameters(model: Schema) -> list[Schema]:
-    """The fields as parameters of the query string. None is needed where they may stand in an image's body, too."""
+    """Return the fields as parameters of the query string. None is required if the body may hold them instead."""
     options = _options(model)
     needed = model.get("required", ()) if options == model["properties"] else ()
     return [_query_parameter(name, _as_text(schema), name in needed) for name, schema in options.items()]
@@ -68,9 +68,9 @@ def _options(model: Schema) -> dict[str, Schema]:
 
 
 def _as_text(schema: Schema) -> Schema:
-    """An option in a form or a query: a list of numbers, its first form, is a text with commas between them.
+    """Return the schema of an option in a form or a query string, where a list becomes comma-separated numbers.
 
-    An empty text and `null` say that it is not set.
+    An empty text or `null` means that the option is not set.
     """
     first, *others = schema.get("anyOf", [schema])
     if first.get("type") != "array":

@@ -1,4 +1,4 @@
-"""Requests and responses as models, for the OpenAPI document and BentoML's Python client."""
+"""The pydantic models of requests and responses, for the OpenAPI document and BentoML's Python client."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tasks.distance import Method
 
 
 class BoxByCorners(BaseModel):
-    """Left upper and right lower corner in pixels of the upright image; x2 > x1 and y2 > y1."""
+    """Upper left and lower right corner in pixels of the upright image; x2 > x1 and y2 > y1."""
 
     x1: float
     y1: float
@@ -25,7 +25,7 @@ class BoxByCorners(BaseModel):
 
 
 class BoxBySize(BaseModel):
-    """Left upper corner and size in pixels of the upright image."""
+    """Upper left corner and size in pixels of the upright image."""
 
     x: float
     y: float
@@ -39,44 +39,44 @@ Corners = Annotated[list[float], Field(min_length=4, max_length=4)]
 
 
 class ImageInput(bentoml.IODescriptor):
-    """One image and its options: what a JSON body holds. api/openapi.py says how the other kinds of body hold it."""
+    """One image and its options, as a JSON body holds them. api/request_schemas.py derives the other bodies."""
 
-    # BentoML then hands the method this object, not its fields one by one.
+    # Makes BentoML pass this object to the method, not its fields one by one.
     __root_input__: ClassVar[bool] = True
 
     image_base64: Base64 | None = Field(
         None,
-        description="base64 of an encoded image; `data:image/…;base64,` may stand before it",
+        description="base64 of an encoded image, with or without the prefix `data:image/…;base64,`",
     )
     image: Base64 | None = Field(
         None,
-        description="the same under another name; exactly one of the two is sent",
+        description="another name for image_base64; send exactly one of the two",
     )
     bbox: Corners | BoxBySize | BoxByCorners | None = Field(
         None,
-        description="the part to look at; it is clamped to the image, and refused where it lies wholly outside",
+        description="the part to analyse; it is clamped to the image, and refused if it lies wholly outside",
         examples=[[100, 50, 300, 450]],
     )
     min_confidence: float | None = Field(
-        None, ge=0, le=1, description="the least confidence of a person (/pose-analyze) or a threat (/threat-detect)"
+        None, ge=0, le=1, description="minimum confidence of a person (/pose-analyze) or a threat (/threat-detect)"
     )
     min_keypoint_confidence: float | None = Field(
-        None, ge=0, le=1, description="the least confidence of a keypoint that is listed (/pose-analyze)"
+        None, ge=0, le=1, description="minimum confidence of a listed keypoint (/pose-analyze)"
     )
 
     _received: Received = PrivateAttr()
 
     @property
     def received(self) -> Received:
-        """The request as it came; reading it costs time and happens on a thread of its own."""
+        """The request as received, not parsed yet."""
         return self._received
 
     @classmethod
     def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """The fields as BentoML's Python client is to see them, in /schema.json.
+        """Return the schema that BentoML's Python client reads from /schema.json.
 
-        Without BentoML's mark for root inputs it takes them as keywords. An `image` that is a file may be given as a
-        path or as a picture of Pillow's; base64 goes into `image_base64`.
+        Without BentoML's mark for root inputs the client takes the fields as keywords. It takes an `image` as a path or
+        as a Pillow image, and base64 as `image_base64`.
         """
         schema: dict[str, Any] = super().model_json_schema(*args, **kwargs)
         schema.pop("root_input", None)
@@ -85,7 +85,7 @@ class ImageInput(bentoml.IODescriptor):
 
     @classmethod
     async def from_http_request(cls, request: Request, serde: object) -> ImageInput:  # noqa: ARG003
-        """Take the body unread: BentoML's own reading knows neither raw images nor our errors."""
+        """Keep the body unparsed: BentoML's own parser knows neither raw images nor our errors."""
         instance: ImageInput = cls.model_construct()
         instance._received = Received(
             content_type=request.headers.get("content-type", ""),
@@ -97,12 +97,12 @@ class ImageInput(bentoml.IODescriptor):
 
 
 class DistanceInput(ImageInput):
-    """One image and the box of the object in it."""
+    """One image and the box of an object in it."""
 
-    bbox: Corners | BoxBySize | BoxByCorners = Field(description="where the object is", examples=[[100, 50, 300, 450]])
-    method: Method = Field("center", description="which depth of the box is taken; min is the nearest point")
-    near_m: float | None = Field(None, gt=0, description="metres to the nearest point of the scene, with far_m")
-    far_m: float | None = Field(None, gt=0, description="metres to the farthest point of the scene, with near_m")
+    bbox: Corners | BoxBySize | BoxByCorners = Field(description="the object's box", examples=[[100, 50, 300, 450]])
+    method: Method = Field("center", description="the depth taken from the box; min is the nearest point")
+    near_m: float | None = Field(None, gt=0, description="metres to the nearest point of the scene; needs far_m")
+    far_m: float | None = Field(None, gt=0, description="metres to the farthest point of the scene; needs near_m")
 
 
 class _Response(BaseModel):
@@ -110,7 +110,7 @@ class _Response(BaseModel):
 
 
 class ModelHealth(_Response):
-    """One model. loads: since its runner's start. memory_mb: 10⁶ bytes, null before its first load."""
+    """One model. loads: count since its runner's start. memory_mb: MB (10⁶ bytes), null before its first load."""
 
     state: State
     engine: str | None
@@ -123,7 +123,7 @@ class ModelHealth(_Response):
 
 
 class DeviceHealth(_Response):
-    """What a runner computes on. index: physical, in PCI order. All but the name are null on a CPU."""
+    """The device of a runner. index: physical, in PCI order. On a CPU everything but the name is null."""
 
     name: str
     index: int | None
@@ -140,7 +140,7 @@ class MemoryHealth(_Response):
 
 
 class RunnerHealth(_Response):
-    """One runner process. device and memory: null while the process is being restarted."""
+    """One runner process. device and memory are null while the process restarts."""
 
     name: str
     pid: int | None
@@ -151,7 +151,7 @@ class RunnerHealth(_Response):
 
 
 class HealthResponse(_Response):
-    """The service and each model, as the last heartbeat found them. `unhealthy` comes with a 503."""
+    """The service and each model as of the last heartbeat. `unhealthy` comes with a 503."""
 
     status: Literal["healthy", "degraded", "unhealthy"]
     models_loaded: dict[ModelName, bool]
@@ -163,13 +163,13 @@ class HealthResponse(_Response):
 
 
 class ModelNameInput(BaseModel):
-    """Which model is meant, by its name or its folder in the model zoo."""
+    """A model by its name or by its folder in the model zoo."""
 
     model_name: str = Field(examples=["person_reid", "osnet-x0-25"])
 
 
 class ModelChangedResponse(_Response):
-    """A model after it was loaded or unloaded; name: its folder in the model zoo."""
+    """A model after loading or unloading. name: its folder in the model zoo."""
 
     name: str
     loaded: bool
@@ -191,7 +191,7 @@ class LoadedModel(_Response):
 
 
 class ModelsStatusResponse(_Response):
-    """What is in memory. Figures are MB (10⁶ bytes) of GPU memory, 0 on a CPU. vram_budget_mb: 0 = no limit."""
+    """The models in memory. Figures are MB (10⁶ bytes) of GPU memory, 0 on a CPU. vram_budget_mb: 0 = no limit."""
 
     status: Literal["healthy", "degraded", "unhealthy"]
     vram_total_mb: int
@@ -212,7 +212,7 @@ class ReadyResponse(_Response):
 
 
 class NotReadyResponse(_Response):
-    """models: the state of each model that this service is to serve."""
+    """The answer of /readyz before the service is ready. models: the state of each assigned model."""
 
     status: Literal["not_ready"]
     models: dict[ModelName, State]
@@ -224,7 +224,7 @@ class ErrorDetail(_Response):
 
 
 class ErrorBody(_Response):
-    """details: the fields of the request that are wrong, where it is about fields."""
+    """One error. details: the wrong fields of the request, if the error is about fields."""
 
     code: ErrorCode
     message: str
@@ -233,6 +233,6 @@ class ErrorBody(_Response):
 
 
 class ErrorResponse(_Response):
-    """What every answer over 399 holds."""
+    """The body of every 4xx and 5xx answer."""
 
     error: ErrorBody

@@ -1,4 +1,4 @@
-"""The steps of one request that run on a thread: read, decode, prepare; then answer and encode."""
+"""The steps of one request that run on a thread: read, decode and prepare, then answer and encode."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ _IMAGE_ERRORS: Final[Mapping[type[images.ImageError], ErrorCode]] = {
 
 @dataclass(frozen=True)
 class Work:
-    """One request: where it was asked, what came, and until when.
+    """One request: its route, its content and its deadline.
 
-    context: its id, and its span where it is traced. queued: when it came, ns since the epoch.
+    context: holds the request id and the current span. queued: time of arrival, ns since the epoch.
     """
 
     route: str
@@ -59,7 +59,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Second:
-    """A picture that another model looks at, too, if the answer needs it."""
+    """The prepared input of a second model, for answers that need a second look."""
 
     look: SecondLook
     prepared: Prepared[Any]
@@ -67,10 +67,10 @@ class Second:
 
 @dataclass(frozen=True)
 class Ready:
-    """A request whose items for the model are there, and whose picture is not kept any longer.
+    """A request whose items are prepared and whose image is freed.
 
-    decoded: when the picture was there, by time.perf_counter(). untrained: whether a stand-in is to answer; kept, as
-    its runner may be gone when it has answered.
+    decoded: end of decoding, by time.perf_counter(). untrained: whether stand-in weights answer; recorded here,
+    because the runner may be down when the answer is encoded.
     """
 
     work: Work
@@ -81,7 +81,7 @@ class Ready:
 
 
 class Steps:
-    """What is done for the requests of all routes, whichever thread it runs on."""
+    """The steps for requests of all routes. Its methods may run on any thread."""
 
     def __init__(self, settings: Settings, spans: Spans) -> None:
         self._limits = settings.limits
@@ -92,16 +92,16 @@ class Steps:
         self.tasks: Mapping[ModelName, AnyTask] = {name: task(settings.models[name]) for name, task in TASKS.items()}
 
     def ready(self, work: Work) -> Ready:
-        """A request's items. Raises ApiError for whatever is wrong with it, before the model's state.
+        """Read, decode and prepare a request.
 
-        A client's mistake must never be a 5xx.
+        Raises ApiError. The request is checked before the model's state: a client's mistake must never be a 5xx.
         """
         self._spans.past("wait", work.queued)
         with self._spans.step("read"):
             request = parse(work.received, self._limits.max_image_bytes, wants_distance=work.route == DISTANCE_ROUTE)
             with _image_errors():
                 file = images.open_image(request.image, self._decoding)
-        status = work.link.model(work.name)  # before the work of decoding: can it be answered at all?
+        status = work.link.model(work.name)  # raises before the costly decoding if the model can't serve
         options = Options(request.min_confidence, request.min_keypoint_confidence, request.distance)
         with self._memory.hold(file.peak_bytes, work.deadline):
             with self._spans.step("decode"), _image_errors():
@@ -111,7 +111,7 @@ class Steps:
                 task = self.tasks[work.name]
                 prepared = task.prepare(picture, options, status["input"])
                 for item in prepared.items:
-                    item["id"] = f"{request_id()}#{next(self._numbers)}"  # callers may give an id twice
+                    item["id"] = f"{request_id()}#{next(self._numbers)}"  # callers may repeat a request id
                 return Ready(work, prepared, self._second(task, picture), decoded, status["untrained"])
 
     def _second(self, task: AnyTask, picture: Picture) -> Second | None:
@@ -119,23 +119,23 @@ class Steps:
         return None if look is None else Second(look, self.tasks[look.name].prepare(picture, look.options, None))
 
     def answer(self, ready: Ready, results: Sequence[Any]) -> Answer:
-        """The response, before any second look."""
+        """Return the response, before any second look."""
         size, deadline = ready.prepared.answer_bytes, ready.work.deadline
         with self._spans.step("post"), self._memory.hold(size, deadline) if size else nullcontext():
             answer: Answer = self.tasks[ready.work.name].answer(results, ready.prepared)
             return answer
 
     def second_look(self, ready: Ready, answer: Answer) -> Second | None:
-        """What the other model is to look at; None where that changes nothing."""
+        """Return the second model's input, or None if a second look would not change the answer."""
         return ready.second if self.tasks[ready.work.name].needs_second_look(answer) else None
 
     def after_second_look(self, ready: Ready, second: Second, answer: Answer, seen: Sequence[Any] | Exception) -> None:
-        """Change an answer by what the other model saw. seen: its results, or why nobody could look."""
+        """Update an answer by the second model's results. seen: the results, or the error that prevented them."""
         other: Answer | None = None
         if isinstance(seen, Exception):
             expected = isinstance(seen, ApiError | Abandoned | TimeoutError)
             logger.warning(
-                "%s could not look beside %s: %r",
+                "%s failed as the second look of %s, whose answer goes out without it: %r",
                 second.look.name,
                 ready.work.name,
                 seen,
@@ -146,7 +146,7 @@ class Steps:
         self.tasks[ready.work.name].after_second_look(answer, other)
 
     def encode(self, ready: Ready, answer: Answer) -> bytes:
-        """The answer's JSON, counted."""
+        """Return the answer as JSON. Write the audit log and observe the latency."""
         if (found := self.tasks[ready.work.name].audit(answer)) is not None:
             audit.warning("request %s found %s", request_id(), found)
         with self._spans.step("encode"):
@@ -155,7 +155,7 @@ class Steps:
             answer.inference_time_ms = round(elapsed * 1000, 2)
             if ready.untrained:
                 answer.untrained = True
-            return answer.model_dump_json(exclude_unset=True).encode()  # a null that was found is part of the answer
+            return answer.model_dump_json(exclude_unset=True).encode()  # not exclude_none: some answers hold null
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""One trace per request: spans of its steps, below the one that BentoML's OpenTelemetry makes of the request."""
+"""Makes the spans of a request's steps, below the request's own span from BentoML's OpenTelemetry."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from opentelemetry.trace import NoOpTracer, Tracer, get_current_span
 from settings import Tracing
 from tasks.task import Timing
 
-# Asked by machines all the time. Regular expressions, searched for in the URL.
+# Machines poll these routes all the time. Regular expressions, searched for in the URL.
 UNTRACED: Final = ("/health$", "/healthz$", "/livez$", "/readyz$", "/metrics$")
 
 
 def bentoml_settings(tracing: Tracing) -> dict[str, Any]:
-    """The service's `tracing` section for BentoML; without an endpoint nothing is exported."""
+    """Return the service's `tracing` section for BentoML. Without an endpoint nothing is exported."""
     if tracing.endpoint is None:
         return {}
     return {
@@ -29,34 +29,34 @@ def bentoml_settings(tracing: Tracing) -> dict[str, Any]:
 
 
 class Spans:
-    """Makes the spans of one process's requests; each is a child of the span that is current where it is asked for."""
+    """Makes spans in one process. Each span is a child of the current one."""
 
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
 
     @classmethod
     def of(cls, tracing: Tracing) -> Spans:
-        """By the settings, where BentoML has set up its provider; costs nothing where tracing is off."""
+        """Make a Spans by the settings, after BentoML has set up its tracer. Without an endpoint it costs nothing."""
         if tracing.endpoint is None:
             return cls(NoOpTracer())
         return cls(BentoMLContainer.tracer_provider.get().get_tracer(__name__))
 
     def describe(self, **attributes: str) -> None:
-        """Attributes of the request's own span."""
+        """Set attributes of the request's own span."""
         get_current_span().set_attributes({f"enrichment.{name}": value for name, value in attributes.items()})
 
     def step(self, name: str) -> AbstractContextManager[object]:
-        """A span for as long as the block runs."""
+        """Return a span that lasts as long as the block."""
         return self._tracer.start_as_current_span(name)
 
     def past(self, name: str, began: int) -> None:
-        """A span of what has gone on since `began` (ns since the epoch)."""
+        """Add a span from `began` (ns since the epoch) until now."""
         self._add(name, began, time.time_ns())
 
     def of_runner(self, sent: int, timing: Timing | None) -> None:
-        """The spans of what a runner did with an item that was sent to it at `sent` (ns since the epoch).
+        """Add the spans of a runner's work on an item that was sent at `sent` (ns since the epoch).
 
-        timing: None where no result came, of whatever reason; then all of the time since is one span, `unanswered`.
+        timing: None if no result came; then one span, `unanswered`, covers the whole time.
         """
         if timing is None:
             self._add("unanswered", sent, time.time_ns())

@@ -1,4 +1,4 @@
-"""Request bodies that are being read: how slow they may be, and how much memory they may take."""
+"""Reads request bodies, and bounds how slow they may be and how much memory they may take."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.types import Receive
 
 from api.errors import ApiError
 
-STALLED_S: Final = 10.0  # without a byte of a body
+STALLED_S: Final = 10.0  # longest time without a byte of the body
 
 
 class ClientGone(Exception):
@@ -17,31 +17,35 @@ class ClientGone(Exception):
 
 
 class Uploads:
-    """The bodies of one event loop. Where they take too much memory together, the one that came first is given up.
+    """The bodies of one event loop, within a shared memory limit.
 
-    So clients that stall keep nobody else out. A body counts until its request is answered.
+    At the limit the oldest unfinished body is given up, so that stalled clients keep nobody else out. A body counts
+    until its request is answered.
     """
 
     def __init__(self, most: int, most_each: int) -> None:
-        """most: bytes of all bodies together. most_each: of one."""
+        """most: bytes of all bodies together. most_each: bytes of one body."""
         self._most = most
         self._most_each = most_each
         self._held = 0
-        self._reading: dict[Upload, None] = {}  # in the order in which they came
+        self._reading: dict[Upload, None] = {}  # oldest first
 
     def upload(self) -> Upload:
-        """A body to be read."""
+        """Return a new body to read."""
         return Upload(self)
 
     def add(self, upload: Upload, size: int) -> None:
-        """Raises ApiError: payload_too_large, or overloaded where only complete bodies could make room."""
+        """Count `size` more bytes of a body. Give up the oldest unfinished bodies if there is no room.
+
+        Raises ApiError: payload_too_large, or overloaded if only complete bodies fill the memory.
+        """
         if upload.size + size > self._most_each:
             raise ApiError("payload_too_large", f"the body has more than {self._most_each} bytes")
         while self._held + size > self._most:
-            slowest = next((other for other in self._reading if other is not upload), None)
-            if slowest is None:
+            oldest = next((other for other in self._reading if other is not upload), None)
+            if oldest is None:
                 raise ApiError("overloaded", "too many requests are waiting with their bodies in memory")
-            slowest.give_up()
+            oldest.give_up()
         upload.size += size
         self._held += size
 
@@ -58,7 +62,7 @@ class Uploads:
 
 
 class Upload:
-    """One body. size: bytes that it takes now."""
+    """One body. size: bytes that it takes in memory now."""
 
     def __init__(self, uploads: Uploads) -> None:
         self.size = 0
@@ -66,7 +70,7 @@ class Upload:
         self._timeout: asyncio.Timeout | None = None
 
     async def read(self, receive: Receive, within_s: float) -> bytes:
-        """The whole body. Raises ClientGone, or ApiError: payload_too_large, request_timeout or overloaded."""
+        """Return the whole body. Raises ClientGone, or ApiError: payload_too_large, request_timeout or overloaded."""
         loop = asyncio.get_running_loop()
         end = loop.time() + within_s
         chunks: list[bytes] = []
@@ -90,11 +94,11 @@ class Upload:
             self._uploads.complete(self)
 
     def give_up(self) -> None:
-        """End the reading soon, and free its memory now."""
+        """Free the memory now, and end the reading soon with request_timeout."""
         self._uploads.release(self)
         if self._timeout is not None:
             self._timeout.reschedule(asyncio.get_running_loop().time())
 
     def release(self) -> None:
-        """The body is not needed any more."""
+        """Free the memory of a body that is no longer needed."""
         self._uploads.release(self)

@@ -1,4 +1,4 @@
-"""The threads on which requests are worked on, and how many at a time."""
+"""The threads that process one model's requests, and how many run at a time."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ R = TypeVar("R")
 
 
 class Workers:
-    """A model's own threads, each of which goes all the way of a group of requests.
+    """A model's own threads. One thread takes a group of requests through all its steps.
 
-    What queues is worked on by threads that leave the processor to others: so a request that finds nobody else at its
-    model is hardly slowed down by models that are saturated.
+    Queued requests run on threads of lower priority. So saturated models hardly slow down a request to an idle model.
     """
 
     def __init__(self, name: str, width: int) -> None:
@@ -28,7 +27,10 @@ class Workers:
     def start(
         self, work: Callable[[Sequence[W], bool], Outcomes[R]], group: Sequence[W], alone: bool
     ) -> asyncio.Future[Outcomes[R]]:
-        """Work on a group. The future is done when the thread has returned, and not before."""
+        """Process a group on a thread. The future is done only when the thread has returned.
+
+        alone: whether the model was idle; then the thread has normal priority.
+        """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Outcomes[R]] = loop.create_future()
 

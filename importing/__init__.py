@@ -1,1 +1,1 @@
-"""What only the import step needs: find weights, check them, convert them, and prove the result."""
+"""The import step: finds weights, checks and converts them, and compares the graphs with the original network."""

@@ -1,4 +1,4 @@
-"""The import step before anything is served, in a process of its own."""
+"""Runs the import step in a process of its own before the service starts."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _ROOT: Final = Path(__file__).parents[1]
 
 
 def import_at_start(names: Sequence[ModelName]) -> None:
-    """Bring these models' weights into the store before anything is served; quick where they are there already.
+    """Import these models before serving. Models that the store has already take little time.
 
-    The import step runs in a process of its own, which takes torch with it when it ends. A model that it can't have is
-    no reason not to serve the others. A SIGTERM or SIGINT meanwhile ends the import and this program.
+    The import step runs in a process of its own, so that torch's memory is freed with it. A model that can't be
+    imported does not stop the start. A SIGTERM or SIGINT ends the import and this program.
     """
     if not names:
         return
@@ -35,8 +35,8 @@ def import_at_start(names: Sequence[ModelName]) -> None:
     def stop(signum: int, _: FrameType | None) -> None:
         received.append(signum)
         if importer is not None:
-            with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
-                os.killpg(importer.pid, signal.SIGTERM)  # the processes that it converts in, too
+            with contextlib.suppress(ProcessLookupError):  # the import has just ended
+                os.killpg(importer.pid, signal.SIGTERM)  # the whole group, to end its worker processes, too
 
     former = {signum: signal.signal(signum, stop) for signum in (signal.SIGTERM, signal.SIGINT)}
     command = [sys.executable, "-m", "models.import_models", *names]
@@ -49,4 +49,4 @@ def import_at_start(names: Sequence[ModelName]) -> None:
     if received:
         sys.exit(128 + received[0])
     if code != 0:
-        logger.warning("not every model could be imported (above): the others are served, /health says which")
+        logger.warning("some models could not be imported, see above; the others are served, and /health lists them")

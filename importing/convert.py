@@ -1,4 +1,4 @@
-"""One model's weights as the two graphs that engines load, proved equal to the original network."""
+"""Converts a model's weights into the two graphs that engines load, and compares both with the original network."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from models.store import GRAPH, PROGRAM
 #: ONNX operator set: the newest that every engine of this project reads (TensorRT 10, OpenVINO 2024 and later).
 OPSET = 18
 LARGEST_BATCH = 64
-# Exports are traced at a few strides by a few: the sizes are symbols, so a small trace makes the same graph sooner.
+# Strides per side of the example input. Sizes are symbolic, so a small example gives the same graph faster.
 _TRACED_STEPS = (2, 3)
 
 
 def convert(name: ModelName, weights: Path, folder: Path) -> Conversion:
-    """Load weights, write `graph.pt2` and `graph.onnx` into `folder` and prove both equal to the original network.
+    """Write `graph.pt2` and `graph.onnx` into `folder`, and check both against the original network.
 
-    `weights` is a file, or for the transformers models a folder. Raises WeightsRefused for a file that is not the
-    model, GraphInexact where an exported graph answers otherwise than the original.
+    weights: a file, or a folder for the transformers models. Raises WeightsRefused if the weights are not the model's,
+    GraphInexact if a graph's outputs differ from the original's.
     """
     marks = [time.perf_counter()]
     network = load(name, weights)
@@ -49,12 +49,12 @@ def convert(name: ModelName, weights: Path, folder: Path) -> Conversion:
 
 
 def write_program(network: Network, file: Path) -> None:
-    """A `torch.export` program of tensors and JSON only: without example inputs the archive holds no pickle."""
+    """Write a `torch.export` program. Without example inputs its archive holds only tensors and JSON, no pickle."""
     sizes = {0: Dim("batch", min=1, max=LARGEST_BATCH)}
     if isinstance(size := network.image.size, Multiples):
         bounds = {"min": size.minimum // size.of, "max": size.maximum // size.of}
         sizes |= {1: size.of * Dim("height", **bounds), 2: size.of * Dim("width", **bounds)}
-    with warnings.catch_warnings():  # YOLO's head keeps its anchor grid as an attribute; it is made anew at each run
+    with warnings.catch_warnings():  # YOLO's head stores its anchor grid in an attribute, but rebuilds it at each run
         warnings.filterwarnings("ignore", message="The tensor attributes? .* assigned during export")
         program = torch.export.export(network.graph, (_example(network),), dynamic_shapes=(sizes,))
     program.example_inputs = None
@@ -62,9 +62,9 @@ def write_program(network: Network, file: Path) -> None:
 
 
 def write_graph(network: Network, file: Path) -> None:
-    """ONNX by torch's tracing exporter: a tenth of the time of its successor, and no need of onnxscript.
+    """Write ONNX by torch's tracing exporter, which is much faster than its successor and needs no onnxscript.
 
-    Tracing warns of every Python number it freezes; that none of them matters is what the proof at other sizes shows.
+    Tracing warns of each Python number that it freezes. The comparison at other sizes shows that none matters.
     """
     sides = {1: "height", 2: "width"} if isinstance(network.image.size, Multiples) else {}
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Downloads that can be trusted: by https, checked against a pinned sha256, and never half there."""
+"""Downloads weight files: checked against a pinned sha256, resumable, and never left incomplete under their name."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from importing.weights import sha256_of
 logger = logging.getLogger(__name__)
 
 REACH_SECONDS = 3.0
-# What a request for the rest of a file is answered with where there is none, or another part comes.
+# Answers to a range request that can't be resumed: no such range, or another part of the file.
 _OTHER_RANGE = (httpx.codes.REQUESTED_RANGE_NOT_SATISFIABLE, httpx.codes.PARTIAL_CONTENT)
-# Once a host answers, a slow line is given time; a read that yields nothing for this long has failed.
+# Seconds for one connect, read or write. A slow download continues as long as bytes arrive.
 _TIMEOUT = httpx.Timeout(20.0)
 
 
 class Downloader:
-    """Fetches files over HTTP, and asks a host that could not be reached only once."""
+    """Fetches files over HTTP, and tries an unreachable host only once."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, int], str | None] = {}
 
     def fetch_pinned(self, url: str, file: Path, *, sha256: str, size: int | None) -> None:
-        """Download `url` to `file` unless it is there already; `sha256` and `size` (bytes, if known) say what it is.
+        """Download `url` to `file`, unless a file with this sha256 is there already. size: bytes, if known.
 
-        A download that broke off lies beside it as `<file>.part` and is taken up where it ended; once more from its
-        start where that does not give the file. Raises WeightsMissing where the host cannot be reached, the server
-        refuses, or the bytes are others than expected (which are deleted).
+        An interrupted download stays as `<file>.part` and is resumed. If the resumed file has the wrong checksum, it is
+        downloaded again from the start. Raises WeightsMissing if the host is unreachable, the server refuses, or the
+        checksum or size is wrong; a wrong file is deleted.
         """
         part = _part(file)
-        for there in (file, part):  # a part may be whole: an import can be ended just before it gets its name
+        for there in (file, part):  # a part may be complete if the import ended just before the rename
             if there.is_file() and sha256_of(there) == sha256:
                 there.replace(file)
                 return
         resumed = self._transfer(url, part, size=size, resume=True)
         if resumed and sha256_of(part) != sha256:
-            logger.info("What had been kept of %s was not its beginning: the download starts anew.", url)
+            logger.info("The partial download of %s does not belong to this file. The download starts again.", url)
             self._transfer(url, part, size=size, resume=False)
         found = sha256_of(part)
         if found != sha256:
@@ -55,18 +55,18 @@ class Downloader:
         part.replace(file)
 
     def fetch(self, url: str, file: Path) -> None:
-        """Download `url` to `file`, whatever it holds. Raises WeightsMissing as `fetch_pinned` does."""
+        """Download `url` to `file` without a checksum. Raises WeightsMissing if the host or the server fails."""
         part = _part(file)
         self._transfer(url, part, size=None, resume=False)
         part.replace(file)
 
     def _transfer(self, url: str, part: Path, *, size: int | None, resume: bool) -> bool:
-        """Fetch what `part` has not yet; whether that was taken up where it ended, and did not start anew."""
+        """Fetch the bytes that `part` lacks. Return whether the download was resumed and not started again."""
         have = part.stat().st_size if resume and part.is_file() else 0
         if size is not None and have >= size:
             have = 0
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-        hooks = {"request": [self._reach]}  # called for every redirection, too
+        hooks = {"request": [self._reach]}  # redirects included
         try:
             with (
                 httpx.Client(timeout=_TIMEOUT, follow_redirects=True, event_hooks=hooks) as client,
@@ -75,7 +75,7 @@ class Downloader:
                 resumed = response.status_code == httpx.codes.PARTIAL_CONTENT and _starts_at(response, have)
                 if resumed or response.status_code == httpx.codes.OK:
                     if have and not resumed:
-                        logger.info("The server of %s does not resume: the download starts anew.", url)
+                        logger.info("The server of %s can't resume a download. The download starts again.", url)
                     _receive(response, part, offset=have if resumed else 0, size=size)
                     return resumed and have > 0
                 if not have or response.status_code not in _OTHER_RANGE:
@@ -83,14 +83,19 @@ class Downloader:
         except (httpx.RequestError, httpx.InvalidURL) as error:
             raise WeightsMissing(f"{url} failed ({_reason(error)}): run the import again to take it up") from error
         total = response.headers.get("Content-Range", "").rpartition("/")[2]
-        logger.info("%s has %s bytes, and %d were kept: the download starts anew.", url, total or "unknown", have)
+        logger.info(
+            "The partial download of %s has %d bytes, the file %s. The download starts again.",
+            url,
+            have,
+            total or "an unknown number",
+        )
         return self._transfer(url, part, size=size, resume=False)
 
     def _reach(self, request: httpx.Request) -> None:
-        """Raise WeightsMissing at once where the request's host is known to be out of reach, or turns out to be."""
+        """Raise WeightsMissing if the request's host can't be reached. Each host is tried only once."""
         scheme, host = request.url.scheme, request.url.host
         if urllib.request.getproxies().get(scheme) and not urllib.request.proxy_bypass(host):
-            return  # the proxy speaks for the host
+            return  # only the proxy can tell if the host can be reached
         address = (host, request.url.port or (443 if scheme == "https" else 80))
         if address not in self._known:
             self._known[address] = _connection_problem(address)
@@ -100,9 +105,9 @@ class Downloader:
 
 
 def _connection_problem(address: tuple[str, int]) -> str | None:
-    """Why a host cannot be reached, found out within REACH_SECONDS, or None where it can.
+    """Return why a host can't be reached within REACH_SECONDS, or None if it can.
 
-    In a thread because neither name resolution nor a host with many dead addresses heeds a connect timeout.
+    A thread enforces the limit: a connect timeout bounds neither name resolution nor the number of dead addresses.
     """
     outcome: list[str | None] = []
 
@@ -122,7 +127,7 @@ def _connection_problem(address: tuple[str, int]) -> str | None:
 def _receive(response: httpx.Response, part: Path, *, offset: int, size: int | None) -> None:
     part.parent.mkdir(parents=True, exist_ok=True)
     received = offset
-    # disable=None: no bar where standard error is a log instead of a terminal
+    # disable=None: no progress bar unless standard error is a terminal
     bar = tqdm(total=size, initial=offset, unit="B", unit_scale=True, desc=part.stem, disable=None)
     with bar, part.open("r+b" if offset else "wb") as stream:
         stream.seek(offset)

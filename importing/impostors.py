@@ -1,4 +1,4 @@
-"""Files that bear the name of weights and are something else: what downloads and checkouts leave in their place."""
+"""Recognises files that failed downloads and checkouts leave under the name of a weights file."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import re
 from pathlib import Path
 from typing import Final
 
-_BEGINNING: Final = 1024  # bytes that are looked at
-_SHOWN: Final = 80  # characters of them that a refusal shows
+_BEGINNING: Final = 1024  # bytes checked
+_SHOWN: Final = 80  # characters quoted in the error
 _LFS: Final = b"version https://git-lfs.github.com/spec/"
 _WEB_PAGE: Final = re.compile(rb"\s*<(?:!doctype html|html|head|body|\?xml|error)\b", re.IGNORECASE)
 _BOM: Final = b"\xef\xbb\xbf"
 
 
 def impostor(file: Path) -> str | None:
-    """What a file is in place of weights or their settings, and what to do about it; None where it may be the thing."""
+    """Return what a file is and the remedy, if it is empty, a Git LFS pointer or a web page; otherwise None."""
     with file.open("rb") as stream:
         beginning = stream.read(_BEGINNING).removeprefix(_BOM)
     if not beginning:

@@ -1,4 +1,4 @@
-"""What the workshop's processes are given, and what they give back: without torch, for the command line's sake."""
+"""The jobs and results of the workshop's processes. It does not import torch, so that the command line starts fast."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from models.store import StoredModel
 
 @dataclass(frozen=True)
 class Job:
-    """One model to convert into `folder`: from `files`, or from a stand-in that is made there where there are none."""
+    """One model to convert into `folder`. files: its weights; empty for an untrained stand-in."""
 
     name: ModelName
     files: tuple[Path, ...]
@@ -22,7 +22,7 @@ class Job:
 
 @dataclass(frozen=True)
 class CalibrationJob:
-    """A stored model to copy into `folder` with an int8 form beside its graphs, calibrated on `pictures`."""
+    """A stored model to copy into `folder` with an int8 graph, calibrated on `pictures`."""
 
     stored: StoredModel
     pictures: tuple[Path, ...]
@@ -35,7 +35,7 @@ class CalibrationJob:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What converting a model found out; `seconds` are per stage (load, program, graph, proof)."""
+    """The results of a conversion, for the model card. seconds: per stage (load, program, graph, proof)."""
 
     labels: tuple[str, ...]
     input: ModelInput

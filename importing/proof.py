@@ -1,4 +1,4 @@
-"""Whether an exported graph answers as the original network does, on probe images."""
+"""Compares exported graphs with the original network on probe images."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from importing.errors import GraphInexact, ImportFailure
 from importing.loaders.network import Network
 from models.store import GRAPH, PROGRAM
 
-_PHOTO = "assets/bus.jpg"  # a street with four persons, part of the ultralytics package
+_PHOTO = "assets/bus.jpg"  # a street with four people, part of the ultralytics package
 
 
 def prove(network: Network, folder: Path) -> dict[str, float]:
-    """Compare the graphs stored in `folder` with the original network on a photo and return the largest differences.
+    """Compare both graphs in `folder` with the original network, and return the largest difference of each metric.
 
-    Both graphs are read back from their files and run as the engines run them (float32): alone and in a batch of three,
-    at each of the network's probe sizes. Raises GraphInexact where a difference is over its limit.
+    The graphs are loaded from their files and run as by the engines, in float32. The inputs are one image and a batch
+    of three, at each of the network's probe sizes. Raises GraphInexact if a difference exceeds its limit.
     """
     program = torch.export.load(folder / PROGRAM).module()
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
@@ -48,14 +48,14 @@ def _differences(
         raise GraphInexact(f"{file} gives outputs of shape {shapes[1]} where the original gives {shapes[0]}")
     figures = network.compare(expected, actual)
     for metric, value in figures.items():
-        if not value <= network.limits[metric]:  # not-a-number is over any limit
+        if not value <= network.limits[metric]:  # NaN exceeds any limit
             limit = network.limits[metric]
             raise GraphInexact(f"{file} differs from the original: {metric} by {value:.2g}, allowed is {limit:.2g}")
     return figures
 
 
 def _batches(network: Network) -> Iterator[Tensor]:
-    """uint8 (1, H, W, 3) and (3, H, W, 3) RGB for each probe size: the photo; and it, its mirror image and a part."""
+    """Yield uint8 (1, H, W, 3) and (3, H, W, 3) RGB for each probe size: the photo; then with its mirror and a crop."""
     with Image.open(_photo()) as image:
         photo = image.convert("RGB")
     part = photo.crop((0, photo.height // 4, photo.width // 2, photo.height))

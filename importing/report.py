@@ -1,4 +1,4 @@
-"""How an import ended, as a table for a terminal."""
+"""Reports the outcomes of an import as a table for the terminal."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HEADINGS = ("model", "state", "from", "MB", "sha256", "largest difference from 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the import of one model ended; `size` is of the weights in bytes, `seconds` without the waiting."""
+    """The outcome of one model's import. size: of the weights in bytes. seconds: without waiting for other models."""
 
     name: ModelName
     state: State
@@ -30,7 +30,7 @@ class Outcome:
 
 
 def table(outcomes: Iterable[Outcome]) -> str:
-    """The outcomes as a table of plain text, in the catalogue's order."""
+    """Return the outcomes as a table of plain text, in the catalogue's order."""
     ordered = sorted(outcomes, key=lambda outcome: list(CATALOGUE).index(outcome.name))
     rows = [_HEADINGS, *(_row(outcome) for outcome in ordered)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADINGS))]
@@ -39,7 +39,7 @@ def table(outcomes: Iterable[Outcome]) -> str:
 
 
 def losses(outcomes: Iterable[Outcome]) -> list[str]:
-    """What int8 costs each calibrated model, and whether it is served so: a line each."""
+    """Return one line for each calibrated model: its loss in int8, and whether it is served in int8."""
     return [
         f"{outcome.name} in int8 against f32, {outcome.int8.pictures} pictures: {outcome.int8}; {_verdict(outcome)}"
         for outcome in outcomes

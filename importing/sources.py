@@ -1,4 +1,4 @@
-"""Where a model's weights are: documented paths, the model zoo, the store's own copy, or a public download."""
+"""Finds a model's weights: at documented paths, in the model zoo, in the store, or by a public download."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _DEFAULT_MODELS_PATH = "/export/ai_models"  # the seed's compose file
 
 
 def given(spec: ModelSpec, source: str, downloader: Downloader, scratch: Path) -> Weights:
-    """The weights that the command line names: a path, or a URL that is downloaded into `scratch`.
+    """Return the weights that the command line names: a path, or a URL that is downloaded into `scratch`.
 
-    For the transformers models a URL is that of the folder, below which the single files are fetched. Raises
-    WeightsMissing or WeightsRefused where there is no such file or it is not of the right kind.
+    A transformers model's URL is that of its folder; its files are fetched below it. Raises WeightsMissing if the
+    weights don't exist, WeightsRefused if they are not of the right kind.
     """
     if not source.startswith(("http://", "https://")):
         path = Path(source).expanduser()
@@ -36,13 +36,17 @@ def given(spec: ModelSpec, source: str, downloader: Downloader, scratch: Path) -
 
 
 def locate(spec: ModelSpec, stored: StoredModel | None, downloader: Downloader) -> Weights:
-    """The weights of a model from the first place that has them.
+    """Return a model's weights from the first place that has them.
 
-    In order: the documented variable (`POSE_MODEL_PATH` …, by default the seed's path), the model zoo below
-    `AI_MODELS_PATH`, the copy that the store keeps of what was imported before, the public download. Raises
-    WeightsMissing, listing every place and the remedy, where none has them; and at once where the variable is set to a
-    path that does not exist or to an empty folder. An empty folder at a default path is none: Docker makes one where
-    there is nothing to mount.
+    1. the documented variable (such as `POSE_MODEL_PATH`), or its default path
+    2. the model zoo below `AI_MODELS_PATH`
+    3. the store's copy from an earlier import
+    4. the public download
+
+    An empty folder counts as missing: Docker creates one if there is nothing to mount.
+
+    Raises WeightsMissing with every place and the remedy if none has the weights. Raises ImportFailure if the variable
+    is set, but to a path that does not exist or is empty.
     """
     looked: list[str] = []
     for label, path in (_variable(spec), _zoo(spec)):
@@ -63,7 +67,7 @@ def locate(spec: ModelSpec, stored: StoredModel | None, downloader: Downloader) 
 
 
 def _variable(spec: ModelSpec) -> tuple[str, Path]:
-    """Where the model's own variable points to. Raises ImportFailure where it is set to a path that does not exist."""
+    """Return a label and the path in the model's own variable. Raises ImportFailure if it is absent or empty."""
     value = os.environ.get(spec.path_variable)
     if not value:
         return f"default of {spec.path_variable}", Path(spec.default_path)
@@ -84,7 +88,7 @@ def _zoo(spec: ModelSpec) -> tuple[str, Path]:
 
 
 def _download(spec: ModelSpec, downloader: Downloader) -> Weights:
-    """Fetch the public weights into a cache below BENTOML_HOME, which is writable wherever the store is."""
+    """Download the public weights into a cache below BENTOML_HOME, which is writable wherever the store is."""
     if not spec.sources:
         raise WeightsMissing("a public download (none is known whose checksum could be pinned)")
     cache = home() / "downloads" / spec.weights

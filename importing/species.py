@@ -1,4 +1,4 @@
-"""Which of the contract's two pets a label of a classifier means, for the loader of the pet classifier."""
+"""Maps a pet classifier's labels to the contract's two species."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NOUNS: Final[Mapping[Species, frozenset[str]]] = MappingProxyType(
         "dog": frozenset(("dog", "dogs", "puppy", "puppies")),
     }
 )
-# Words that make something else of a cat or dog: another animal, a thing, or its absence.
+# Words that turn a cat or dog into another animal, a thing, or its absence.
 _OTHERWISE: Final = frozenset(
     {
         "bear",
@@ -45,9 +45,9 @@ _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")  # DomesticCat, tabby
 
 
 def species(label: str) -> Species | None:
-    """The species that a label names, as "Domestic cat" a cat; None where it names neither, or both.
+    """Return the species that a label names, or None if it names neither or both.
 
-    The last word of a name says what it is: a "tabby cat" is a cat; "cat food", "cattle" and "hot dog" are not.
+    The last word decides: "tabby cat" is a cat, "cat food" is none. Neither are "cattle" and "hot dog".
     """
     found = {_of(name) for name in _SYNONYMS.split(_ASIDE.sub(" ", label))} - {None}
     return found.pop() if len(found) == 1 else None

@@ -1,4 +1,4 @@
-"""Weight files on this machine: which belong to a model, and what identifies them."""
+"""Collects a model's weight files on this machine, and identifies them by checksum."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from models.catalogue import CATALOGUE, FOLDER_WEIGHTS, ModelName, ModelSpec
 #: Version of the recipe in importing/int8. Raise it whenever the same pictures would give another int8 graph.
 CALIBRATION = 2
 
-# Other forms in which such a folder may have its parameters; the first is a pickle.
+# Other files that may hold a transformers folder's parameters. The first is a pickle.
 _OTHER_PARAMETERS = ("pytorch_model.bin", "model.safetensors.index.json", "tf_model.h5", "flax_model.msgpack")
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The files that make up a model's weights, on this machine.
+    """A model's weight files on this machine.
 
-    `files` are absolute paths, the one with the parameters first; `origin` is where they came from, for the card and
-    the report.
+    files: absolute paths, the one with the parameters first. origin: their source, for the card and the report.
     """
 
     spec: ModelSpec
@@ -34,16 +33,16 @@ class Weights:
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What identifies weights: `sha256` of the parameters' file and the version under which the store keeps them."""
+    """The identity of weights. sha256: of the file with the parameters. version: in the store."""
 
     sha256: str
     version: str
 
 
 def gather(spec: ModelSpec, path: Path, origin: str) -> Weights:
-    """The weights at `path`: a file, or for the transformers models a folder.
+    """Return the weights at `path`: a file, or a folder for the transformers models.
 
-    Raises WeightsRefused where the path is of the other kind, or a file is missing, empty or something else
+    Raises WeightsRefused if the path is of the other kind, or a file is missing, empty or no weights file
     (importing/impostors.py).
     """
     if spec.file and not path.is_file():
@@ -65,7 +64,7 @@ def gather(spec: ModelSpec, path: Path, origin: str) -> Weights:
 
 
 def _instead(folder: Path, missing: Path) -> str:
-    """What a folder has in place of its parameters, and the remedy; "" where it has nothing of the kind."""
+    """Return the rest of an error text if a folder has its parameters in another format, otherwise ""."""
     other = next((name for name in _OTHER_PARAMETERS if (folder / name).is_file()), None)
     if missing.name != FOLDER_WEIGHTS or other is None:
         return ""
@@ -76,26 +75,26 @@ def _instead(folder: Path, missing: Path) -> str:
 
 
 def fingerprint(weights: Weights) -> Fingerprint:
-    """Read the files and identify them; about 0.1 s for 100 MB."""
+    """Read the files and return their identity."""
     return identify(weights.spec.name, {file.name: sha256_of(file) for file in weights.files})
 
 
 def standin_version(name: ModelName) -> str:
-    """The version under which a stand-in is stored: it has a seed instead of a checksum."""
+    """Return a stand-in's version in the store, which holds a seed in place of a checksum."""
     return f"seed{STANDIN_SEED}-{CATALOGUE[name].conversion}"
 
 
 def calibration_digest(pictures: Sequence[Path]) -> str:
-    """What identifies a calibration, 8 hex digits: its recipe, and what is in the pictures, wherever they lie."""
+    """Return the digest of a calibration, 8 hex digits, from its recipe and the pictures' contents, not their paths."""
     checksums = "\n".join(sorted(sha256_of(path) for path in pictures))
     return hashlib.sha256(f"{CALIBRATION}\n{checksums}".encode()).hexdigest()[:8]
 
 
 def identify(name: ModelName, checksums: Mapping[str, str]) -> Fingerprint:
-    """Identify a model's weights by the sha256 of each file, keyed by file name, the file with the parameters first.
+    """Return the identity of weights. checksums: file name → sha256, the file with the parameters first.
 
-    The version is `<parameters:12>[-<other files:6>]-<conversion>`: another `id2label` in a config.json is another
-    version although the parameters are the same.
+    The version is `<parameters:12>[-<all files:6>]-<conversion>`. So another `id2label` in config.json gives another
+    version, although the parameters are the same.
     """
     parameters, *others = checksums.values()
     version = [parameters[:12], str(CATALOGUE[name].conversion)]
@@ -106,6 +105,6 @@ def identify(name: ModelName, checksums: Mapping[str, str]) -> Fingerprint:
 
 
 def sha256_of(file: Path) -> str:
-    """The sha256 of a file as 64 hex digits."""
+    """Return the sha256 of a file as 64 hex digits."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Processes in which weights are opened and converted: offline, and with nothing left behind."""
+"""The worker processes that open and convert weights, offline and without leaving files behind."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from models.store import WEIGHTS
 
 logger = logging.getLogger(__name__)
 
-#: Conversions at a time. Each process takes up to 1.5 GB; a third one would wait for the longest of the other two.
+#: Conversions at a time. A third process would take more memory, but save no time: the longest model decides.
 WORKERS = 2
 
 _PACKAGES = ("onnx", "torch", "torchreid", "transformers", "ultralytics")
@@ -33,9 +33,9 @@ R = TypeVar("R")
 
 
 class Workshop:
-    """Processes in which weights are opened and converted: offline, and with nothing left behind.
+    """A pool of processes that convert weights, started with the first job.
 
-    They start with the first job. Use as a context manager: leaving it waits for the jobs and removes its files.
+    Use it as a context manager: its exit waits for running jobs and removes the scratch files.
     """
 
     def __init__(self, jobs: int) -> None:
@@ -52,16 +52,16 @@ class Workshop:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
     def submit(self, job: Job) -> Future[Conversion]:
-        """Convert in one of the processes; the result is an ImportFailure where the weights are at fault.
+        """Convert a model in one of the processes. The future raises ImportFailure if the conversion fails.
 
-        Raises ImportFailure where the packages that convert are not installed.
+        Raises ImportFailure if a package for the conversion is not installed.
         """
         return self._begin(_convert, job, _PACKAGES)
 
     def calibrate(self, job: CalibrationJob) -> Future[Loss]:
-        """Quantize in one of the processes; the result is an ImportFailure where too few pictures can be read.
+        """Quantize a model in one of the processes. The future raises ImportFailure if the calibration fails.
 
-        Raises ImportFailure where the package that quantizes is not installed.
+        Raises ImportFailure if NNCF is not installed.
         """
         return self._begin(_calibrate, job, ("nncf",))
 
@@ -69,8 +69,8 @@ class Workshop:
         missing = [package for package in packages if find_spec(package) is None]
         if missing:
             raise ImportFailure(
-                f"{', '.join(missing)} not installed, as in the images: import it where the packages of the import "
-                "step are (requirements/gpu.txt; for int8 dev.txt), or build the image with the model packed"
+                f"{', '.join(missing)} not installed; the images leave out the import step's packages. Import where "
+                "they are installed (requirements/gpu.txt; for int8 dev.txt), or build the image with the model packed"
             )
         if self._pool is None:
             threads = max(1, (os.cpu_count() or 1) // self._workers)
@@ -84,8 +84,8 @@ class Workshop:
 
 
 def _prepare(scratch: Path, threads: int) -> None:
-    """Keep the libraries from the network, from installing packages and from writing into the user's home."""
-    # OpenVINO reports its import to a web analytics service; without this package it uses a stub.
+    """Keep the libraries from using the network, installing packages and writing into the user's home."""
+    # OpenVINO reports its use to a web analytics service. Without this package it uses a stub.
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     os.environ.update(
         YOLO_CONFIG_DIR=str(scratch),
@@ -110,14 +110,14 @@ def _work(work: Callable[[J], R], job: J) -> R:
     except ImportFailure:
         raise
     except Exception as error:
-        logger.exception("%s failed in a way that was not foreseen.", job.name)
+        logger.exception("%s: the import failed by an unexpected error.", job.name)
         raise ImportFailure(
             f"a fault of the import step or of a library: {type(error).__name__}: {reason(error)}"
         ) from error
 
 
 def _convert(job: Job) -> Conversion:
-    """Copy the weights into the job's folder and convert the copy, so that what is stored is what was proved."""
+    """Copy the weights into the job's folder, and convert the copy that will be stored."""
     from importing.convert import convert
 
     weights = job.folder / WEIGHTS

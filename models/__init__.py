@@ -1,1 +1,1 @@
-"""What serving needs of a model: the catalogue, its card, and BentoML's model store."""
+"""The models: their catalogue, their cards, their states, and BentoML's model store."""

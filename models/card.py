@@ -1,4 +1,4 @@
-"""What the import step found out about a model, kept beside its graphs."""
+"""The model card: the facts about a model that the import step stores beside its graphs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from models.catalogue import CATALOGUE, ModelName
 
 
 class ModelInput(TypedDict):
-    """What a graph takes, and how the official processor makes it of a picture.
+    """A graph's input, and how the official processor makes it from an image.
 
-    name: of the graph's input. dtype: "uint8". layout: "NHWC". channels: "RGB". height, width: pixels; None where any
-    multiple of `multiple_of` from `minimum` to `maximum` is taken. resample: Pillow's number of the filter.
-    shortest_edge, crop_pct: of a classifier that cuts the centre out and does not stretch the whole image. size: of the
-    depth estimator's processor.
+    name: of the graph's input. dtype: "uint8". layout: "NHWC". channels: "RGB". height, width: pixels; None if any
+    multiple of `multiple_of` from `minimum` to `maximum` fits. resample: Pillow's number of the filter.
+    shortest_edge, crop_pct: of a classifier that crops the centre in place of stretching the image. size: of the depth
+    estimator's processor.
     """
 
     name: str
@@ -36,9 +36,10 @@ class ModelInput(TypedDict):
 
 @dataclass(frozen=True)
 class Loss:
-    """What a precision costs a model beside f32, over so many pictures; made by tasks.agreement.
+    """The loss of a precision against f32, as measured by tasks.agreement.
 
-    `figures`: name → value, as "OKS min"; `broken`: those of them that are out of bounds (README "Precision").
+    pictures: number of images compared. figures: name (such as "OKS min") → value. broken: names of the figures that
+    are out of bounds (README "Precision").
     """
 
     pictures: int
@@ -46,7 +47,7 @@ class Loss:
     broken: tuple[str, ...]
 
     def __str__(self) -> str:
-        """All figures in a line of Markdown, those that are out of bounds in bold."""
+        """Return all figures as one line of Markdown, with those out of bounds in bold."""
         texts = {name: f"{value:.{0 if isinstance(value, int) else 3}f}" for name, value in self.figures.items()}
         return ", ".join(
             f"{name} **{text}**" if name in self.broken else f"{name} {text}" for name, text in texts.items()
@@ -55,16 +56,16 @@ class Loss:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What the import step found out about a model, kept as metadata beside its graphs.
+    """The facts about an imported model, stored as metadata beside its graphs.
 
-    - `sha256`: of the weights file; of `model.safetensors` where the weights are a transformers folder
-    - `source`: the path or URL the weights came from
-    - `labels`: by class index; empty where the model has no classes
-    - `outputs`: the graph's outputs in order
-    - `tolerance`: metric → the largest difference between graph and original seen on the probe images
-    - `conversion`: the version of the recipe in importing/convert.py that made the graphs
-    - `untrained`: True for the random stand-ins of the offline trial, False for everything else
-    - `int8`: what the int8 form beside the graphs costs, None where there is none
+    - `sha256`: of the weights file; of `model.safetensors` if the weights are a transformers folder
+    - `source`: the weights' original path or URL
+    - `labels`: by class index; empty if the model has no classes
+    - `outputs`: names of the graph's outputs, in order
+    - `tolerance`: metric → the largest difference between graph and original on the probe images
+    - `conversion`: version of the recipe in importing/ that made the graphs
+    - `untrained`: True only for the random stand-ins of the offline trial
+    - `int8`: loss of the int8 graph; None if there is none
     """
 
     name: ModelName
@@ -82,14 +83,17 @@ class ModelCard:
 
     @property
     def model_id(self) -> str:
-        """What vectors are compared under, as `osnet-x0-25@osnet_x0_25@6f57607fed9f`: vectors of two ids never are."""
+        """The id of the weights, such as `osnet-x0-25@osnet_x0_25@6f57607fed9f`.
+
+        Only embeddings of one id are comparable.
+        """
         file = "untrained" if self.untrained else Path(CATALOGUE[self.name].file).stem or "model"
         return f"{self.weights}@{file}@{self.sha256[:12]}"
 
     def to_metadata(self) -> dict[str, Any]:
-        """The card as the plain lists, dicts and scalars that BentoML writes into `model.yaml`."""
+        """Return the card as plain lists, dicts and scalars, which BentoML writes into `model.yaml`."""
         card = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "int8"}
-        # BentoML's metadata knows no null: what is None is left out, and comes back as None.
+        # BentoML's metadata has no null. Values that are None are left out, and `from_metadata` restores them.
         int8 = {"int8": asdict(self.int8) | {"broken": list(self.int8.broken)}} if self.int8 else {}
         return (
             card
@@ -104,9 +108,9 @@ class ModelCard:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, Any]) -> ModelCard:
-        """The inverse of `to_metadata`.
+        """Return the card of metadata from `to_metadata`.
 
-        Raises KeyError or TypeError where an entry is missing or of another kind, ValueError for an unknown model.
+        Raises KeyError for a missing entry, TypeError for one of another type, ValueError for an unknown model.
         """
         if metadata["name"] not in CATALOGUE:
             raise ValueError(f"unknown model {metadata['name']!r}")

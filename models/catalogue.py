@@ -1,4 +1,4 @@
-"""The five models: what is known of each before any of its weights is opened."""
+"""The catalogue of the five models: everything known about them without their weights."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ ModelName = Literal["pose_estimator", "threat_detector", "person_reid", "pet_cla
 class Source:
     """One file of a model's public weights.
 
-    `path` is its place below the model's folder, `size` its length in bytes, None where it is not known. `sha256` (64
-    hex digits) is what makes the download trustworthy: a file with other bytes is deleted and refused.
+    path: place below the model's folder. size: bytes, None if unknown. sha256: 64 hex digits; a download with another
+    checksum is deleted and refused.
     """
 
     url: str
@@ -29,10 +29,11 @@ class Source:
 
 @dataclass(frozen=True)
 class Quantization:
-    """How a graph becomes int8 (importing/int8).
+    """How a graph is quantized to int8 (importing/int8).
 
-    keeps: regular expressions for the names of operations that stay in f32. keeps_head: so does the end of a YOLO head,
-    whose values are pixels. transformer: NNCF treats it as one; else it corrects biases layer by layer.
+    keeps: regular expressions for the names of operations that stay in f32. keeps_head: the end of a YOLO head stays in
+    f32, too, because its values are pixels. transformer: use NNCF's scheme for transformers; otherwise NNCF corrects
+    biases layer by layer.
     """
 
     keeps: tuple[str, ...] = ()
@@ -46,14 +47,18 @@ _FOLDER_FILES: Final = (FOLDER_WEIGHTS, "config.json", "preprocessor_config.json
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """What is known about a model before any of its weights is opened.
+    """One model's entry in the catalogue.
 
-    `short_name` is its key in /health's `models` that the newest callers read.
-    Variables, default paths and folder names are those of the seed's configuration tables. `file` is the path of the
-    weights below the folder `weights`; it is empty where the folder itself is what the library loads (transformers).
-    `licence` is that of the weights; `homepage` is where a person finds them, `sources` what the import step downloads.
-    `conversion` is the version of the model's recipe in importing/. Raise it whenever the same weights would give other
-    graphs or another card, or when torch is updated (graph.pt2 is a torch format): they are then imported anew.
+    Variables, default paths and folder names are those of the seed's configuration tables.
+
+    - `short_name`: the model's second key in /health's `models`, for the newest callers
+    - `weights`: name of the model's folder in the model zoo
+    - `file`: path of the weights below that folder; empty if the library loads the folder itself (transformers)
+    - `licence`: of the weights
+    - `homepage`: web page of the weights
+    - `sources`: the files that the import step downloads
+    - `conversion`: version of the model's recipe in importing/; a new version leads to a new import. Raise it whenever
+      the same weights would give other graphs or another card. Raise it with torch, too: graph.pt2 is a torch format
     """
 
     name: ModelName
@@ -74,11 +79,11 @@ class ModelSpec:
 
     @property
     def file_names(self) -> tuple[str, ...]:
-        """The weight files below the folder that holds them, the one with the parameters first."""
+        """Names of the weight files in their folder, the one with the parameters first."""
         return (Path(self.file).name,) if self.file else _FOLDER_FILES
 
     def loaded_path(self, folder: Path) -> Path:
-        """What the official library is given of a folder that holds the weight files: the file, or the folder."""
+        """Return the path that the official library loads: the weight file in `folder`, or the folder itself."""
         return folder / Path(self.file).name if self.file else folder
 
 
@@ -106,7 +111,7 @@ _POSE = ModelSpec(
         ),
     ),
     conversion=2,
-    # Without the correction of biases the mean OKS was 0.981 and two postures flipped.
+    # Without bias correction some postures change.
     quantization=Quantization(keeps_head=True),
 )
 
@@ -159,8 +164,7 @@ _REID = ModelSpec(
         ),
     ),
     conversion=2,
-    # It has many layers and little to do in each: four images take three quarters of their time one by one, and eight
-    # no less per image.
+    # Its many layers are small, so a batch of four is faster than single images. Larger batches gain nothing more.
     traits=Traits(bf16=True, batch=4),
 )
 
@@ -176,11 +180,10 @@ _PET = ModelSpec(
     assignment_variable="ENRICHMENT_PET_SERVICE",
     licence="none stated; its base microsoft/resnet-18 is Apache-2.0",
     homepage="https://huggingface.co/hilmansw/resnet18-catdog-classifier",
-    sources=(),  # no checksum of its public weights could be found in writing
+    sources=(),  # no published checksum of the public weights was found
     conversion=3,
     traits=Traits(f32_until="/resnet/encoder/stages.0/layers.1/activation/Relu"),
-    # The first and the last layer: 250 pictures a second instead of 300 (78 in f32), and of 65 none gets another label
-    # instead of three.
+    # The first and the last layer stay in f32: int8 in them is a little faster, but changes labels.
     quantization=Quantization(keeps=(r".*/embedder/.*", r".*/classifier/.*")),
 )
 
@@ -217,12 +220,12 @@ _DEPTH = ModelSpec(
         ),
     ),
     conversion=2,
-    # Two images side by side take a fifth less time than one after the other.
+    # Images of one shape are computed faster side by side than one after the other.
     traits=Traits(bf16=True, by_shape=True),
-    quantization=Quantization(transformer=True),  # correcting biases changed nothing
+    quantization=Quantization(transformer=True),  # bias correction changes nothing here
 )
 
-#: The five models in the order in which the documentation lists them.
+#: The five models, in the documentation's order.
 CATALOGUE: Mapping[ModelName, ModelSpec] = MappingProxyType(
     {spec.name: spec for spec in (_POSE, _THREAT, _REID, _PET, _DEPTH)}
 )

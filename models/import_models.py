@@ -1,4 +1,4 @@
-"""The import step's command line: bring models into the BentoML model store."""
+"""The import step's command line: finds, converts and stores models in the BentoML model store."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for; `source` goes with exactly one name; no `pictures`: no int8."""
+    """The command line's options. source: only with exactly one name. pictures: for int8; empty = no int8."""
 
     names: tuple[ModelName, ...]
     source: str | None
@@ -47,7 +47,7 @@ class Request:
 
 @dataclass(frozen=True)
 class _Pending:
-    """A model that is being converted: `weights` is None for a stand-in, `seconds` were spent on finding it."""
+    """A model under conversion. weights: None for a stand-in. seconds: time spent on finding the weights."""
 
     spec: ModelSpec
     weights: Weights | None
@@ -57,12 +57,12 @@ class _Pending:
 
 
 def import_models(request: Request) -> list[Outcome]:
-    """Bring the requested models into the BentoML model store; one that fails does not stop the others."""
+    """Import the requested models into the BentoML model store. A failure does not stop the other models."""
     downloader = Downloader()
     outcomes: list[Outcome] = []
     pending: list[_Pending] = []
     with store.exclusive(), Workshop(len(request.names)) as workshop:
-        for name in reversed(request.names):  # depth takes longest: at the end it would be converted alone
+        for name in reversed(request.names):  # depth comes first: it takes longest
             started = time.perf_counter()
             try:
                 begun = _begin(CATALOGUE[name], request, downloader, workshop)
@@ -79,7 +79,7 @@ def import_models(request: Request) -> list[Outcome]:
 
 
 def _begin(spec: ModelSpec, request: Request, downloader: Downloader, workshop: Workshop) -> Outcome | _Pending:
-    """Find a model's weights and, unless the store has them already, start their conversion."""
+    """Find a model's weights, and start their conversion unless the store has them already."""
     started = time.perf_counter()
     folder = Path(tempfile.mkdtemp(prefix=f"{spec.name}-", dir=workshop.scratch))
     weights: Weights | None
@@ -95,10 +95,14 @@ def _begin(spec: ModelSpec, request: Request, downloader: Downloader, workshop: 
         weights = None
     version = standin_version(spec.name) if weights is None else fingerprint(weights).version
     stored = latest = _readable(spec.name, "latest", untrained=weights is None)
-    if stored is None or stored.converted_version != version:  # else it is that, or that with an int8 form beside it
+    if stored is None or stored.converted_version != version:  # a calibrated version has the same converted_version
         stored = _readable(spec.name, version, untrained=weights is None)
     if latest is not None and latest.card.int8 and stored is not latest and not request.pictures:
-        logger.warning("%s: the int8 form was of other weights or an earlier version: --calibrate anew.", spec.name)
+        logger.warning(
+            "%s: its int8 graph was made from other weights or by an earlier version, and is no longer served."
+            " Run the import again with --calibrate.",
+            spec.name,
+        )
     if stored is not None:
         store.select(spec.name, stored.version, untrained=weights is None)
         return _outcome(stored, "already there", time.perf_counter() - started)
@@ -108,7 +112,7 @@ def _begin(spec: ModelSpec, request: Request, downloader: Downloader, workshop: 
 
 
 def _finish(pending: _Pending) -> Outcome:
-    """Wait for a conversion and store what it made."""
+    """Wait for a conversion, and store its graphs."""
     spec, folder = pending.spec, pending.job.folder
     try:
         conversion = pending.conversion.result()
@@ -132,7 +136,7 @@ def _finish(pending: _Pending) -> Outcome:
         problem = f"{pending.weights.origin if pending.weights else 'the stand-in'} is refused: {error}"
         return Outcome(spec.name, "failed", pending.seconds, problem=problem)
     except BrokenExecutor:
-        problem = "the process that converted it died, as it does where memory runs out: import this model alone"
+        problem = "the process that converted it died, probably for lack of memory: import this model alone"
         return Outcome(spec.name, "failed", pending.seconds, problem=problem)
     except _FAILURES as error:
         return Outcome(spec.name, "failed", pending.seconds, problem=str(error))
@@ -142,13 +146,13 @@ def _finish(pending: _Pending) -> Outcome:
 
 
 def _calibrate(imported: Outcome, pictures: tuple[Path, ...], workshop: Workshop) -> Outcome:
-    """Store an imported model once more with an int8 form beside its graphs, unless the store has it already."""
+    """Store an imported model again with an int8 graph, unless the store has that version already."""
     if imported.state == "failed":
         return imported
     started = time.perf_counter()
     try:
         stored = store.find(imported.name)
-        assert stored is not None  # it was just imported, and no other import is under way
+        assert stored is not None  # it was just imported, and store.exclusive keeps other imports out
         version = store.calibrated_version(stored, calibration_digest(pictures))
         calibrated = _readable(imported.name, version)
         if calibrated is None:
@@ -160,7 +164,7 @@ def _calibrate(imported: Outcome, pictures: tuple[Path, ...], workshop: Workshop
             store.select(imported.name, version)
     except BrokenExecutor:
         return replace(
-            imported, state="failed", problem="the process that calibrated it died, as where memory runs out"
+            imported, state="failed", problem="the process that calibrated it died, probably for lack of memory"
         )
     except _FAILURES as error:
         return replace(imported, state="failed", problem=f"int8: {error}")
@@ -183,7 +187,7 @@ def _outcome(stored: StoredModel, state: report.State, seconds: float) -> Outcom
 
 
 def _readable(name: ModelName, version: str, *, untrained: bool = False) -> StoredModel | None:
-    """A stored version, or None where it is absent or damaged: then it is imported anew."""
+    """Return a stored version, or None if it is absent or damaged and has to be imported anew."""
     try:
         return store.find_version(name, version, untrained=untrained)
     except StoreError as error:
@@ -192,10 +196,10 @@ def _readable(name: ModelName, version: str, *, untrained: bool = False) -> Stor
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line. Returns the exit code: 0 where every requested model is in the store."""
+    """Run the command line. Return the exit code: 0 if every requested model is in the store, else 1."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
-    # BentoML reports each saved model to its maker unless told not to.
+    # BentoML sends usage data for each saved model unless told not to.
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     outcomes = import_models(_parse(arguments))
     print(report.table(outcomes))
@@ -204,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for outcome in outcomes:
         if outcome.state == "untrained stand-in":
             logger.warning(
-                "%s HAS NO TRAINED WEIGHTS: a stand-in of random numbers takes its place; its answers mean nothing.",
+                "%s HAS NO TRAINED WEIGHTS: a stand-in of random numbers takes their place. Its answers mean nothing.",
                 outcome.name,
             )
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
@@ -216,24 +220,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> Request:
     parser = argparse.ArgumentParser(
         prog="python -m models.import_models",
-        description="Bring models into the BentoML model store: find, check and convert weights, and prove the result.",
+        description="Import models into BentoML's model store: find, check and convert weights, and check the graphs.",
     )
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"one of {', '.join(CATALOGUE)}; all where none is given"
-    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(CATALOGUE)}; default: all")
     origin = parser.add_mutually_exclusive_group()
-    origin.add_argument("--source", metavar="PATH-OR-URL", help="where the weights of the one named model are")
+    origin.add_argument("--source", metavar="PATH-OR-URL", help="the weights of the one named model")
     origin.add_argument(
         "--untrained-standins",
         action="store_true",
-        help="for a trial without weights: where none can be had, use random numbers in their place",
+        help="for a trial without weights: use random numbers in place of weights that can't be found",
     )
     parser.add_argument(
         "--calibrate",
         metavar="FOLDER",
         type=Path,
-        help="quantize to int8 as well, on the pictures in this folder and below it, such as your cameras make (for "
-        "person_reid: crops of people), and say what that costs",
+        help="also quantize to int8, calibrated on the pictures in this folder and its subfolders, and report the loss;"
+        " use pictures of your cameras (for person_reid: crops of people)",
     )
     options = parser.parse_args(arguments)
     unknown = [name for name in options.names if name not in CATALOGUE]
@@ -255,5 +257,5 @@ def _pictures(folder: Path) -> tuple[Path, ...]:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # leaves no scratch files behind
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # an exit removes the scratch files
     sys.exit(main())

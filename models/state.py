@@ -1,4 +1,4 @@
-"""Where a model is in its life, and what is known of it there."""
+"""The states of a model, and the status that its runner reports."""
 
 from __future__ import annotations
 
@@ -10,29 +10,32 @@ from models.catalogue import ModelName
 
 
 class State(StrEnum):
-    """Where a model is in its life."""
+    """The state of a model."""
 
     DISABLED = "disabled"  # assigned to the heavy service
     ABSENT = "absent"  # no weights in the model store
-    UNLOADED = "unloaded"  # loads on the first request
+    UNLOADED = "unloaded"  # loads on its next request
     LOADING = "loading"
-    BUILDING_ENGINE = "building_engine"  # ready on torch while a TensorRT engine is being built
+    BUILDING_ENGINE = "building_engine"  # torch serves while a TensorRT engine is built
     READY = "ready"
     FAILED = "failed"
 
 
 def refusal(name: ModelName, state: State, detail: str | None) -> str:
-    """What a caller is told of a model that can't answer. Why one failed may name paths, which only /health does."""
+    """Return the error text for a model that can't answer.
+
+    The reason of a failure may name paths, so only /health shows it.
+    """
     return f"{name} is absent: {detail}" if state == State.ABSENT else f"{name} has failed: /health says why"
 
 
 class ModelStatus(TypedDict):
-    """One model as its runner knows it.
+    """One model's status, as its runner reports it.
 
-    input: the model card's, None while there are no weights. memory_mb: what loading it was measured to take, None
-    before its first load. loads: how often it was loaded in this process. last_used: when its last call ended or it was
-    loaded, in seconds since the epoch; None while it is not loaded. engine_build_failed: it runs on torch because no
-    TensorRT engine could be built for it.
+    input: the model card's; None without weights. memory_mb: measured growth at its load in MB (10⁶ bytes); None before
+    the first load. loads: number of loads in this process. last_used: end of its last call, or time of its load, in
+    seconds since the epoch; None while unloaded. engine_build_failed: torch serves because no TensorRT engine could be
+    built.
     """
 
     state: State

@@ -1,4 +1,4 @@
-"""BentoML's model store: which versions of a model are there, complete, and which one is served."""
+"""BentoML's model store: finds, checks, saves and selects the versions of a model."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ GRAPH = "graph.onnx"
 PROGRAM = "graph.pt2"
 INT8 = "graph-int8.xml"
 _INT8_WEIGHTS = "graph-int8.bin"
-_CALIBRATED = "-int8-"  # in a version: before it the version that was quantized, behind it what it was calibrated on
+_CALIBRATED = "-int8-"  # in a version, between the converted version and the calibration's digest
 WEIGHTS = "weights"
 
 
 class StoreError(RuntimeError):
-    """A model is in the BentoML store but cannot be used; the text names it and the command that mends it."""
+    """A stored model cannot be used. The text names the model and the command that repairs it."""
 
 
 @dataclass(frozen=True)
 class StoredModel:
-    """One version of a model in the BentoML store, ready to be loaded by an engine."""
+    """One version of a model in the BentoML store, ready for an engine to load."""
 
     tag: str
     folder: Path
@@ -46,7 +46,7 @@ class StoredModel:
 
     @property
     def graph(self) -> Path:
-        """The ONNX graph, weights inside: uint8 NHWC RGB in, dynamic batch."""
+        """The ONNX graph with its weights. It takes uint8 NHWC RGB in batches of any size."""
         return self.folder / GRAPH
 
     @property
@@ -56,7 +56,7 @@ class StoredModel:
 
     @property
     def int8_graph(self) -> Path:
-        """The int8 form of the graph as OpenVINO's IR, of the same input and outputs; there if the card has `int8`."""
+        """The int8 graph as OpenVINO IR, with the same input and outputs. It exists if the card has `int8`."""
         return self.folder / INT8
 
     @property
@@ -65,17 +65,17 @@ class StoredModel:
 
     @property
     def converted_version(self) -> str:
-        """The version under which the same graphs were stored before they were calibrated; else the model's own."""
+        """The version before calibration; the version itself if it is not calibrated."""
         return self.version.partition(_CALIBRATED)[0]
 
     @property
     def weights_folder(self) -> Path:
-        """The original weights as they came, for exporters that start from them (TensorRT). May hold pickles."""
+        """The original weights, for exporters that start from them (TensorRT). They may hold pickles."""
         return self.folder / WEIGHTS
 
     @property
     def checkpoint(self) -> Path:
-        """Of the original weights what the official library loads: a file, or a folder."""
+        """The part of the original weights that the official library loads: a file or a folder."""
         return CATALOGUE[self.card.name].loaded_path(self.weights_folder)
 
     @property
@@ -85,20 +85,20 @@ class StoredModel:
 
 
 def store_name(name: ModelName, *, untrained: bool = False) -> str:
-    """The name in the BentoML store: stand-ins have one of their own, so that nothing takes them by accident."""
+    """Return the name in the BentoML store. Stand-ins have a separate name, so that none is loaded by accident."""
     return f"{name}-untrained" if untrained else name
 
 
 def find(name: ModelName, *, untrained: bool = False) -> StoredModel | None:
-    """The version of a model that was imported last, or None where there is none.
+    """Return the latest version of a model, or None if there is none.
 
-    Raises StoreError where the entry is there but unreadable or incomplete.
+    Raises StoreError if the entry is unreadable or incomplete.
     """
     return find_version(name, "latest", untrained=untrained)
 
 
 def require(name: ModelName) -> StoredModel:
-    """As `find`. Raises LookupError, too, where there is none."""
+    """Return the latest version of a model. Raises LookupError if there is none, StoreError as `find` does."""
     model = find(name)
     if model is None:
         raise LookupError(f"{name} is not in the model store; run: python -m models.import_models {name}")
@@ -108,14 +108,14 @@ def require(name: ModelName) -> StoredModel:
 def find_version(
     name: ModelName, version: str, *, untrained: bool = False, packed: Path | None = None
 ) -> StoredModel | None:
-    """One version of a model, or None where it is not in the store. Raises StoreError as `find` does.
+    """Return one version of a model, or None if it is not in the store. Raises StoreError as `find` does.
 
-    packed: a store of its own, as `bentoml containerize` puts it into a bento, in place of BentoML's.
+    packed: the folder of a store inside a bento, as `bentoml containerize` makes it, to use in place of BentoML's.
     """
     tag = f"{store_name(name, untrained=untrained)}:{version}"
     shelf = _shelf(name, untrained=untrained) if packed is None else packed / store_name(name, untrained=untrained)
     if version != "latest" and not (shelf / version).is_dir():
-        return None  # bentoml.models.get would take the start of a version for the whole of it
+        return None  # BentoML would accept the beginning of a version for the whole
     try:
         store = BentoMLContainer.model_store.get() if packed is None else ModelStore(packed)
         return _read(store.get(tag), untrained=untrained, whole=packed is None)
@@ -127,14 +127,14 @@ def find_version(
 
 
 def calibrated_version(stored: StoredModel, digest: str) -> str:
-    """The version of a model with an int8 form beside its graphs; `digest` names what it was calibrated on."""
+    """Return the version of a model with an int8 graph. digest: identifies the calibration."""
     return f"{stored.converted_version}{_CALIBRATED}{digest}"
 
 
 def save(card: ModelCard, version: str, folder: Path) -> StoredModel:
-    """Move what `folder` holds into the store as this version of the card's model and make it the one `find` returns.
+    """Move the contents of `folder` into the store as a version of the card's model, and select it for `find`.
 
-    A damaged entry under the same version is replaced. When this raises, the store is as it was before.
+    An entry of the same version is replaced. If this raises, the former `latest` is selected again.
     """
     shelf = _shelf(card.name, untrained=card.untrained)
     latest, entry = shelf / "latest", shelf / version
@@ -142,7 +142,7 @@ def save(card: ModelCard, version: str, folder: Path) -> StoredModel:
     files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
     if entry.exists():
         shutil.rmtree(entry)
-    # BentoML compares the creation times of the new entry and of the latest one, which fails where that is damaged.
+    # BentoML compares the new entry's creation time with that of the latest one, which fails if that is damaged.
     latest.unlink(missing_ok=True)
     try:
         metadata = {"card": card.to_metadata(), "files": files}
@@ -159,7 +159,7 @@ def save(card: ModelCard, version: str, folder: Path) -> StoredModel:
 
 
 def select(name: ModelName, version: str, *, untrained: bool = False) -> StoredModel:
-    """Make a stored version the one that `find` and BentoML's `latest` return. Raises StoreError as `find` does."""
+    """Make a stored version the `latest`, which `find` returns. Raises StoreError if it is absent or unusable."""
     stored = find_version(name, version, untrained=untrained)
     if stored is None:
         raise StoreError(f"{store_name(name, untrained=untrained)}:{version} is not in the BentoML model store")
@@ -167,19 +167,19 @@ def select(name: ModelName, version: str, *, untrained: bool = False) -> StoredM
     if not latest.is_file() or latest.read_text() != version:
         new = latest.with_name("latest.new")
         new.write_text(version)
-        new.replace(latest)  # at once: a server may be reading it
+        new.replace(latest)  # atomic, as a server may be reading it
     return stored
 
 
 def home() -> Path:
-    """BENTOML_HOME as BentoML resolves it: the one folder that is writable wherever models can be stored."""
+    """Return BENTOML_HOME as BentoML resolves it. It is writable wherever models can be stored."""
     return Path(BentoMLContainer.bentoml_home.get())
 
 
 def cache_folder(engine: str, stored: StoredModel) -> Path | None:
-    """A folder in BENTOML_HOME for what an engine made of a model, without what it made of other versions.
+    """Return an engine's cache folder for a model, below BENTOML_HOME, and delete those of its other versions.
 
-    None, with a line in the log, where it can't be had: nothing but the next start's speed depends on it.
+    Return None if the folder can't be made or written. Only the speed of the next start depends on it.
     """
     shelf = home() / "cache" / engine / stored.tag.partition(":")[0]
     folder = shelf / stored.version
@@ -189,14 +189,14 @@ def cache_folder(engine: str, stored: StoredModel) -> Path | None:
             if other != folder:
                 shutil.rmtree(other)
     except OSError as error:
-        logger.warning("%s keeps nothing of %s for the next start: %s", engine, stored.tag, error)
+        logger.warning("%s caches nothing of %s, so the next start is slower: %s", engine, stored.tag, error)
         return None
     return folder if os.access(folder, os.W_OK) else None
 
 
 @contextmanager
 def borrowed_home() -> Iterator[Path]:
-    """A BENTOML_HOME for another process, gone afterwards, with this one's models and caches and nothing else of it."""
+    """Make a temporary BENTOML_HOME for another process, with links to this one's models and caches only."""
     (home() / "cache").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         for name in ("models", "cache"):
@@ -206,12 +206,12 @@ def borrowed_home() -> Iterator[Path]:
 
 @contextmanager
 def exclusive() -> Iterator[None]:
-    """Keep every other import out of this store; waits until it is free."""
+    """Wait for any other import into this store to end, and keep others out while the block runs."""
     with (home() / "import.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            logger.info("Another import into %s is under way: waiting for it to end.", home())
+            logger.info("Another import into %s is running. This one waits for it to end.", home())
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -226,8 +226,8 @@ def _read(model: bentoml.Model, *, untrained: bool, whole: bool) -> StoredModel:
     if card.untrained is not untrained:
         raise ValueError(f"its card says untrained={card.untrained}")
     folder = Path(model.path)
-    # A copy that was cut short (power, SIGKILL) leaves a file of the wrong length behind a readable model.yaml. In an
-    # image nothing was cut short, and a CPU's has what OpenVINO loads alone (deploy/slim.Dockerfile).
+    # An interrupted copy (power, SIGKILL) leaves a file of the wrong length beside a readable model.yaml. A packed
+    # store is never interrupted, and the CPU image holds only the files that OpenVINO loads (deploy/slim.Dockerfile).
     needed = [GRAPH, *([INT8, _INT8_WEIGHTS] if card.int8 else [])]
     sizes = metadata["files"] if whole else {name: metadata["files"][name] for name in needed}
     for path, size in sizes.items():

@@ -1,4 +1,4 @@
-"""Every setting, read once from configuration.yaml and the documented environment variables, checked and frozen."""
+"""The settings: read once from configuration.yaml and the documented environment variables, checked and frozen."""
 
 from settings.loading import DEFAULT_FILE, ENVIRONMENT, SERVICE_NAME, SettingsError, get_settings, load
 from settings.sections import EngineChoice, Limits, Precision, Pyroscope, Settings, Tracing

@@ -1,4 +1,4 @@
-"""Reads the settings from configuration.yaml and the documented environment variables, and complains in sentences."""
+"""Reads the settings from configuration.yaml and the environment, and reports errors in sentences."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ DEFAULT_FILE: Final = Path(__file__).parents[1] / "configuration.yaml"
 
 
 class SettingsError(ValueError):
-    """A setting is unknown or has a value that is not allowed; the text names each, its value and what is allowed."""
+    """Settings are unknown or have invalid values. The text names each, its value and what is allowed."""
 
 
-# Where a complaint of pydantic names one end of what is allowed only.
+# Settings for which pydantic's message does not say all that is allowed.
 _ALLOWED: Final[Mapping[tuple[str, ...], str]] = {
     ("server", "host", "ipv4"): "an IPv4 or IPv6 address",
     ("server", "port"): "a whole number from 1 to 65535",
@@ -40,7 +40,7 @@ def _of_models() -> Iterator[tuple[str, tuple[str, ...]]]:
                 yield f"ENRICHMENT_{spec.short_name}_{setting}".upper(), ("models", name, setting)
 
 
-# Variable → place in the tree. Where two variables set the same place, the later row wins.
+# Variable → place in the tree. If two variables set one place, the later row wins.
 ENVIRONMENT: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("HOST", ("server", "host")),
     ("PORT", ("server", "port")),
@@ -74,29 +74,29 @@ ENVIRONMENT: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
 def load(file: Path, environment: Mapping[str, str]) -> Settings:
     """Read and check the settings. A file may say a part of them only: it is laid over the delivered one.
 
-    Raises SettingsError for an unreadable file, an unknown key, or a value that is not allowed; the text says whether
-    the value came from the file or from which environment variable.
+    Raises SettingsError for an unreadable file, an unknown key or an invalid value. The text names the value's source:
+    the file or the environment variable.
     """
     tree = _read(DEFAULT_FILE)
     if file != DEFAULT_FILE:
         _lay(_read(file), tree)
     variables: dict[tuple[str, ...], str] = {}
     for variable, place in ENVIRONMENT:
-        # Compose passes `X=` for a variable that is not set; only an empty preload list means something.
+        # Compose passes `X=` for an unset variable. Only for the preload list an empty text has a meaning.
         if variable in environment and (environment[variable] or place == ("preload",)):
             _put(tree, place, environment[variable])
             variables[place] = variable
     try:
         return Settings.model_validate(tree)
     except ValidationError as error:
-        raise SettingsError("; ".join(_complaints(error, variables, file))) from None
+        raise SettingsError("; ".join(_messages(error, variables, file))) from None
 
 
 @lru_cache(maxsize=1)
 def get_settings() -> Settings:
-    """The settings of this process, from BENTOML_CONFIG's file where that is set, else from configuration.yaml here.
+    """Return the settings of this process, from the file in BENTOML_CONFIG or else from DEFAULT_FILE.
 
-    Ends the process with the message where they are wrong: a traceback would bury it.
+    Wrong settings end the process with a message, as a traceback would bury it.
     """
     try:
         return load(Path(os.environ.get("BENTOML_CONFIG") or DEFAULT_FILE), os.environ)
@@ -134,13 +134,13 @@ def _put(tree: dict[str, Any], place: Sequence[str], value: str) -> None:
     tree[place[-1]] = value
 
 
-def _complaints(error: ValidationError, variables: Mapping[tuple[str, ...], str], file: Path) -> list[str]:
-    complaints = []
+def _messages(error: ValidationError, variables: Mapping[tuple[str, ...], str], file: Path) -> list[str]:
+    messages = []
     for problem in error.errors(include_url=False):
         place = tuple(str(part) for part in problem["loc"])
-        # An entry of the preload list and a branch of a union stand one level below the place that was set.
+        # pydantic reports an item of a list and a branch of a union one level below the place that was set.
         variable = variables.get(place) or variables.get(place[:-1])
         where = f"environment variable {variable}" if variable else f"{file.name}: {'.'.join(place)}"
         allowed = f" (allowed: {_ALLOWED[place]})" if place in _ALLOWED else ""
-        complaints.append(f"{where} = {problem['input']!r}: {problem['msg']}{allowed}")
-    return complaints
+        messages.append(f"{where} = {problem['input']!r}: {problem['msg']}{allowed}")
+    return messages

@@ -1,4 +1,4 @@
-"""Every setting with its type and bounds. configuration.yaml says what each means."""
+"""The tree of settings with types and bounds. configuration.yaml explains each setting."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tasks.task import TaskSettings
 EngineChoice = Literal["auto", "openvino", "torch"]
 Precision = Literal["auto", "f32", "bf16", "f16"]
 Fraction = Field(ge=0.0, le=1.0)
-# As browsers send it in `Origin`: scheme, host and port, without a slash at its end.
+# As in a browser's `Origin` header: scheme, host and port, without a trailing slash.
 _ORIGIN: Final = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^\s/,]+")
 
 
@@ -121,7 +121,7 @@ class Limits(_Section):
 
 
 class Models(_Section):
-    """Each model's settings, as its task has them."""
+    """The settings of each model. Their classes belong to the tasks."""
 
     pose_estimator: DetectorSettings
     threat_detector: DetectorSettings
@@ -143,7 +143,7 @@ def type_of_model(name: ModelName) -> type[TaskSettings]:
 
 
 class Settings(_Section):
-    """The whole of `services.ai-enrichment-light.enrichment` in configuration.yaml, environment applied."""
+    """The section `services.ai-enrichment-light.enrichment` of configuration.yaml, with the environment applied."""
 
     server: Server
     import_at_start: bool
@@ -160,7 +160,7 @@ class Settings(_Section):
     tracing: Tracing
     limits: Limits
     models: Models
-    # Set by `make run` alone: the trial may serve untrained stand-ins for the weights that it can't have.
+    # Only `make run` sets this: its trial may serve untrained stand-ins for missing weights.
     allow_untrained: bool = False
 
     @field_validator("preload", "int8", mode="before")
@@ -169,10 +169,10 @@ class Settings(_Section):
         return _items(value) if isinstance(value, str) and value not in {"auto", "none"} else value
 
     def assigned(self) -> tuple[ModelName, ...]:
-        """The models that this service is to serve, in the catalogue's order."""
+        """Return the models that this service serves, in the catalogue's order."""
         return tuple(name for name in CATALOGUE if self.models[name].assignment == "light")
 
 
 def _items(text: str) -> list[str]:
-    """The items of a comma-separated list."""
+    """Return the items of a comma-separated list."""
     return [item.strip() for item in text.split(",") if item.strip()]

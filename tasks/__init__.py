@@ -1,4 +1,4 @@
-"""One file per model, which reads as a request goes: settings, prepare, interpret, answer, agreement."""
+"""The five models' tasks, one file each, in a request's order: settings, prepare, interpret, answer, agreement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What another engine or precision costs: a model's answers beside those of a reference, as figures held to bounds."""
+"""Compares a model's answers on two engines or precisions, as figures with bounds."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from vision.boxes import intersection
 _FACE, _ARMS, _LEGS = [0.026, 0.025, 0.025, 0.035, 0.035], [0.079, 0.079, 0.072, 0.072, 0.062, 0.062], [0.107, 0.107]
 _SIGMAS: Final = np.array([*_FACE, *_ARMS, *_LEGS, 0.087, 0.087, 0.089, 0.089])
 _VISIBLE: Final = 0.5
-SAME_OBJECT: Final = 0.5  # intersection over union from which two boxes are the same object
+SAME_OBJECT: Final = 0.5  # least intersection over union of two boxes of one object
 
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of a comparison, and the bounds in which the other engine or precision may be used."""
+    """One figure of a comparison, and the bounds that it must keep."""
 
     value: float
     at_least: float = -math.inf
@@ -34,13 +34,16 @@ class Figure:
 
 
 def loss(pictures: int, figures: Mapping[str, Figure]) -> Loss:
-    """The figures of a comparison over so many pictures, for a model card and for tables."""
+    """Return a comparison over `pictures` images, for a model card and for tables."""
     broken = tuple(name for name, figure in figures.items() if not figure.is_within)
     return Loss(pictures, {name: figure.value for name, figure in figures.items()}, broken)
 
 
 def oks(reference: F32, other: F32, area: float) -> float:
-    """Object keypoint similarity 0…1 of (17, 3) keypoints, over those that the reference sees; area in pixels."""
+    """Return the object keypoint similarity, 0…1, of two (17, 3) arrays of keypoints: x, y, confidence.
+
+    Only keypoints that are visible in the reference count. area: of the person's box, in pixels².
+    """
     seen = reference[:, 2] >= _VISIBLE
     if not seen.any():
         return 1.0
@@ -49,7 +52,7 @@ def oks(reference: F32, other: F32, area: float) -> float:
 
 
 def iou(box: F32, boxes: F32) -> F32:
-    """Intersection over union (n,) of a box (4,) with boxes (n, 4), x1 y1 x2 y2."""
+    """Return the intersection over union (n,) of a box (4,) with boxes (n, 4), x1 y1 x2 y2."""
     common = intersection(box, boxes)
     area, areas = (box[2] - box[0]) * (box[3] - box[1]), (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     overlap: F32 = common / (area + areas - common)

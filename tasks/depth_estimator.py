@@ -1,4 +1,4 @@
-"""Depth Anything V2 Small: relative inverse depth of a whole scene, as a map or as the distance of one object."""
+"""The task of Depth Anything V2 Small: the relative depth of a scene, as a map or as one object's distance."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from vision import depth_map
 from vision.arrays import F32
 from vision.image import resize
 
-PATCH: Final = 14  # DINOv2's, the unit in which the network's input is measured
-# Width : height of the five inputs. The official processor keeps any aspect ratio at a height of 518: a 16:9 frame then
-# costs 1.8 times a square one, and every camera brings shapes of its own. These five all have about the square's area,
-# and cost. A picture between them is stretched to the nearest one, and the map is stretched back.
+PATCH: Final = 14  # pixels, side of DINOv2's patches
+# Width : height of the five input shapes. All have about the area, and so the cost, of the square one. An image is
+# stretched to the nearest shape, and the map is stretched back. The official processor keeps the aspect ratio at a
+# height of 518 instead. A 16:9 frame then has 1.8 times the square's pixels, and every camera adds a shape.
 ASPECT_RATIOS: Final = (16 / 9, 4 / 3, 1.0, 3 / 4, 9 / 16)
 
 
@@ -36,13 +36,13 @@ class DepthSettings(TaskSettings):
 
 
 class DepthResult(Result):
-    """depth: (h, w) float32, 0…1 over the whole image, 1 is nearest, in the network's resolution."""
+    """depth: (h, w) float32 in the network's resolution, normalised to 0…1 over the whole image; 1 is nearest."""
 
     depth: F32
 
 
 class DepthResponse(Answer):
-    """depth_map_base64: 8-bit grey PNG, bright is near; the three figures are of the region asked for, 0…1."""
+    """depth_map_base64: 8-bit grey PNG, bright is near. min, max and mean: of the requested region, 0…1."""
 
     depth_map_base64: str
     min_depth: float
@@ -51,7 +51,7 @@ class DepthResponse(Answer):
 
 
 class DistanceResponse(Answer):
-    """relative_depth: 0 at the nearest point of the scene, 1 at the farthest. Metres need the caller's calibration."""
+    """relative_depth: 0 at the scene's nearest point, 1 at its farthest. Metres need the caller's calibration."""
 
     estimated_distance_m: float | None
     relative_depth: float
@@ -59,9 +59,9 @@ class DistanceResponse(Answer):
 
 
 def input_shape(width: int, height: int, size: int) -> tuple[int, int]:
-    """Height and width of the network's input for an image of width × height pixels; multiples of 14.
+    """Return height and width of the network's input for an image of width × height pixels; multiples of 14.
 
-    size: side of the square input (setting `input_size`). 518 gives 392×686 for 16:9 and 448×602 for 4:3.
+    size: side of the square input (setting `input_size`). 518 gives 392 × 686 for 16:9 and 448 × 602 for 4:3.
     """
     ratio = min(ASPECT_RATIOS, key=lambda ratio: abs(math.log(width / height / ratio)))
     patches = size / PATCH
@@ -78,14 +78,14 @@ class DepthEstimator(Task[DepthSettings, Frame, DepthResult, DepthResponse | Dis
         self,
         picture: Picture,
         options: Options,
-        model_input: ModelInput | None = None,  # noqa: ARG002 - it takes any multiple of its patch
+        model_input: ModelInput | None = None,  # noqa: ARG002 - the network takes any multiple of its patch
     ) -> Prepared[Frame]:
-        """The whole image as the network's input: bicubic and antialiased like the official processor's."""
+        """Resize the whole image to the network's input, bicubic and antialiased like the official processor."""
         height, width = input_shape(picture.whole.shape[1], picture.whole.shape[0], self.settings.input_size)
         image = resize(picture.whole, width, height, Image.Resampling.BICUBIC)
         return Prepared([{"image": image}], picture.frame, options, depth_map.answer_bytes(picture.frame.area))
 
-    # Where the engine is.
+    # Runs beside the engine.
 
     def warm_up_sizes(self, model_input: ModelInput) -> Sequence[tuple[int, int]]:  # noqa: ARG002 - as above
         """See Task.warm_up_sizes."""
@@ -93,13 +93,13 @@ class DepthEstimator(Task[DepthSettings, Frame, DepthResult, DepthResponse | Dis
         return sorted(shapes, key=math.prod, reverse=True)
 
     def interpret(self, outputs: Outputs, item: Item, card: ModelCard) -> DepthResult:  # noqa: ARG002
-        """outputs: `depth` (h, w) float32, relative inverse depth of no fixed range."""
+        """See Task.interpret. outputs: `depth` (h, w) float32, relative inverse depth without a fixed range."""
         return {"depth": depth_map.normalise(outputs[0])}
 
-    # In the API process.
+    # Runs in the API process.
 
     def answer(self, results: Sequence[DepthResult], prepared: Prepared[Frame]) -> DepthResponse | DistanceResponse:
-        """A map, or for /object-distance the distance of what is in the box."""
+        """Return a depth map, or for /object-distance the distance of the object in the box."""
         (result,) = results
         frame, distance = prepared.view, prepared.options.distance
         if distance is None:
@@ -117,14 +117,14 @@ class DepthEstimator(Task[DepthSettings, Frame, DepthResult, DepthResponse | Dis
             proximity_label=found.proximity,
         )
 
-    # Where another engine or precision is compared.
+    # Compares engines and precisions.
 
     @staticmethod
     def agreement(
         reference: Sequence[tuple[DepthResult, DepthResponse | DistanceResponse]],
         other: Sequence[tuple[DepthResult, DepthResponse | DistanceResponse]],
     ) -> Mapping[str, Figure]:
-        """By the maps, in the network's resolution."""
+        """Compare the maps, in the network's resolution."""
         pairs = [(one["depth"], two["depth"]) for (one, _), (two, _) in zip(reference, other, strict=True)]
         correlations = [float(np.corrcoef(one.ravel(), two.ravel())[0, 1]) for one, two in pairs]
         return {

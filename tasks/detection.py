@@ -1,4 +1,4 @@
-"""What the two YOLO models share: where they look in a picture, and the way back from their input to its pixels."""
+"""The part that the two YOLO tasks share: views of an image as inputs, and coordinates mapped back to the image."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from vision.arrays import F32, Box
 from vision.image import LETTERBOX_SIZES, Letterbox, letterbox
 from vision.views import has_centre, share_inside, views
 
-INPUT_SIZE: Final = 640  # ultralytics' default imgsz, what the public weights were trained at
-STRIDE: Final = 32  # of the coarsest head
+INPUT_SIZE: Final = 640  # pixels; ultralytics' default imgsz, at which the public weights were trained
+STRIDE: Final = 32  # pixels; stride of the head's coarsest level
 
 
 class DetectorSettings(TaskSettings):
-    """What configuration.yaml says of a detector."""
+    """A detector's settings in configuration.yaml."""
 
     use_tensorrt: bool
     min_confidence: float = Field(ge=0.0, le=1.0)
@@ -31,7 +31,10 @@ class DetectorSettings(TaskSettings):
 
 @dataclass(frozen=True)
 class Look:
-    """A view of a picture as a detector's input, and the way back. corner, core: of the View."""
+    """A view of an image as a detector's input, with the data that maps its coordinates back.
+
+    corner, core: see vision.views.View. fitted: the letterboxed pixels.
+    """
 
     corner: tuple[int, int]
     core: Box
@@ -39,12 +42,15 @@ class Look:
     frame: Frame
 
     def to_image(self, points: F32) -> F32:
-        """Points (..., 2) of the network's input in the image's pixels, kept inside the image."""
+        """Map points (..., 2) from the network's input to the image's pixels, clipped to the image."""
         points = self.fitted.to_image(points) + np.array(self.corner, dtype=np.float32)
         return np.clip(points, 0, np.array(self.frame.size, dtype=np.float32))
 
     def counts(self, boxes: F32, least_share: float) -> NDArray[np.bool_]:
-        """Which (n,) of the image's boxes (n, 4) belong to this view, and lie in the box asked for by `least_share`."""
+        """Return (n,) bool: whether each of the image's boxes (n, 4) belongs to this view and to the requested box.
+
+        least_share: least share of a box that must lie inside the requested box.
+        """
         counted = has_centre(boxes, self.core)
         if self.frame.box is not None:
             counted &= share_inside(boxes, self.frame.box) >= least_share
@@ -52,16 +58,16 @@ class Look:
 
 
 class Detector(Task[DetectorSettings, Sequence[Look], ResultT, AnswerT]):
-    """A YOLO model: letterboxed views of the picture in, boxes with scores out."""
+    """A YOLO model's task: letterboxed views of the image in, boxes with scores out."""
 
-    #: The least share of a detection's box that lies in the box asked for.
+    #: The least share of a detection's box that must lie inside the requested box.
     least_share: ClassVar[float]
 
     def prepare(
         self,
         picture: Picture,
         options: Options,
-        model_input: ModelInput | None = None,  # noqa: ARG002 - it takes any multiple of its stride
+        model_input: ModelInput | None = None,  # noqa: ARG002 - the network takes any multiple of its stride
     ) -> Prepared[Sequence[Look]]:
         """See Task.prepare. An item's height and width are at most 640 and multiples of 32."""
         seen = views(picture.whole, picture.frame.box, is_crop=picture.is_crop, input_size=INPUT_SIZE)
@@ -75,7 +81,7 @@ class Detector(Task[DetectorSettings, Sequence[Look], ResultT, AnswerT]):
         return LETTERBOX_SIZES
 
     def min_score(self, item: Item) -> float:
-        """What the caller asks for, else the configuration."""
+        """Return the caller's min_confidence, else the setting."""
         return item.get("min_confidence", self.settings.min_confidence)
 
 
@@ -85,7 +91,7 @@ def _item(look: Look, options: Options) -> Item:
 
 
 class BoundingBox(BaseModel):
-    """Left upper corner and size in pixels of the image as sent, EXIF-upright."""
+    """Upper left corner and size in pixels of the image as sent, EXIF-upright."""
 
     x: float
     y: float
@@ -94,11 +100,11 @@ class BoundingBox(BaseModel):
 
 
 def bounding_box(box: F32) -> BoundingBox:
-    """box: (4,) x1, y1, x2, y2."""
+    """Return a box (4,) x1, y1, x2, y2 in pixels as a response gives it."""
     left, top, right, bottom = box.tolist()
     return BoundingBox(x=pixels(left), y=pixels(top), width=pixels(right - left), height=pixels(bottom - top))
 
 
 def pixels(value: float) -> float:
-    """A coordinate as answers give it."""
+    """Round a coordinate in pixels for a response."""
     return round(value, 2)

@@ -1,4 +1,4 @@
-"""How far away the object in a box is, out of the relative depth of its scene."""
+"""Measures the distance of the object in a box, from the relative depth of its scene."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Method = Literal["center", "mean", "median", "min"]
 Proximity = Literal["near", "middle", "far"]
 
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
-# Upper ends of relative depth: thirds of the scene's own range, as it has no unit.
+# Upper limits of relative depth. It has no unit, so the labels are thirds of the scene's own range.
 _PROXIMITIES: Final[tuple[tuple[float, Proximity], ...]] = ((1 / 3, "near"), (2 / 3, "middle"), (1.0, "far"))
 
 
@@ -28,26 +28,26 @@ _MEASURES: Final[Mapping[Method, Callable[[F32], float]]] = MappingProxyType(
         "center": _centre,
         "mean": lambda region: float(region.mean(dtype=np.float64)),
         "median": lambda region: float(np.median(region)),
-        "min": lambda region: float(region.max()),  # the nearest point: nearness is largest there
+        "min": lambda region: float(region.max()),  # the least distance has the largest nearness
     }
 )
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The distances in metres of the nearest and of the farthest point of the caller's scene; near_m < far_m."""
+    """The distances of the scene's nearest and farthest point in metres; near_m < far_m."""
 
     near_m: float
     far_m: float
 
     def metres(self, relative_depth: float) -> float:
-        """The distance at a relative depth: the network's output is linear in one over the distance."""
+        """Return the distance in metres at a relative depth. The network's output is linear in 1 / distance."""
         return 1 / ((1 - relative_depth) / self.near_m + relative_depth / self.far_m)
 
 
 @dataclass(frozen=True)
 class DistanceOptions:
-    """What a caller of /object-distance may choose."""
+    """The options of /object-distance."""
 
     method: Method
     calibration: Calibration | None
@@ -55,7 +55,7 @@ class DistanceOptions:
 
 @dataclass(frozen=True)
 class Distance:
-    """relative_depth: 0 is the nearest point of the scene, 1 the farthest. metres: None without a calibration."""
+    """relative_depth: 0 at the scene's nearest point, 1 at its farthest. metres: None without a calibration."""
 
     relative_depth: float
     proximity: Proximity
@@ -63,7 +63,10 @@ class Distance:
 
 
 def measure(nearness: F32, options: DistanceOptions) -> Distance:
-    """The distance of an object that fills a region (h, w) of a normalised map: 1 is near, 0 far (vision.depth_map)."""
+    """Measure the distance of the object in a region of a depth map.
+
+    nearness: (h, w) float32, normalised over the scene, 1 is near and 0 far (vision.depth_map).
+    """
     relative = 1 - _MEASURES[options.method](nearness)
     proximity = next(label for limit, label in _PROXIMITIES if relative <= limit or limit == 1)
     calibration = options.calibration

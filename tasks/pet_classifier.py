@@ -1,4 +1,4 @@
-"""ResNet-18 for cats and dogs, with a look for people: the classifier calls children dogs."""
+"""The task of the ResNet-18 for cats and dogs. A second look for people guards it: it calls children dogs."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from vision.image import resize, resize_shortest_edge
 
 
 class PetSettings(TaskSettings):
-    """min_confidence: of a household pet. person_veto: of a person who rules one out; 0 = nobody looks."""
+    """min_confidence: of a household pet. person_veto: confidence of a person who rules one out; 0 = no second look."""
 
     min_confidence: float = Field(ge=0.0, le=1.0)
     person_veto: float = Field(ge=0.0, le=1.0)
 
 
 class PetResult(Result):
-    """probabilities: label of the checkpoint → softmax probability."""
+    """probabilities: the checkpoint's label → softmax probability."""
 
     probabilities: dict[str, float]
 
 
 class PetResponse(Answer):
-    """confidence: the softmax probability of pet_type. person_in_view: None where nobody looked."""
+    """confidence: the softmax probability of pet_type. person_in_view: null without a second look."""
 
     pet_type: str
     breed: str
@@ -51,10 +51,10 @@ class PetClassifier(Task[PetSettings, None, PetResult, PetResponse]):
     name: ClassVar[ModelName] = "pet_classifier"
 
     def prepare(self, picture: Picture, options: Options, model_input: ModelInput | None) -> Prepared[None]:
-        """An image of any size as the network's input (height, width, 3), resized as the checkpoint's processor does.
+        """Resize an image to the network's input (height, width, 3), as the checkpoint's processor does.
 
-        With `shortest_edge` and `crop_pct` of transformers' ConvNextImageProcessor the shorter side becomes
-        shortest_edge / crop_pct, then the centre is cut out. Else the whole image is stretched.
+        With `shortest_edge` and `crop_pct` of transformers' ConvNextImageProcessor, the shorter side becomes
+        shortest_edge / crop_pct, and the centre is cropped. Otherwise the whole image is stretched.
         """
         assert model_input is not None
         resample = Image.Resampling(model_input["resample"])
@@ -66,20 +66,20 @@ class PetClassifier(Task[PetSettings, None, PetResult, PetResponse]):
             image = resize(picture.part, width, height, resample)
         return Prepared([{"image": image}], None, options)
 
-    # Where the engine is.
+    # Runs beside the engine.
 
     def warm_up_sizes(self, model_input: ModelInput) -> Sequence[tuple[int, int]]:
         """See Task.warm_up_sizes."""
         return (_size(model_input),)
 
     def interpret(self, outputs: Outputs, item: Item, card: ModelCard) -> PetResult:  # noqa: ARG002
-        """outputs: `logits` (classes,) float32, then `features`. The labels are the checkpoint's, in its order."""
+        """See Task.interpret. outputs: `logits` (classes,) float32 in the card's order of labels, then `features`."""
         logits = outputs[0].astype(np.float64)
         exponentials = np.exp(logits - logits.max())
         probabilities = exponentials / exponentials.sum()
         return {"probabilities": dict(zip(card.labels, probabilities.tolist(), strict=True))}
 
-    # In the API process.
+    # Runs in the API process.
 
     def answer(self, results: Sequence[PetResult], prepared: Prepared[None]) -> PetResponse:  # noqa: ARG002
         """See Task.answer."""
@@ -102,21 +102,21 @@ class PetClassifier(Task[PetSettings, None, PetResult, PetResponse]):
         return SecondLook("pose_estimator", Options(min_confidence=veto)) if veto else None
 
     def needs_second_look(self, answer: PetResponse) -> bool:
-        """A pet that is none already stays none."""
+        """See Task.needs_second_look. Only a household pet can be ruled out."""
         return answer.is_household_pet
 
     def after_second_look(self, answer: PetResponse, seen: Answer | None) -> None:
-        """It is a household pet where somebody looked and saw no person."""
+        """See Task.after_second_look. It stays a household pet only if the second look saw no person."""
         answer.person_in_view = seen.num_people > 0 if isinstance(seen, PoseResponse) else None
         answer.is_household_pet = answer.person_in_view is False
 
-    # Where another engine or precision is compared.
+    # Compares engines and precisions.
 
     @staticmethod
     def agreement(
         reference: Sequence[tuple[PetResult, PetResponse]], other: Sequence[tuple[PetResult, PetResponse]]
     ) -> Mapping[str, Figure]:
-        """By the answers, which have the probabilities under the contract's names."""
+        """Compare the answers, whose probabilities stand under the contract's names."""
         pairs = [(one, two) for (_, one), (_, two) in zip(reference, other, strict=True)]
         changes = [
             abs(value - two.probabilities[label]) for one, two in pairs for label, value in one.probabilities.items()
@@ -131,7 +131,7 @@ class PetClassifier(Task[PetSettings, None, PetResult, PetResponse]):
 
 
 def _size(model_input: ModelInput) -> tuple[int, int]:
-    """Height and width of a classifier's input, which are never open."""
+    """Return the fixed height and width of a classifier's input."""
     height, width = model_input["height"], model_input["width"]
     assert height is not None
     assert width is not None
@@ -139,6 +139,6 @@ def _size(model_input: ModelInput) -> tuple[int, int]:
 
 
 def _species(label: str) -> str:
-    """`cats`, `Cat`, `dogs` … as the contract's `cat` and `dog`; any other label as the checkpoint has it."""
+    """Return the contract's `cat` or `dog` for `cats`, `Cat`, `dogs` …, and any other label unchanged."""
     name = label.casefold()
     return next((species for species in ("cat", "dog") if name in {species, f"{species}s"}), label)

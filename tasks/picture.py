@@ -1,4 +1,4 @@
-"""The image that a caller sent, the part of it that was asked for, and where both are."""
+"""The image that a caller sent, and the part of it that the caller's box requests."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from vision.views import is_foreign, means_whole
 
 @dataclass(frozen=True)
 class Frame:
-    """Where a picture's pixels are, without them: an answer needs it when they are long gone.
+    """The geometry of a picture, which the answer needs after the pixels are freed.
 
-    size: width, height of the upright image as sent. area: left, top, right, bottom of the part that was asked for, in
-    its pixels. box: as asked, None for the whole image.
+    size: width, height of the upright image as sent. area: left, top, right, bottom of the requested part, in whole
+    pixels of the image. box: as requested, None for the whole image.
     """
 
     size: tuple[int, int]
@@ -24,9 +24,9 @@ class Frame:
 
 @dataclass(frozen=True)
 class Picture:
-    """The upright image as sent, and the part of it that was asked for.
+    """The upright image as sent, and the requested part of it.
 
-    part: a view into `whole`. is_crop: the caller's box says that the image was cut out of a larger frame.
+    part: a view into `whole`. is_crop: the box shows that the caller has already cut the image out of a larger frame.
     """
 
     whole: RGB
@@ -36,7 +36,7 @@ class Picture:
 
     @classmethod
     def of(cls, image: RGB, box: Box | None) -> Picture:
-        """Raises vision.errors.BoxOutside."""
+        """Make a picture of an image (h, w, 3) and a box. Raises vision.errors.BoxOutside."""
         height, width = image.shape[:2]
         if box is None or means_whole(box, width, height):
             frame = Frame((width, height), (0, 0, width, height), None)

@@ -1,4 +1,4 @@
-"""A model's whole way, prepare → engine → interpret → answer, in one process: for comparisons and benchmarks."""
+"""Runs a model's task and engine in one process (prepare → engine → interpret → answer), to compare and measure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tasks.task import Answer, Item, Options, Result
 from vision.arrays import RGB, Box
 from vision.decoding import OWN_FILES, open_image
 
-Seen: TypeAlias = tuple[Result, Answer]  # of one picture: what the runner made of it, and what a caller gets
+Seen: TypeAlias = tuple[Result, Answer]  # for one image: the runner's result and the API's answer
 _DEFAULTS: Final = Options()
 
 
@@ -30,7 +30,10 @@ class Pipeline:
     engine: Engine
 
     def run(self, images: Sequence[RGB], box: Box | None = None, options: Options = _DEFAULTS) -> list[Seen]:
-        """The runner's result for the first view and the API's answer for each upright RGB image, batched as there."""
+        """Return the first view's result and the answer for each upright RGB image, in batches as the service makes.
+
+        images: (h, w, 3) uint8 each. Raises OutOfMemory if the device has too little memory.
+        """
         pictures = [Picture.of(image, box) for image in images]
         prepared = [self.task.prepare(picture, options, self.card.input) for picture in pictures]
         results = iter(self.results([item for one in prepared for item in one.items]))
@@ -41,7 +44,7 @@ class Pipeline:
         return answers
 
     def results(self, items: Sequence[Item]) -> list[Result]:
-        """The runner's result for each item. Raises OutOfMemory where the device has too little."""
+        """Return the runner's result for each item. Raises OutOfMemory if the device has too little memory."""
         images = [item["image"] for item in items]
         largest, least = self.task.settings.max_batch_size, self.task.least_score(items)
         results: list[Result] = []
@@ -53,5 +56,5 @@ class Pipeline:
 
 
 def read(path: Path) -> RGB:
-    """An image file as the service decodes it."""
+    """Decode an image file as the service does: (h, w, 3) uint8, upright RGB."""
     return open_image(path.read_bytes(), OWN_FILES).decode()

@@ -1,4 +1,4 @@
-"""YOLOv8n-pose: people, their boxes, 17 COCO keypoints each, and the posture that these show."""
+"""The task of YOLOv8n-pose: people with their boxes, 17 COCO keypoints, and the posture that these show."""
 
 from __future__ import annotations
 
@@ -18,15 +18,18 @@ from vision.arrays import F32
 from vision.boxes import detect, distinct
 from vision.posture import KEYPOINT_NAMES, assess
 
-# Below it a joint is not listed: the network gives all 17 of each person, hidden ones with a low confidence. Postures
-# are judged by joints of this confidence, whatever a caller wants to see listed.
+# Least confidence of a listed joint. The network gives all 17 joints, hidden ones with a low confidence. Postures rest
+# on joints of this confidence, whatever the caller wants listed.
 VISIBLE: Final = 0.5
-_PERSON: Final = "person"  # what COCO, and so the public weights, call the class
+_PERSON: Final = "person"  # COCO's name of the class, and the public weights'
 _KEYPOINT_SHAPE: Final = (17, 3)
 
 
 class PoseResult(Result):
-    """n persons, best first; pixels of the network's input. boxes (n, 4) x1 y1 x2 y2; keypoints (n, 17, 3) x y conf."""
+    """n persons, best first, in pixels of the network's input.
+
+    boxes: (n, 4) float32, x1 y1 x2 y2. scores: (n,) float32. keypoints: (n, 17, 3) float32, x y confidence.
+    """
 
     boxes: F32
     scores: F32
@@ -51,7 +54,7 @@ class Person(BaseModel):
 
 
 class PoseResponse(Answer):
-    """The most prominent person (highest box score × area) at the top level, everybody under `persons`, best first."""
+    """The most prominent person (highest box score × area) at the top level, all people under `persons`, best first."""
 
     keypoints: list[Keypoint]
     posture: str
@@ -64,14 +67,15 @@ class PoseEstimator(Detector[PoseResult, PoseResponse]):
     """See Task. `prepare` is Detector's."""
 
     name: ClassVar[ModelName] = "pose_estimator"
-    least_share: ClassVar[float] = 0.5  # a person beside the box is somebody else
+    least_share: ClassVar[float] = 0.5  # a person mostly outside the box is somebody else
 
-    # Where the engine is.
+    # Runs beside the engine.
 
     def interpret(self, outputs: Outputs, item: Item, card: ModelCard) -> PoseResult:
-        """outputs: `predictions` (55 + classes, candidates) float32: box, scores and keypoints of each in input pixels.
+        """See Task.interpret.
 
-        Of several classes those called "person" count; all do where the checkpoint has none of that name.
+        outputs: `predictions` (55 + classes, candidates) float32: box, class scores and keypoints in input pixels.
+        Only the class "person" counts; all classes count if the checkpoint has none of that name.
         """
         found = detect(outputs[0], len(card.labels), self.min_score(item), self.settings.iou_threshold)
         persons = [index for index, label in enumerate(card.labels) if label.casefold() == _PERSON]
@@ -82,7 +86,7 @@ class PoseEstimator(Detector[PoseResult, PoseResponse]):
             "keypoints": found.extras[counted].reshape(-1, *_KEYPOINT_SHAPE),
         }
 
-    # In the API process.
+    # Runs in the API process.
 
     def answer(self, results: Sequence[PoseResult], prepared: Prepared[Sequence[Look]]) -> PoseResponse:
         """See Task.answer."""
@@ -98,9 +102,9 @@ class PoseEstimator(Detector[PoseResult, PoseResponse]):
         )
 
     def persons(self, results: Sequence[PoseResult], looks: Sequence[Look], visible: float = VISIBLE) -> list[Person]:
-        """Everybody found, in the image's pixels; the most prominent (score × box area) first.
+        """Return all people in the image's pixels, the most prominent (score × box area) first.
 
-        visible: confidence from which a joint is listed.
+        visible: least confidence of a listed joint.
         """
         found = [self._in_image(result, look) for result, look in zip(results, looks, strict=True)]
         boxes, scores, keypoints = (np.concatenate(arrays) for arrays in zip(*found, strict=True))
@@ -112,20 +116,20 @@ class PoseEstimator(Detector[PoseResult, PoseResponse]):
         return [_person(boxes[index], float(scores[index]), keypoints[index], visible) for index in order]
 
     def _in_image(self, result: PoseResult, look: Look) -> tuple[F32, F32, F32]:
-        """Boxes, scores and keypoints of those who count, in the image's pixels."""
+        """Return boxes, scores and keypoints in the image's pixels, for people of this view and the requested box."""
         boxes = look.to_image(result["boxes"].reshape(-1, 2, 2)).reshape(-1, 4)
         keypoints = result["keypoints"].copy()
         keypoints[..., :2] = look.to_image(keypoints[..., :2])
         counted = look.counts(boxes, self.least_share)
         return boxes[counted], result["scores"][counted], keypoints[counted]
 
-    # Where another engine or precision is compared.
+    # Compares engines and precisions.
 
     @staticmethod
     def agreement(
         reference: Sequence[tuple[PoseResult, PoseResponse]], other: Sequence[tuple[PoseResult, PoseResponse]]
     ) -> Mapping[str, Figure]:
-        """People are matched by their boxes. OKS is COCO's similarity of keypoints."""
+        """See Task.agreement. People are matched by their boxes. OKS is COCO's object keypoint similarity."""
         similarities, overlaps, lost, people, flipped = [1.0], [1.0], 0, 0, 0
         for (one, its), (two, others) in zip(reference, other, strict=True):
             people += len(one["boxes"])
@@ -140,7 +144,7 @@ class PoseEstimator(Detector[PoseResult, PoseResponse]):
                 similarities.append(oks(keypoints, two["keypoints"][match.argmax()], area))
             lost += max(0, len(two["boxes"]) - len(one["boxes"]))
         return {
-            "people": Figure(people, at_least=1),  # of nobody no loss can be known
+            "people": Figure(people, at_least=1),  # without people no loss can be measured
             "OKS min": Figure(min(similarities), at_least=0.95),
             "OKS mean": Figure(float(np.mean(similarities[1:] or [1.0])), at_least=0.99),
             "box IoU min": Figure(min(overlaps), at_least=0.95),

@@ -1,4 +1,4 @@
-"""The protocol that all models follow: how a picture becomes a model's input, and its outputs an answer."""
+"""The base class of all tasks: turns an image into a model's input, and the model's outputs into an answer."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from tasks.picture import Picture
 
 
 class TaskSettings(BaseModel):
-    """What configuration.yaml says of every model."""
+    """The settings in configuration.yaml that every model has."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     assignment: Literal["light", "heavy"]
-    max_batch_size: int = Field(ge=2, le=64)  # BentoML refuses a batchable method with less than two
+    max_batch_size: int = Field(ge=2, le=64)  # BentoML refuses a batchable method with less than 2
     idle_ttl_s: float = Field(ge=0)
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a caller may choose beside the picture. None is the configuration's value or the documented default."""
+    """A caller's options. None means the setting or the documented default."""
 
     min_confidence: float | None = None
     min_keypoint_confidence: float | None = None
-    distance: DistanceOptions | None = None  # of /object-distance alone
+    distance: DistanceOptions | None = None  # only for /object-distance
 
 
 class Item(TypedDict):
-    """One request to a model: `image` (h, w, 3) uint8 RGB, already of the size that the network takes.
+    """One input of a model.
 
-    id: by which `Runner.abandon` finds it. expires: when nobody waits any more, by time.monotonic(), which on Linux is
-    one clock for all processes of a machine.
+    image: (h, w, 3) uint8 RGB in the network's input size. id: the key for `Runner.abandon`. expires: the request's
+    deadline by time.monotonic(), which on Linux is one clock for all processes of a machine.
     """
 
     image: NDArray[np.uint8]
@@ -52,10 +52,10 @@ class Item(TypedDict):
 
 
 class Timing(TypedDict):
-    """When a runner was at an item: ns since the epoch, by the clock that all processes of a machine share.
+    """The times of a runner's work on an item, in ns since the epoch by the machine's clock.
 
-    taken: its batch came out of the queue. loaded: the model was there, and the forward pass began. forwarded: it had
-    ended. interpreted: the item's result was there. batch: items in the batch.
+    taken: its batch left the queue. loaded: the model was loaded and the forward pass began. forwarded: the forward
+    pass ended. interpreted: the item's result was ready. batch: number of items in the batch.
     """
 
     taken: int
@@ -67,18 +67,18 @@ class Timing(TypedDict):
 
 
 class Result(TypedDict):
-    """What every model's result has beside its own. The runner adds it to what `interpret` gives."""
+    """The part that all models' results share. The runner adds the timing."""
 
     timing: NotRequired[Timing]
 
 
 class Answer(BaseModel):
-    """What every 200 has. inference_time_ms: from the decoded image to the result, queueing included."""
+    """The part that all 200 answers share. inference_time_ms: from the decoded image to the result, with queueing."""
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
     inference_time_ms: float = 0.0
-    untrained: Literal[True] | None = Field(None, description="present where random weights answered: a trial only")
+    untrained: Literal[True] | None = Field(None, description="present if random weights answered, in a trial only")
 
 
 SettingsT = TypeVar("SettingsT", bound=TaskSettings)
@@ -89,10 +89,10 @@ AnswerT = TypeVar("AnswerT", bound=Answer)
 
 @dataclass(frozen=True)
 class Prepared(Generic[ViewT]):
-    """A picture as a model's input, and what is kept of it for the answer.
+    """An image as a model's input, and the data that the answer needs.
 
-    items: for the runner. view: where the items' pixels are in the picture. answer_bytes: the memory that `answer`
-    takes, where it is as much as a picture.
+    items: for the runner. view: maps the items' pixels back to the image. answer_bytes: memory that `answer` takes;
+    0 if it is small beside an image.
     """
 
     items: Sequence[Item]
@@ -103,17 +103,17 @@ class Prepared(Generic[ViewT]):
 
 @dataclass(frozen=True)
 class SecondLook:
-    """Another model that looks at the same picture before an answer stands."""
+    """Another model that analyses the same image before an answer is final."""
 
     name: ModelName
     options: Options
 
 
 class Task(ABC, Generic[SettingsT, ViewT, ResultT, AnswerT]):
-    """One model, from a picture to its answer.
+    """One model's way from an image to an answer.
 
-    `prepare` and `answer` run in the API process. `interpret` runs where the engine is: in a runner process, or in the
-    API process where the placement is `embedded`.
+    `prepare` and `answer` run in the API process. `interpret` runs beside the engine: in a runner process, or in the
+    API process with the placement `embedded`.
     """
 
     name: ClassVar[ModelName]
@@ -123,49 +123,49 @@ class Task(ABC, Generic[SettingsT, ViewT, ResultT, AnswerT]):
 
     @abstractmethod
     def prepare(self, picture: Picture, options: Options, model_input: ModelInput | None) -> Prepared[ViewT]:
-        """Make the model's items out of a picture.
+        """Make the model's items from a picture.
 
-        model_input: the model card's. None where the card is not known; only the pet classifier needs it.
+        model_input: the model card's; None if the card is unknown. Only the pet classifier needs it.
         """
 
     @abstractmethod
     def warm_up_sizes(self, model_input: ModelInput) -> Sequence[tuple[int, int]]:
-        """Height and width of usual inputs, the largest one first."""
+        """Return height and width of usual inputs in pixels, the largest first."""
 
     def min_score(self, item: Item) -> float:  # noqa: ARG002 - only detectors have scores
-        """The score up to which `interpret` passes a candidate over (see Engine.run)."""
+        """Return the score that a candidate must exceed to be interpreted (see Engine.run)."""
         return 0
 
     def least_score(self, items: Sequence[Item]) -> float:
-        """The `min_score` of a batch, in which each item may have its own."""
+        """Return the least `min_score` in a batch. Each item may have its own."""
         return min((self.min_score(item) for item in items), default=0)
 
     @abstractmethod
     def interpret(self, outputs: Outputs, item: Item, card: ModelCard) -> ResultT:
-        """One image's outputs as a result, which is small: no raw tensors travel between processes."""
+        """Turn one item's outputs into a result. It is small: raw tensors never travel between processes."""
 
     @abstractmethod
     def answer(self, results: Sequence[ResultT], prepared: Prepared[ViewT]) -> AnswerT:
-        """The response of one request. results: of its items, in their order."""
+        """Return the response of one request. results: one for each of its items, in order."""
 
     @staticmethod
     @abstractmethod
     def agreement(
         reference: Sequence[tuple[ResultT, AnswerT]], other: Sequence[tuple[ResultT, AnswerT]]
     ) -> Mapping[str, Figure]:
-        """How far the answers of another engine or precision to the same pictures are from the reference's."""
+        """Compare another engine's or precision's answers with the reference's, for the same images."""
 
     def second_look(self) -> SecondLook | None:
-        """Who else has to look at each picture; None: nobody."""
+        """Return the model that also has to analyse each image, or None."""
         return None
 
     def needs_second_look(self, answer: AnswerT) -> bool:  # noqa: ARG002 - there is none
-        """Whether an answer stands only after the second look."""
+        """Whether an answer is final only after the second look."""
         return False
 
     def after_second_look(self, answer: AnswerT, seen: Answer | None) -> None:
-        """Change an answer by what was seen; None: nobody could look."""
+        """Update an answer in place by the second model's answer. seen: None if the second look failed."""
 
     def audit(self, answer: AnswerT) -> str | None:  # noqa: ARG002 - there is nothing to keep
-        """What the audit log has to keep of an answer; None: nothing."""
+        """Return the audit log's entry for an answer, or None."""
         return None

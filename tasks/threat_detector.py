@@ -1,4 +1,4 @@
-"""YOLOv8n threat detector: weapons, named as the checkpoint names them."""
+"""The task of the YOLOv8n threat detector: weapons, under the checkpoint's own names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from vision.arrays import F32
 from vision.boxes import detect, distinct
 
 Severity = Literal["critical", "high", "medium"]
-# Parts of the names that public weapon detectors use, worst first. Any other threat is `medium`.
+# Parts of the names in public weapon detectors, worst first. Any other threat is `medium`.
 _SEVERITIES: Final[tuple[tuple[Severity, tuple[str, ...]], ...]] = (
     ("critical", ("gun", "pistol", "rifle", "revolver", "firearm", "weapon", "grenade", "explosi", "bomb", "launcher")),
     ("high", ("knife", "knives", "blade", "machete", "sword", "dagger", "axe")),
@@ -27,13 +27,16 @@ _Found = tuple[str, float, F32]  # label, score, box (4,) in the image's pixels
 
 
 def severity(label: str) -> Severity:
-    """How bad a threat is, judged by the name that the checkpoint gives it."""
+    """Return the severity of a threat, judged by the checkpoint's name for it."""
     name = label.casefold()
     return next((level for level, parts in _SEVERITIES if any(part in name for part in parts)), "medium")
 
 
 class ThreatResult(Result):
-    """n detections, best first; pixels of the network's input. boxes (n, 4) x1 y1 x2 y2; labels by the checkpoint."""
+    """n detections, best first, in pixels of the network's input.
+
+    boxes: (n, 4) float32, x1 y1 x2 y2. scores: (n,) float32. labels: the checkpoint's names.
+    """
 
     boxes: F32
     scores: F32
@@ -41,11 +44,11 @@ class ThreatResult(Result):
 
 
 class Threat(BaseModel):
-    """A weapon. Its name stands under three keys, as callers read different ones; bbox_xyxy is x1, y1, x2, y2."""
+    """A weapon. Its name has three keys, because callers read different ones. bbox_xyxy: x1, y1, x2, y2."""
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
 
-    label: str = Field(alias="class", description="as the checkpoint names it")
+    label: str = Field(alias="class", description="the checkpoint's name for it")
     class_name: str
     type: str
     confidence: float
@@ -64,12 +67,15 @@ class ThreatDetector(Detector[ThreatResult, ThreatResponse]):
     """See Task. `prepare` is Detector's."""
 
     name: ClassVar[ModelName] = "threat_detector"
-    least_share: ClassVar[float] = 0.25  # the hand that holds a weapon may be all that the box has
+    least_share: ClassVar[float] = 0.25  # the box may hold little more than the hand with the weapon
 
-    # Where the engine is.
+    # Runs beside the engine.
 
     def interpret(self, outputs: Outputs, item: Item, card: ModelCard) -> ThreatResult:
-        """outputs: `predictions` (4 + classes, candidates) float32, box and class scores of each in input pixels."""
+        """See Task.interpret.
+
+        outputs: `predictions` (4 + classes, candidates) float32: box in input pixels and class scores.
+        """
         found = detect(outputs[0], len(card.labels), self.min_score(item), self.settings.iou_threshold)
         return {
             "boxes": found.boxes,
@@ -77,7 +83,7 @@ class ThreatDetector(Detector[ThreatResult, ThreatResponse]):
             "labels": [card.labels[index] for index in found.classes],
         }
 
-    # In the API process.
+    # Runs in the API process.
 
     def answer(self, results: Sequence[ThreatResult], prepared: Prepared[Sequence[Look]]) -> ThreatResponse:
         """See Task.answer."""
@@ -92,14 +98,14 @@ class ThreatDetector(Detector[ThreatResult, ThreatResponse]):
         return ThreatResponse(threats_detected=threats, is_threat=bool(threats), max_confidence=confidence)
 
     def _in_image(self, result: ThreatResult, look: Look) -> list[_Found]:
-        """The threats that count."""
+        """Return the threats of this view and the requested box, in the image's pixels."""
         boxes = look.to_image(result["boxes"].reshape(-1, 2, 2)).reshape(-1, 4)
         counted = look.counts(boxes, self.least_share)
         detections = zip(result["labels"], result["scores"].tolist(), boxes, counted, strict=True)
         return [(label, score, box) for label, score, box, counts in detections if counts]
 
     def audit(self, answer: ThreatResponse) -> str | None:
-        """What was found and where: nothing of the picture itself."""
+        """See Task.audit. The entry names the threats and their boxes, and holds nothing of the image."""
         if not answer.is_threat:
             return None
         return "; ".join(
@@ -107,13 +113,13 @@ class ThreatDetector(Detector[ThreatResult, ThreatResponse]):
             for threat in answer.threats_detected
         )
 
-    # Where another engine or precision is compared.
+    # Compares engines and precisions.
 
     @staticmethod
     def agreement(
         reference: Sequence[tuple[ThreatResult, ThreatResponse]], other: Sequence[tuple[ThreatResult, ThreatResponse]]
     ) -> Mapping[str, Figure]:
-        """A picture has flipped where the two find other labels, or the same ones in another order."""
+        """See Task.agreement. A threat has flipped if an image's labels, or their order by score, differ."""
         overlaps, scores, flipped = [1.0], [0.0], 0
         for (one, _), (two, _) in zip(reference, other, strict=True):
             if one["labels"] != two["labels"]:
@@ -123,7 +129,7 @@ class ThreatDetector(Detector[ThreatResult, ThreatResponse]):
             scores += [abs(float(a - b)) for a, b in zip(one["scores"], two["scores"], strict=True)]
         with_threat = sum(answer.is_threat for _, answer in reference)
         return {
-            "pictures with a threat": Figure(with_threat, at_least=1),  # of none no loss can be known
+            "pictures with a threat": Figure(with_threat, at_least=1),  # without threats no loss can be measured
             "box IoU min": Figure(min(overlaps), at_least=0.95),
             "score ±": Figure(max(scores)),
             "threats flipped": Figure(flipped, at_most=0),
@@ -131,7 +137,7 @@ class ThreatDetector(Detector[ThreatResult, ThreatResponse]):
 
 
 def _joined(found: list[_Found], iou_threshold: float) -> list[_Found]:
-    """What overlapping tiles found, each threat once."""
+    """Merge the detections of overlapping tiles, so that each threat occurs once."""
     if not found:
         return found
     labels, scores, boxes = zip(*found, strict=True)

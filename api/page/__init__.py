@@ -1,4 +1,7 @@
-"""The index page: try a route with a picture. BentoML's own loads a third party's tag manager."""
+"""The index page, on which a user tries a route with a picture.
+
+It replaces BentoML's own page, which loads a third party's tag manager.
+"""
 
 from __future__ import annotations
 

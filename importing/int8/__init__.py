@@ -1,1 +1,1 @@
-"""Quantizing a graph to int8 on pictures of the user's, and what that costs."""
+"""Quantizes a graph to int8, calibrated on the user's pictures, and measures the loss."""

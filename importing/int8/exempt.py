@@ -1,4 +1,4 @@
-"""What of a graph stays in f32 when the rest is quantized to int8."""
+"""Selects the operations that stay in f32 when a graph is quantized to int8."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from engines.parts import BRANCH
 from importing.errors import ImportFailure
 from models.catalogue import Quantization
 
-# Of a detector's head the arithmetic on its boxes, whose values are pixels, and the last convolution of each branch
-# (YOLOv8n-pose's mean OKS is 0.991 instead of 0.989, and of 70 people two are lost instead of three).
+# The end of a detector's head: the arithmetic on boxes in pixels, and the last convolution of each branch.
 _HEAD_ENDS: Final = r"/(cv\d\.\d/cv\d\.\d\.2/|dfl|[A-Z]).*"
 
 
 def exempt(quantization: Quantization, model: openvino.Model) -> list[str]:
-    """Regular expressions for the names of the operations of `model` that stay in f32.
+    """Return regular expressions for the names of the operations of `model` that stay in f32.
 
-    Raises ImportFailure for a detector in which no head is found: its boxes would be quantized to steps of pixels.
+    Raises ImportFailure if a detector's head can't be found: its boxes would be quantized to steps of several pixels.
     """
     if not quantization.keeps_head:
         return [*quantization.keeps]
-    # Where biases are all zero, OpenVINO leaves their addition out, which has the convolution's own name.
+    # A convolution's name belongs to the addition of its biases. OpenVINO drops the addition if all biases are zero.
     named = (operation.get_friendly_name().removesuffix("/WithoutBiases") for operation in model.get_ordered_ops())
     heads = {branch["head"] for operation in named if (branch := BRANCH.fullmatch(operation))}
     if len(heads) != 1:

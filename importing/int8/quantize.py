@@ -1,4 +1,4 @@
-"""Quantizing a model's graph to int8 on pictures of the user's (NNCF), and what that costs."""
+"""Quantizes a model's graph to int8 with NNCF, calibrated on the user's pictures, and measures the loss."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from vision.errors import ImageError
 
 logger = logging.getLogger(__name__)
 
-#: More teach the ranges little: the number that NNCF takes by default.
+#: NNCF's default number. More pictures improve the ranges little.
 MAX_PICTURES: Final = 300
 MIN_PICTURES: Final = 10
 
-# Corrected layer by layer, each after the layers before it, biases cost some seconds more.
+# Correct biases layer by layer, each after the layers before it. This takes a few seconds more.
 _LAYER_BY_LAYER: Final[Mapping[str, Any]] = MappingProxyType({"fast_bias_correction": False})
 _TRANSFORMER: Final[Mapping[str, Any]] = MappingProxyType({"model_type": nncf.ModelType.TRANSFORMER})
 
 
 def calibrate(stored: StoredModel, pictures: Sequence[Path], folder: Path) -> Loss:
-    """Write the int8 form of a model's graph into `folder` and say what it costs against f32 on this processor.
+    """Write a model's int8 graph into `folder`, and return its loss against f32 on this processor.
 
-    Every other picture calibrates; the loss is over all of them. Of more than MAX_PICTURES so many are taken, evenly.
-    Raises ImportFailure where fewer than MIN_PICTURES can be read.
+    At most MAX_PICTURES pictures are used, evenly spaced. Every other one calibrates; the loss is over all of them.
+    Raises ImportFailure if fewer than MIN_PICTURES can be read.
     """
     settings = get_settings()
     task = TASKS[stored.card.name](settings.models[stored.card.name])
@@ -68,17 +68,18 @@ def calibrate(stored: StoredModel, pictures: Sequence[Path], folder: Path) -> Lo
 
 
 def quantize(quantization: Quantization, graph: Path, inputs: Sequence[NDArray[np.uint8]]) -> openvino.Model:
-    """An ONNX graph with weights and activations in int8, their ranges taken from inputs (1, h, w, 3) uint8 RGB.
+    """Quantize the weights and activations of an ONNX graph to int8.
 
-    Raises ImportFailure for a detector in which no head is found: in int8 its boxes would be useless.
+    inputs: (1, h, w, 3) uint8 RGB each, from which the ranges are taken. Raises ImportFailure if a detector's head
+    can't be found.
     """
     nncf.set_log_level(logging.ERROR)
-    # Converted and not just read: that makes one operation of x·sigmoid(x), which else is quantized in two, and slow.
+    # convert_model fuses x·sigmoid(x) into one operation. read_model would leave two, which are slow in int8.
     model = openvino.convert_model(graph)
     return nncf.quantize(
         model,
         nncf.Dataset(inputs),
-        preset=nncf.QuantizationPreset.MIXED,  # activations that have a sign keep it
+        preset=nncf.QuantizationPreset.MIXED,  # asymmetric ranges for activations
         subset_size=len(inputs),
         ignored_scope=nncf.IgnoredScope(patterns=exempt(quantization, model)),
         **(_TRANSFORMER if quantization.transformer else _LAYER_BY_LAYER),
@@ -86,14 +87,14 @@ def quantize(quantization: Quantization, graph: Path, inputs: Sequence[NDArray[n
 
 
 def _images(pictures: Sequence[Path]) -> Iterator[tuple[Path, RGB]]:
-    """The pictures that can be read, of too many so many as are used, evenly; one at a time, as they may be large."""
+    """Yield the readable pictures, at most MAX_PICTURES, evenly spaced. One is in memory at a time."""
     step = max(1.0, len(pictures) / MAX_PICTURES)
     for index in range(min(len(pictures), MAX_PICTURES)):
         path = pictures[int(index * step)]
         try:
             yield path, read(path)
         except (ImageError, OSError) as error:
-            logger.warning("%s is passed over: %s", path, error)
+            logger.warning("%s is skipped, as it can't be read: %s", path, error)
 
 
 def _pipeline(task: AnyTask, stored: StoredModel, graph: Path, precision: OwnPrecision, threads: int) -> Pipeline:
@@ -102,10 +103,10 @@ def _pipeline(task: AnyTask, stored: StoredModel, graph: Path, precision: OwnPre
 
 
 def _input(task: AnyTask, stored: StoredModel, image: RGB) -> NDArray[np.uint8]:
-    """A picture as the network gets it (1, h, w, 3), with a white and a black pixel.
+    """Return an image as the network's input (1, h, w, 3) uint8, with one white and one black pixel.
 
-    NNCF takes the mean of the pictures' largest values for the end of a range: without these two pixels everything
-    brighter than 226 was clipped, and each value rounded to another. So a detector's 0 to 255 are int8's 256 steps.
+    NNCF ends a range at the mean of the images' largest values, which would clip bright pixels. With the two pixels
+    the range is 0 to 255, and int8's 256 steps represent every value exactly.
     """
     prepared = task.prepare(Picture.of(image, None), Options(), stored.card.input)
     marked = prepared.items[0]["image"][None].copy()

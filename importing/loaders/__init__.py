@@ -1,4 +1,4 @@
-"""Each model's weights, loaded with its official library: one file per architecture."""
+"""Loads each model's weights with its official library, one file per architecture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from importing.loaders.network import Network
 
 STANDIN_SEED: Final = 0
-# File of this room, and what its functions are told beside the path. It is imported when it is needed.
+# Model → its module in this room, and the further arguments of the module's functions. Imported on demand.
 _LOADERS: Final[Mapping[ModelName, tuple[str, tuple[str, ...]]]] = MappingProxyType(
     {
         "pose_estimator": ("yolo", ("pose",)),
@@ -27,9 +27,10 @@ _LOADERS: Final[Mapping[ModelName, tuple[str, tuple[str, ...]]]] = MappingProxyT
 
 
 def load(name: ModelName, weights: Path) -> Network:
-    """Load a model's weights with its official library and check them.
+    """Load a model's weights with its official library, and check them.
 
-    Raises WeightsRefused, naming the file and the reason, for anything that is not wholly that model.
+    weights: a file, or a folder for the transformers models. Raises WeightsRefused, with the file and the reason, if
+    they are not exactly this model's.
     """
     module, arguments = _loader(name)
     network: Network = module.load(weights, *arguments)
@@ -37,9 +38,9 @@ def load(name: ModelName, weights: Path) -> Network:
 
 
 def write_standin(name: ModelName, folder: Path) -> None:
-    """Write weights of a model's exact architecture with seeded random parameters, under the names of the real files.
+    """Write weights with a model's exact architecture and seeded random parameters, under the real files' names.
 
-    They make loading, conversion and serving testable without the real ones. Their answers mean nothing.
+    They test loading, conversion and serving without the real weights. Their answers mean nothing.
     """
     import torch
 

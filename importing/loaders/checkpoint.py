@@ -1,4 +1,4 @@
-"""Torch's checkpoints, opened without running what they name, for the loaders of OSNet and YOLO."""
+"""Opens torch checkpoints without running their code, for the loaders of OSNet and YOLO."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ import torch
 
 from importing.errors import WeightsRefused
 
-#: A global, or one under the name that it had when a file was written.
+#: A class or function that a checkpoint may name, or one with the name that it had when the file was written.
 Allowed = Callable[..., Any] | tuple[Callable[..., Any], str]
 
-# A global that torch's restricted unpickler refused: these words of its own are all that is read of what it says.
+# Finds the class or function that torch's restricted unpickler refused, in its message.
 _GLOBAL: Final = re.compile(r"\bGLOBAL ([\w.]{1,100})", re.ASCII)
 _SCALAR: Final = cast("Callable[..., Any]", np.float64(0).__reduce__()[0])
-#: numpy's single numbers, as which training programs keep what they reached: torchreid its rank1, ultralytics the best
-#: fitness. numpy 1 and 2 have the function in modules of different names.
+#: numpy scalars, in which training programs store their results: torchreid its rank1, ultralytics its best fitness.
+#: numpy 1 and 2 have the function in modules of different names.
 NUMBERS: Final[tuple[Allowed, ...]] = (
     np.dtype,
     (_SCALAR, "numpy.core.multiarray.scalar"),
@@ -32,19 +32,19 @@ NUMBERS: Final[tuple[Allowed, ...]] = (
 )
 # The packages of the repositories ultralytics/yolov5 and WongKinYiu/yolov7.
 _YOLOV5: Final = ("models.yolo.", "models.common.", "models.experimental.")
-_BEGINNING: Final = 24  # bytes of a foreign file that are shown
+_BEGINNING: Final = 24  # bytes of a foreign file quoted in the error
 
 
 @contextmanager
 def opening(path: Path, what: str, remedy: str, allowed: Sequence[Allowed] = ()) -> Iterator[None]:
-    """Let torch's restricted unpickler take numbers and `allowed`; turn whatever it raises into a WeightsRefused.
+    """Let torch's restricted unpickler accept numbers and `allowed`, and turn its errors into WeightsRefused.
 
-    The refusal is in this project's words: torch's own advise to open such a file unrestricted. `remedy`: what to do
-    about a file that names a class or function besides these, none of which is called.
+    The error has our own words, because torch's advise to open such a file unrestricted. what: the expected kind of
+    file. remedy: advice if the file names any other class or function; none of these is called.
     """
     try:
         with torch.serialization.safe_globals([*NUMBERS, *allowed]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of kinds of files that are refused by name below
+            warnings.simplefilter("ignore")  # the errors below name the problem
             yield
     except Exception as error:
         raise WeightsRefused(f"{path.name} is not {what}: {_reason(path, error, remedy)}") from error
@@ -69,7 +69,7 @@ def _foreign(named: str) -> str:
 
 
 def _damage(path: Path) -> str | None:
-    """Why a file can't be one that torch.save wrote; None where it is a whole one by its looks."""
+    """Return why torch.save can't have written a file, or None if it looks complete."""
     with path.open("rb") as stream:
         beginning = stream.read(_BEGINNING)
     if beginning.startswith(b"\x80"):

@@ -1,4 +1,4 @@
-"""Depth Anything V2 by transformers."""
+"""Loads Depth Anything V2 with transformers."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from importing.errors import WeightsRefused
 from importing.loaders.network import ImageInput, Multiples, Network, Normalise, refusing
 from importing.loaders.pretrained import MEAN, STD, load_pretrained, load_processor, normalise_of
 
-PATCH = 14  # DINOv2's patches: heights and widths are multiples of it
-CHANNELS = 384  # of the Small model: the larger ones are under another licence than the catalogue states
-LARGEST_SIDE = 1036  # twice the 518 the weights were trained at
+PATCH = 14  # pixels, side of DINOv2's patches; heights and widths are multiples of it
+CHANNELS = 384  # of the Small model; the larger ones have another licence than the catalogue's
+LARGEST_SIDE = 1036  # pixels, twice the training size of 518
 LIMITS = {"relative_depth": 1e-3, "correlation_distance": 1e-6}
 
 
 def load(folder: Path) -> Network:
     """Load Depth Anything V2 with transformers.
 
-    The graph's one output `depth` is (B, H, W) float32 for inputs of any height and width that are multiples of 14:
+    The graph takes any height and width that are multiples of 14. Its one output `depth` is (B, H, W) float32:
     relative inverse depth, larger is nearer.
 
-    Raises WeightsRefused where the folder is no such model, a larger one, or one that estimates metres.
+    Raises WeightsRefused if the folder holds another model, a larger one, or one that estimates metres.
     """
     model = load_pretrained(DepthAnythingForDepthEstimation, "depth_anything", folder)
     kind, channels = model.config.depth_estimation_type, model.backbone.config.hidden_size
@@ -57,11 +57,11 @@ def load(folder: Path) -> Network:
 
 
 class _Estimator(nn.Module):
-    """The network's parts, joined so that an export follows the input's size.
+    """The network's parts, joined so that an export keeps the input's size dynamic.
 
-    transformers' own forward takes the position embedding as it is at one size only, and makes an attention mask and
-    an output size out of Python ints, all of which an export would freeze. Here the embedding is always interpolated
-    to the input (at the trained size bicubic interpolation is the identity), and the sizes stay symbols.
+    An export of transformers' own forward would freeze the Python ints in its embedding, attention mask and output
+    size. Here the position embedding is always interpolated to the input's size, and the sizes stay symbolic. At the
+    trained size bicubic interpolation is the identity.
     """
 
     def __init__(self, model: Any, normalise: Normalise) -> None:
@@ -90,7 +90,7 @@ class _Estimator(nn.Module):
         return [self.backbone.layernorm(stages[index]) for index in self.backbone.out_indices]
 
     def _positions(self, rows: int, columns: int) -> Tensor:
-        """The position embedding (1, 1 + rows * columns, C) for a grid of patches, as Dinov2Embeddings makes it."""
+        """Return the position embedding (1, 1 + rows * columns, C) for a grid of patches, as Dinov2Embeddings does."""
         trained: Tensor = self.backbone.embeddings.position_embeddings
         side = math.isqrt(trained.shape[1] - 1)
         grid = trained[:, 1:].reshape(1, side, side, -1).permute(0, 3, 1, 2)
@@ -99,10 +99,10 @@ class _Estimator(nn.Module):
 
 
 def _compare(expected: Tensor, actual: Tensor) -> dict[str, float]:
-    """The largest difference as a share of the map's range, and one minus the smallest correlation of a map."""
+    """Return the largest difference as a share of the map's range, and 1 minus the smallest correlation of a map."""
     pairs = zip(expected.flatten(1).double(), actual.flatten(1).double(), strict=True)
     correlation = min(float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in pairs)
-    share = (expected - actual).abs().max() / (expected.max() - expected.min())  # not a number for a map of one value
+    share = (expected - actual).abs().max() / (expected.max() - expected.min())  # NaN for a constant map
     return {"relative_depth": float(share), "correlation_distance": 1 - correlation}
 
 
@@ -130,7 +130,7 @@ def write_standin(folder: Path) -> None:
         depth_estimation_type="relative",
     )
     model = DepthAnythingForDepthEstimation(config)
-    # An untrained head gives an almost constant map: spread it, so that a comparison on it says something.
+    # An untrained head gives an almost constant map. Larger parameters spread it, so that comparisons are meaningful.
     with torch.no_grad():
         for parameter in model.head.parameters():
             parameter.mul_(8.0)

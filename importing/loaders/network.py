@@ -1,4 +1,4 @@
-"""What a loader makes of weights: a checked network, ready for export."""
+"""The result of a loader: a checked network, ready for export."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from models.card import ModelInput
 
 @dataclass(frozen=True)
 class Multiples:
-    """Any height and any width from `minimum` to `maximum` pixels that is a multiple of `of`."""
+    """Input sizes: every height and width from `minimum` to `maximum` pixels that is a multiple of `of`."""
 
     of: int
     minimum: int
@@ -27,17 +27,17 @@ class Multiples:
 
 @dataclass(frozen=True)
 class ImageInput:
-    """What a graph takes: uint8 (batch, height, width, 3) RGB, named `image`.
+    """A graph's input: uint8 (batch, height, width, 3) RGB, named `image`.
 
-    `size` is (height, width) in pixels, or what they may be; `resize` says how the official processor brings an image
-    to that size, where its configuration says so.
+    size: (height, width) in pixels, or the sizes that it accepts. resize: the official processor's settings for
+    resizing; empty if it has none.
     """
 
     size: tuple[int, int] | Multiples
     resize: Mapping[str, Any] = field(default_factory=dict)
 
     def to_card(self) -> ModelInput:
-        """The same as `ModelCard.input`."""
+        """Return the input in the form of `ModelCard.input`."""
         if isinstance(self.size, Multiples):
             size: dict[str, int | None] = {"height": None, "width": None, "multiple_of": self.size.of}
             size |= {"minimum": self.size.minimum, "maximum": self.size.maximum}
@@ -47,7 +47,7 @@ class ImageInput:
         return cast("ModelInput", fixed | size | dict(self.resize))
 
 
-#: Compares the outputs of original and graph: metric → the largest difference.
+#: Compares the outputs of original and graph. Returns metric → the largest difference.
 Comparison = Callable[[tuple[Tensor, ...], tuple[Tensor, ...]], dict[str, float]]
 
 
@@ -55,10 +55,10 @@ Comparison = Callable[[tuple[Tensor, ...], tuple[Tensor, ...]], dict[str, float]
 class Network:
     """A checked model, ready for export.
 
-    - `graph`: uint8 NHWC RGB batch → the tensors named in `outputs`, normalisation inside; for inference only
-    - `original`: the same batch → the same tensors, by the official library's own processor and untouched network
-    - `probes`: (height, width) of the inputs on which graph and original are compared
-    - `limits`: metric → the difference above which the graph is refused
+    - `graph`: uint8 NHWC RGB batch → the tensors named in `outputs`; normalises inside; for inference only
+    - `original`: the same batch → the same tensors, by the official library's processor and unchanged network
+    - `probes`: (height, width) of the inputs for the comparison of graph and original
+    - `limits`: metric → the largest difference that is accepted
     """
 
     graph: nn.Module
@@ -75,7 +75,7 @@ class Network:
 
 
 class Normalise(nn.Module):
-    """uint8 (B, H, W, 3) RGB → float32 (B, 3, H, W), scaled to 0…1 and then (x - mean) / std per channel."""
+    """Normalises uint8 (B, H, W, 3) RGB to float32 (B, 3, H, W): scaled to 0…1, then (x - mean) / std per channel."""
 
     mean: Tensor
     std: Tensor
@@ -90,16 +90,16 @@ class Normalise(nn.Module):
 
 
 def largest(expected: Tensor, actual: Tensor) -> float:
-    """The largest absolute difference of two tensors of one shape."""
+    """Return the largest absolute difference of two tensors of one shape."""
     return float((expected - actual).abs().max())
 
 
 @contextmanager
 def refusing(path: Path, what: str) -> Iterator[None]:
-    """Turn whatever a library raises on a file that is not `what` it should be into a WeightsRefused with the reason.
+    """Turn any exception in the block into a WeightsRefused with the reason. what: the expected kind of file.
 
-    Only library calls belong inside: no list exists of what transformers and safetensors raise on foreign bytes.
-    Torch's checkpoints are opened by importing.loaders.checkpoint instead.
+    Only library calls belong inside: transformers and safetensors don't document what they raise on foreign bytes.
+    For torch checkpoints use importing.loaders.checkpoint.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""OSNet x0.25 by torchreid."""
+"""Loads OSNet x0.25 with torchreid."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from importing.errors import WeightsRefused
 from importing.loaders.checkpoint import opening
 from importing.loaders.network import ImageInput, Network, Normalise, largest
 
-with warnings.catch_warnings():  # torchreid misses a Cython module that only its training evaluation uses
+with warnings.catch_warnings():  # torchreid warns of a missing Cython module that only training uses
     warnings.simplefilter("ignore")
     import torchreid
     from torchreid.reid.data.transforms import build_transforms
 
 ARCHITECTURE = "osnet_x0_25"
 HEIGHT, WIDTH = 256, 128
-# torchreid normalises as torchvision's ImageNet models do (torchreid/reid/data/transforms.py, build_transforms).
+# ImageNet's, as in torchreid/reid/data/transforms.py, build_transforms.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LIMITS = {"embedding": 1e-3, "cosine_distance": 1e-5}
 
 State = dict[str, Tensor]
 
 _TORCHREID: Final = "state_dict"  # the entry that torchreid's own load_pretrained_weights reads
-_EMBEDDING: Final = {"conv1.conv.weight", "fc.0.weight"}  # parameters by which the architecture's state dict is known
+_EMBEDDING: Final = {"conv1.conv.weight", "fc.0.weight"}  # either identifies the architecture's state dict
 _CLASSIFIER: Final = {"classifier.weight", "classifier.bias"}
-_COUNTER: Final = ".num_batches_tracked"  # of training alone
-# What DataParallel, torch.compile and Lightning put before each name.
+_COUNTER: Final = ".num_batches_tracked"  # only used in training
+# Prefixes of parameter names by DataParallel, torch.compile and Lightning.
 _WRAPPERS: Final = re.compile(r"^(?:module\.|_orig_mod\.|model\.)+")
 
 
 def load(path: Path) -> Network:
     """Load an OSNet x0.25 state dict with torchreid.
 
-    The graph's one output `embedding` is (B, 512) float32, not normalised to length one.
+    The graph's one output `embedding` is (B, 512) float32, not normalised.
 
-    Every parameter must be there and none besides, in floating point of any width, bare or in a checkpoint. Only the
-    classifier, which the embedding does not pass through, may be of any size or missing. Raises WeightsRefused
+    The file must hold exactly the architecture's parameters, in floating point of any width, alone or in a checkpoint.
+    Only the classifier may be of any size or missing, as the embedding does not use it. Raises WeightsRefused
     otherwise.
     """
     with opening(path, "a torch state dict", "Save the parameters alone: torch.save(model.state_dict(), file)"):
@@ -69,7 +69,7 @@ def load(path: Path) -> Network:
 
 
 def build(identities: int) -> nn.Module:
-    """The untrained architecture, its classifier sized for a number of identities."""
+    """Return the untrained architecture, with a classifier for this number of identities."""
     model: nn.Module = torchreid.models.build_model(ARCHITECTURE, num_classes=identities, pretrained=False)
     return model
 
@@ -80,7 +80,7 @@ def write_standin(file: Path) -> None:
 
 
 def _state(content: object) -> State:
-    """The one state dict of the architecture in a file, wherever it lies in it, without the prefixes of wrappers."""
+    """Return the only state dict of the architecture in a file, at any depth, without the wrappers' prefixes."""
     found = {name: _unwrapped(state) for name, state in _states(content)}
     alike = {name: state for name, state in found.items() if _EMBEDDING & state.keys()}
     if len(alike) > 1:
@@ -97,7 +97,7 @@ def _state(content: object) -> State:
 
 
 def _states(content: object, name: str = "") -> Iterator[tuple[str, State]]:
-    """The mappings from names to tensors in what a file holds, each with the path of keys that leads to it."""
+    """Yield every mapping from names to tensors in a file's content, with the path of keys that leads to it."""
     if not isinstance(content, Mapping):
         return
     if content and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
@@ -146,7 +146,7 @@ def _is_matrix(tensor: Tensor | None) -> bool:
 
 
 def _transformed(image: Tensor) -> Tensor:
-    """What torchreid's own test transform makes of images that have the network's size already: (B, 3, 256, 128)."""
+    """Apply torchreid's own test transform to images of the network's size. Return float32 (B, 3, 256, 128)."""
     with contextlib.redirect_stdout(io.StringIO()):  # it prints the list of its steps
         _, transform = build_transforms(HEIGHT, WIDTH)
     return torch.stack([transform(Image.fromarray(np.asarray(one))) for one in image])

@@ -1,4 +1,4 @@
-"""What the two transformers models share: folders, processors and their normalisation."""
+"""The part that the loaders of the two transformers models share: folders, processors and normalisation."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from importing.loaders.network import Normalise, refusing
 
 PROCESSOR: Final = "preprocessor_config.json"
 CHANNELS: Final = 3
-MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of ImageNet, as the processors of stand-ins have them
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # ImageNet's, for the processors of stand-ins
 
 
 def load_pretrained(kind: type[PreTrainedModel], model_type: str, folder: Path) -> Any:
-    """Load a transformers folder (config.json, model.safetensors) offline, as float32, in evaluation mode.
+    """Load a transformers folder (config.json, model.safetensors) offline, in float32 and evaluation mode.
 
-    Raises WeightsRefused where the folder is of another architecture, or a parameter is missing, foreign or of another
-    shape: transformers itself only warns and goes on with random numbers.
+    Raises WeightsRefused if the folder has another architecture, or a parameter is missing, foreign or of another
+    shape. transformers itself would only warn and continue with random numbers.
     """
     config = read_json(folder / "config.json")
     if (found := config.get("model_type")) != model_type:
@@ -29,14 +29,14 @@ def load_pretrained(kind: type[PreTrainedModel], model_type: str, folder: Path) 
     if (channels := config.get("num_channels", CHANNELS)) != CHANNELS:
         raise WeightsRefused(f"config.json has {channels} num_channels; {CHANNELS} (RGB) are needed")
     with refusing(folder, f"a transformers folder of {kind.__name__}"):
-        # Its annotations know nothing of output_loading_info, which makes the result a pair.
+        # output_loading_info makes the result a pair, which the library's annotations don't say.
         loaded: Any = kind.from_pretrained(
             folder,
             local_files_only=True,
             use_safetensors=True,
             dtype="float32",
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # they are reported instead, and refused below
+            ignore_mismatched_sizes=True,  # reported in place of raised, and refused below
         )
     model, report = loaded
     wrong = {key: sorted(map(str, keys)) for key, keys in report.items() if keys}
@@ -48,9 +48,10 @@ def load_pretrained(kind: type[PreTrainedModel], model_type: str, folder: Path) 
 
 
 def load_processor(kinds: Mapping[str, Any], default: str, folder: Path) -> Any:
-    """Load the image processor of a transformers folder offline, as the one of `kinds` that it is by name.
+    """Load the image processor of a transformers folder offline.
 
-    default: the name that transformers takes where the folder has none. Raises WeightsRefused for any other.
+    kinds: accepted name → class. default: the name that transformers assumes if the folder has none. Raises
+    WeightsRefused for any other processor.
     """
     settings = read_json(folder / PROCESSOR)
     named = str(settings.get("image_processor_type") or settings.get("feature_extractor_type") or default)
@@ -67,7 +68,7 @@ def load_processor(kinds: Mapping[str, Any], default: str, folder: Path) -> Any:
 
 
 def normalise_of(processor: Any) -> Normalise:
-    """What a processor does to the pixels' values. Raises WeightsRefused where mean or std are not three numbers."""
+    """Return a processor's normalisation. Raises WeightsRefused for a wrong rescale_factor, mean or std."""
     factor = processor.rescale_factor if processor.do_rescale else 1
     if not isinstance(factor, int | float) or factor <= 0:
         raise WeightsRefused(f"{PROCESSOR} has the rescale_factor {factor}; a number above 0 is needed, such as 1/255")
@@ -78,7 +79,7 @@ def normalise_of(processor: Any) -> Normalise:
 
 
 def _each(processor: Any, setting: str, unused: float) -> tuple[float, ...]:
-    """A setting's number for each channel."""
+    """Return a setting's number for each channel. unused: the number if the processor does not normalise."""
     found = getattr(processor, setting) if processor.do_normalize else unused
     numbers = tuple(found) if isinstance(found, list | tuple) else (found,) * CHANNELS
     if len(numbers) != CHANNELS or not all(isinstance(number, int | float) for number in numbers):
@@ -87,7 +88,7 @@ def _each(processor: Any, setting: str, unused: float) -> tuple[float, ...]:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object from a file. Raises WeightsRefused where it is none."""
+    """Return the JSON object in a file. Raises WeightsRefused if the file holds none."""
     with refusing(file, "a JSON object"):
         content = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(content, dict):

@@ -1,4 +1,4 @@
-"""A cat and dog ResNet by transformers."""
+"""Loads a cat and dog ResNet with transformers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ logger = logging.getLogger(__name__)
 PROCESSORS: Final[Mapping[str, Any]] = MappingProxyType(
     {"ConvNextImageProcessor": ConvNextImageProcessor, "ViTImageProcessor": ViTImageProcessor}
 )
-# transformers/models/convnext/image_processing_convnext.py: from this edge on an image is stretched, and not cropped.
+# transformers/models/convnext/image_processing_convnext.py stretches images from this edge on, and crops smaller ones.
 STRETCHED_FROM: Final = 384
-SIDES: Final = range(32, 1025)  # pixels: the network's stride, and more than any ResNet of transformers is trained at
+SIDES: Final = range(32, 1025)  # pixels, from the network's stride to beyond any public ResNet's training size
 FILTERS: Final = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)  # those of vision.image.resize
 LIMITS = {"logit": 1e-2, "probability": 1e-3, "feature": 1e-2}
 
@@ -33,12 +33,12 @@ LIMITS = {"logit": 1e-2, "probability": 1e-3, "feature": 1e-2}
 def load(folder: Path) -> Network:
     """Load a cat and dog ResNet with transformers.
 
-    The graph's outputs are `logits` (B, 2) in the order of `id2label`, and `features` (B, C): the pooled features
-    before the classifier, from which something that is neither a cat nor a dog can be told. The labels are the species
-    that those of `id2label` name, and the size is that of the folder's image processor.
+    The graph's outputs are float32: `logits` (B, 2) in the order of `id2label`, and `features` (B, C), the pooled
+    features before the classifier. The labels are the species that `id2label` names. The folder's image processor sets
+    the input size.
 
-    Raises WeightsRefused where the folder is no such model, its labels are not one kind of cat and one of dog, or its
-    processor brings images to no fixed size.
+    Raises WeightsRefused if the folder holds another model, its labels are not one cat and one dog, or its processor
+    has no fixed size.
     """
     model = load_pretrained(ResNetForImageClassification, "resnet", folder)
     labels = _labels(dict(model.config.id2label))
@@ -72,7 +72,7 @@ class _Classifier(nn.Module):
 
 
 def _input(processor: Any) -> tuple[tuple[int, int], dict[str, Any]]:
-    """Height and width of the network's input, and how its processor makes it: cut out of the middle, or stretched."""
+    """Return height and width of the network's input, and the processor's settings for a centre crop or a stretch."""
     if not processor.do_resize:
         raise WeightsRefused(f"{PROCESSOR} has do_resize false, but images of one size are needed: true")
     resample = int(processor.resample)
@@ -97,7 +97,7 @@ def _input(processor: Any) -> tuple[tuple[int, int], dict[str, Any]]:
 
 
 def _labels(names: Mapping[int, object]) -> tuple[Species, ...]:
-    """The species of each class. Raises WeightsRefused where they are not a cat and a dog."""
+    """Return the species of each class. Raises WeightsRefused unless they are one cat and one dog."""
     found = {index: species(str(name)) for index, name in names.items()}
     if sorted(found) != [0, 1] or {*found.values()} != {"cat", "dog"}:
         raise WeightsRefused(

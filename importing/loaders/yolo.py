@@ -1,4 +1,4 @@
-"""YOLOv8, YOLO11 and YOLO12 by ultralytics."""
+"""Loads YOLOv8, YOLO11 and YOLO12 with ultralytics."""
 
 from __future__ import annotations
 
@@ -17,41 +17,42 @@ from importing.errors import WeightsRefused
 from importing.loaders.checkpoint import Allowed, opening
 from importing.loaders.network import ImageInput, Multiples, Network, largest
 
-# As its variable ULTRALYTICS_SAFE_LOAD=1: no checkpoint is opened without torch's restricted unpickler.
+# Like ULTRALYTICS_SAFE_LOAD=1: ultralytics opens checkpoints only with torch's restricted unpickler.
 tasks.SAFE_LOAD = True  # type: ignore[attr-defined]
 
 logger = logging.getLogger(__name__)
 
 HEADS = {"pose": "Pose", "detect": "Detect"}  # ultralytics.nn.modules.head
-KEYPOINTS = (17, 3)  # COCO's seventeen, each x, y, confidence
-STRIDE = 32  # the coarsest of the head's three levels: heights and widths are multiples of it
-LARGEST_SIDE = 640  # what the weights were trained at and what ultralytics predicts at
+KEYPOINTS = (17, 3)  # COCO's 17, each with x, y, confidence
+STRIDE = 32  # pixels, of the head's coarsest level; heights and widths are multiples of it
+LARGEST_SIDE = 640  # pixels, for training and for ultralytics' own predictions
 CHANNELS = 3
-_SHOWN: Final = 200  # characters of what a file holds
+_SHOWN: Final = 200  # characters of a file's content quoted in the error
 LIMITS = {"box_px": 0.05, "score": 1e-3, "score_logit": 1e-2, "keypoint_px": 0.05, "keypoint_score": 1e-3}
 
 
 def _classes(module: ModuleType) -> list[Allowed]:
-    """A module's own classes, under the names that they had until ultralytics 8.0.136."""
+    """Return a module's own classes, with their names until ultralytics 8.0.136."""
     own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
     former = module.__name__.replace("ultralytics.", "ultralytics.yolo.", 1)
     return [(kind, f"{former}.{kind.__name__}") for kind in own]
 
 
-# Checkpoints of that time hold the loss that they were trained with; ultralytics itself knows where it is today.
+# Checkpoints of that time hold their loss function. ultralytics maps the old names to its modules of today.
 _FORMER: Final = (*_classes(loss), *_classes(tal))
 
 
 def load(path: Path, task: str) -> Network:
-    """Load a checkpoint of YOLOv8, YOLO11 or YOLO12 with ultralytics; `task` is "pose" or "detect".
+    """Load a checkpoint of YOLOv8, YOLO11 or YOLO12 with ultralytics. task: "pose" or "detect".
 
-    The graph's one output `predictions` is (B, 4 + classes [+ 51], anchors) float32: box centre x, y, width, height in
-    pixels of the network's input, one score per class, and for "pose" x, y, confidence of each keypoint.
+    The graph's one output `predictions` is (B, 4 + classes [+ 51], anchors) float32. Each column holds the box as
+    centre x, y, width, height in pixels of the network's input, and one score per class. For "pose" it also holds x, y,
+    confidence of each keypoint.
 
-    A checkpoint is a pickle: it is opened with torch's restricted unpickler and ultralytics' list of known classes, so
-    that a file which would run code of its own is refused instead.
+    A checkpoint is a pickle. torch's restricted unpickler and ultralytics' list of known classes refuse a file that
+    would run its own code.
 
-    Raises WeightsRefused for files that are no such checkpoint, made for another task or with another kind of head.
+    Raises WeightsRefused if the file is no such checkpoint, or is for another task or has another kind of head.
     """
     remedy = "Take the file that ultralytics' own training saved, of a model without classes of your own"
     with opening(path, "an ultralytics checkpoint", remedy, _FORMER):
@@ -77,14 +78,14 @@ def load(path: Path, task: str) -> Network:
 
 
 class _Decoded(nn.Module):
-    """The fused network, its head switched as ultralytics' own exporter does: decoded boxes, any input size."""
+    """The fused network with its head in ultralytics' export mode: it decodes boxes and takes any input size."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.model = model.fuse(verbose=False)
         head = self.model.model[-1]
         head.export, head.dynamic, head.format = True, True, "onnx"
-        # Numbers: reading one out of a tensor makes the CPU wait for a GPU, and no CUDA graph can be made of it.
+        # Python numbers, as reading one from a tensor makes the CPU wait for the GPU and prevents CUDA graphs.
         head.stride = head.stride.tolist()
 
     def forward(self, image: Tensor) -> Tensor:
@@ -108,7 +109,7 @@ def _check_content(path: Path, content: object) -> None:
 
 
 def _check(model: Any, head: Any, task: str) -> None:
-    kind = type(head).__name__  # by name: YOLOv10's and YOLO26's heads are subclasses with other outputs
+    kind = type(head).__name__  # isinstance would accept YOLOv10's and YOLO26's heads, which have other outputs
     end_to_end = getattr(head, "one2one_cv2", None) is not None
     if kind != HEADS[task] or end_to_end:
         which = f"end-to-end {kind}, as YOLOv10's and YOLO26's are" if end_to_end else kind
@@ -138,7 +139,7 @@ def _compare(expected: Tensor, actual: Tensor, classes: int) -> dict[str, float]
     figures = {
         "box_px": largest(expected[:, :4], actual[:, :4]),
         "score": largest(*scores),
-        # Scores of what the photo does not show are equal because they are all nothing: compare before the sigmoid too.
+        # Scores of classes that the photo does not show are all near 0. Logits still reveal differences there.
         "score_logit": largest(*(torch.logit(score.double(), eps=1e-12) for score in scores)),
     }
     if keypoints[0].shape[1]:

@@ -115,7 +115,7 @@ async def test_where_nobody_could_look_it_is_none_and_the_request_is_answered(
     with caplog.at_level(logging.WARNING):
         answer = await ask(answering_of(Runner(pose=pose)), "/pet-classify", seconds=1)
     assert (answer["pet_type"], answer["is_household_pet"], answer["person_in_view"]) == ("dog", False, None)
-    assert "pose_estimator could not look beside pet_classifier" in caplog.text
+    assert "pose_estimator failed as the second look of pet_classifier" in caplog.text
     assert ("Traceback" in caplog.text) is (pose == "raising")
 
 

@@ -161,7 +161,7 @@ async def test_work_that_hangs_is_expected_to_take_longer_and_longer(clock: Cloc
     await worker.ask("a", "b")
     worker.queue.check(10)
     clock.now += 5  # and it has not ended
-    with pytest.raises(ApiError, match="wait already"):
+    with pytest.raises(ApiError, match="are waiting already"):
         worker.queue.check(10)
 
 

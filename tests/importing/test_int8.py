@@ -94,18 +94,18 @@ def test_a_model_imported_with_pictures_has_an_int8_form_and_says_what_that_cost
     (pictures / "garden" / "0.JPG").unlink()
     (pictures / "garden" / "0.png").write_bytes(b"no picture")
     assert main([NAME, "--source", weights, "--calibrate", str(pictures)]) == 1
-    assert "0.png is passed over" in capfd.readouterr().err
+    assert "0.png is skipped" in capfd.readouterr().err
     assert f"int8 needs {MIN_PICTURES} pictures to be calibrated on; {MIN_PICTURES - 1} could be read" in caplog.text
     assert found().tag == stored.tag
 
     # A later version of this project converts anew; what was calibrated is then no longer served, and that is said.
-    assert "--calibrate anew" not in caplog.text
+    assert "int8 graph" not in caplog.text
     later = replace(CATALOGUE[NAME], conversion=CATALOGUE[NAME].conversion + 1)
     for module in (import_models, weight_files):
         monkeypatch.setattr(module, "CATALOGUE", {**CATALOGUE, NAME: later})
     assert main([NAME, "--source", weights]) == 0
     assert found().card.int8 is None
-    assert caplog.text.count("the int8 form was of other weights or an earlier version: --calibrate anew") == 1
+    assert caplog.text.count("its int8 graph was made from other weights or by an earlier version") == 1
 
 
 @pytest.mark.parametrize(

@@ -191,4 +191,4 @@ def test_where_an_engine_can_keep_nothing_that_is_said_and_no_error(
     stored = save(card(), "a-1", files(tmp_path / "new"))
     (home / "cache").write_text("in the way")
     assert store.cache_folder("openvino", stored) is None
-    assert "openvino keeps nothing of pet_classifier:a-1 for the next start" in caplog.text
+    assert "openvino caches nothing of pet_classifier:a-1" in caplog.text
