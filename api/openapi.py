@@ -44,7 +44,7 @@ Accepted formats are {", ".join(FORMATS)}. The first frame of an animation is us
 Coordinates are pixels of the image as sent, upright by its EXIF orientation.
 
 Every error has the shape of `ErrorResponse`.
-A 4xx is final. A 5xx may be retried, after `Retry-After` seconds if that header is sent.
+A 4xx is final, except 429. A 429 or 5xx may be retried, after `Retry-After` seconds if that header is sent.
 """
 _JSON_TYPE: Final = "application/json"
 

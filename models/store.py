@@ -134,28 +134,34 @@ def calibrated_version(stored: StoredModel, digest: str) -> str:
 def save(card: ModelCard, version: str, folder: Path) -> StoredModel:
     """Move the contents of `folder` into the store as a version of the card's model, and select it for `find`.
 
-    An entry of the same version is replaced. If this raises, the former `latest` is selected again.
+    An entry of the same version is replaced. If this raises, the store is as it was before.
     """
     shelf = _shelf(card.name, untrained=card.untrained)
     latest, entry = shelf / "latest", shelf / version
     before = latest.read_text() if latest.is_file() else None
     files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    replaced = home() / f"replaced-{shelf.name}-{version}"
+    shutil.rmtree(replaced, ignore_errors=True)
     if entry.exists():
-        shutil.rmtree(entry)
+        entry.rename(replaced)
     # BentoML compares the new entry's creation time with that of the latest one, which fails if that is damaged.
     latest.unlink(missing_ok=True)
     try:
         metadata = {"card": card.to_metadata(), "files": files}
         with bentoml.models.create(f"{shelf.name}:{version}", metadata=metadata) as model:
             shutil.copytree(folder, model.path, dirs_exist_ok=True, copy_function=shutil.move)
-        return select(card.name, version, untrained=card.untrained)
+        stored = select(card.name, version, untrained=card.untrained)
     except BaseException:
         shutil.rmtree(entry, ignore_errors=True)
+        if replaced.exists():
+            replaced.rename(entry)
         if before is not None:
             latest.write_text(before)
         elif shelf.is_dir() and not any(path.is_dir() for path in shelf.iterdir()):
             shutil.rmtree(shelf)
         raise
+    shutil.rmtree(replaced, ignore_errors=True)
+    return stored
 
 
 def select(name: ModelName, version: str, *, untrained: bool = False) -> StoredModel:
@@ -191,7 +197,10 @@ def cache_folder(engine: str, stored: StoredModel) -> Path | None:
     except OSError as error:
         logger.warning("%s caches nothing of %s, so the next start is slower: %s", engine, stored.tag, error)
         return None
-    return folder if os.access(folder, os.W_OK) else None
+    if os.access(folder, os.W_OK):
+        return folder
+    logger.warning("%s caches nothing of %s, so the next start is slower: %s is read-only", engine, stored.tag, folder)
+    return None
 
 
 @contextmanager

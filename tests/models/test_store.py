@@ -129,12 +129,12 @@ def test_a_new_version_is_saved_beside_a_damaged_one(home: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("error", [OSError("no space left"), KeyboardInterrupt()], ids=["disk full", "interrupted"])
-@pytest.mark.parametrize("stored", [True, False], ids=["with a version", "empty"])
+@pytest.mark.parametrize("stored", ["aaa-1", "bbb-1", None], ids=["another version", "the same version", "empty"])
 def test_the_store_is_as_before_when_saving_fails(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, stored: bool
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, stored: str | None
 ) -> None:
-    if stored:
-        save(card(), "aaa-1", files(tmp_path / "first"))
+    if stored is not None:
+        save(card(), stored, files(tmp_path / "first"))
     before = tree(home / "models")
     copy = shutil.copytree
 
