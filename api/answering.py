@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 from api.embedded import EmbeddedLink, Link, unwrap
 from api.errors import not_assigned
 from api.gate import request_id
+from api.link import RunnerLink
 from api.queue import ModelQueue, Outcomes
 from api.request import Received
 from api.steps import MODEL_OF, Ready, Second, Steps, Work
@@ -73,6 +74,7 @@ class Answering:
             workers = Workers(name, width)
             start = partial(workers.start, partial(self._run_embedded, link))
             return ModelQueue(name, width, start, CATALOGUE[name].traits.batch)
+        assert isinstance(link, RunnerLink)
         width = self._settings.models[name].max_batch_size * _BATCHES
         return ModelQueue(name, width, lambda group, _: asyncio.ensure_future(self._run_remote(link, *group)))
 
@@ -135,7 +137,7 @@ class Answering:
 
     # Runner processes: threads prepare the items and answer from the results.
 
-    async def _run_remote(self, link: Link, work: Work) -> Outcomes[bytes]:
+    async def _run_remote(self, link: RunnerLink, work: Work) -> Outcomes[bytes]:
         task = asyncio.current_task()
         assert task is not None
         loop = asyncio.get_running_loop()
@@ -145,7 +147,7 @@ class Answering:
         except Exception as error:  # noqa: BLE001 - any error belongs to this request
             return [error]
 
-    async def _answer_remote(self, link: Link, work: Work) -> bytes:
+    async def _answer_remote(self, link: RunnerLink, work: Work) -> bytes:
         ready = await self._on_thread(work, self._steps.ready, work)
         results = await self._infer_remote(link, ready)
         answer: Answer = await self._on_thread(work, self._steps.answer, ready, results)
@@ -154,7 +156,7 @@ class Answering:
             await self._on_thread(work, self._steps.after_second_look, ready, second, answer, seen)
         return await self._on_thread(work, self._steps.encode, ready, answer)
 
-    async def _infer_remote(self, link: Link, ready: Ready) -> Sequence[Any]:
+    async def _infer_remote(self, link: RunnerLink, ready: Ready) -> Sequence[Any]:
         sent = time.time_ns()
         results: Sequence[Any] = ()
         try:
@@ -167,7 +169,7 @@ class Answering:
         link, name = self._links.get(second.look.name), second.look.name
         deadline = _deadline_of_second_look(ready)
         try:
-            if link is None:
+            if not isinstance(link, RunnerLink):
                 raise not_assigned(name)
             async with asyncio.timeout(deadline.left_s):
                 return await link.infer(name, second.prepared.items, deadline)

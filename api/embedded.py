@@ -40,13 +40,6 @@ class Link(Protocol):
         """Return the status of a model that can serve. Raises ApiError: runner_unavailable or model_unavailable."""
         ...
 
-    async def infer(self, name: ModelName, items: Sequence[Item], deadline: Deadline) -> list[Result]:
-        """Return a model's results for the items of one request, in their order.
-
-        Raises ApiError: runner_unavailable, model_unavailable, timeout or internal.
-        """
-        ...
-
     async def manage(self, action: Literal["load", "unload"], name: ModelName) -> ModelStatus:
         """Load or unload a model, and wait for it. Raises ApiError: runner_unavailable or model_unavailable."""
         ...
@@ -125,11 +118,6 @@ class EmbeddedLink:
         """
         batch_size_of(self.name, name).observe(len(items))
         return self._runner.infer(name, items, alone=alone, deadline=deadline)
-
-    async def infer(self, name: ModelName, items: Sequence[Item], deadline: Deadline) -> list[Result]:
-        """See Link.infer."""
-        results = await asyncio.to_thread(self.compute, name, items, deadline, alone=True)
-        return [unwrap(result) for result in results]
 
     async def manage(self, action: Literal["load", "unload"], name: ModelName) -> ModelStatus:
         """See Link.manage."""

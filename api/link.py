@@ -76,7 +76,10 @@ class RunnerLink:
         return usable(name, self.status["models"][name])
 
     async def infer(self, name: ModelName, items: Sequence[Item], deadline: Deadline) -> list[Result]:
-        """See Link.infer. The items of one request go in one call."""
+        """Return a model's results for the items of one request, in their order. They go in one call.
+
+        Raises ApiError: runner_unavailable, model_unavailable, timeout or internal.
+        """
         if self.status is None:
             raise self._gone()
         ids = [item.get("id") or uuid.uuid4().hex for item in items]

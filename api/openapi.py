@@ -65,7 +65,7 @@ MEANINGS: Final[Mapping[ErrorCode, str]] = MappingProxyType(
         "unsupported_media_type": "the content type or the image's format is not accepted",
         "model_not_assigned": "the model is served by the heavy service",
         "invalid_request": "no image or two images were sent, or an option has an invalid value",
-        "overloaded": "too many requests are in flight",
+        "overloaded": "an answer would come too late, or too many bodies wait in memory",
         "internal": "an unexpected error; the service's log has it under this request_id",
         "model_unavailable": "the model's weights are absent, or loading the model failed",
         "runner_unavailable": "the runner process is being restarted",

@@ -89,7 +89,7 @@ class Steps:
         self._spans = spans
         self._memory = MemoryBudget(settings.limits.max_picture_bytes)
         self._numbers = count(1)
-        self.tasks: Mapping[ModelName, AnyTask] = {name: task(settings.models[name]) for name, task in TASKS.items()}
+        self._tasks: Mapping[ModelName, AnyTask] = {name: task(settings.models[name]) for name, task in TASKS.items()}
 
     def ready(self, work: Work) -> Ready:
         """Read, decode and prepare a request.
@@ -108,7 +108,7 @@ class Steps:
                 picture = Picture.of(file.decode(), request.box)
             decoded = time.perf_counter()
             with self._spans.step("prepare"):
-                task = self.tasks[work.name]
+                task = self._tasks[work.name]
                 prepared = task.prepare(picture, options, status["input"])
                 for item in prepared.items:
                     item["id"] = f"{request_id()}#{next(self._numbers)}"  # callers may repeat a request id
@@ -116,18 +116,18 @@ class Steps:
 
     def _second(self, task: AnyTask, picture: Picture) -> Second | None:
         look = task.second_look()
-        return None if look is None else Second(look, self.tasks[look.name].prepare(picture, look.options, None))
+        return None if look is None else Second(look, self._tasks[look.name].prepare(picture, look.options, None))
 
     def answer(self, ready: Ready, results: Sequence[Any]) -> Answer:
         """Return the response, before any second look."""
         size, deadline = ready.prepared.answer_bytes, ready.work.deadline
         with self._spans.step("post"), self._memory.hold(size, deadline) if size else nullcontext():
-            answer: Answer = self.tasks[ready.work.name].answer(results, ready.prepared)
+            answer: Answer = self._tasks[ready.work.name].answer(results, ready.prepared)
             return answer
 
     def second_look(self, ready: Ready, answer: Answer) -> Second | None:
         """Return the second model's input, or None if a second look would not change the answer."""
-        return ready.second if self.tasks[ready.work.name].needs_second_look(answer) else None
+        return ready.second if self._tasks[ready.work.name].needs_second_look(answer) else None
 
     def after_second_look(self, ready: Ready, second: Second, answer: Answer, seen: Sequence[Any] | Exception) -> None:
         """Update an answer by the second model's results. seen: the results, or the error that prevented them."""
@@ -142,12 +142,12 @@ class Steps:
                 exc_info=None if expected else seen,
             )
         else:
-            other = self.tasks[second.look.name].answer(seen, second.prepared)
-        self.tasks[ready.work.name].after_second_look(answer, other)
+            other = self._tasks[second.look.name].answer(seen, second.prepared)
+        self._tasks[ready.work.name].after_second_look(answer, other)
 
     def encode(self, ready: Ready, answer: Answer) -> bytes:
         """Return the answer as JSON. Write the audit log and observe the latency."""
-        if (found := self.tasks[ready.work.name].audit(answer)) is not None:
+        if (found := self._tasks[ready.work.name].audit(answer)) is not None:
             audit.warning("request %s found %s", request_id(), found)
         with self._spans.step("encode"):
             elapsed = time.perf_counter() - ready.decoded

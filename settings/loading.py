@@ -29,14 +29,12 @@ _ALLOWED: Final[Mapping[tuple[str, ...], str]] = {
     ("server", "port"): "a whole number from 1 to 65535",
 }
 
-_WITH_OLDER_NAMES: Final = {"assignment", "use_tensorrt"}
-
 
 def _of_models() -> Iterator[tuple[str, tuple[str, ...]]]:
     """ENRICHMENT_<MODEL>_<SETTING> for each setting of each model, such as ENRICHMENT_POSE_MIN_CONFIDENCE."""
     for name, spec in CATALOGUE.items():
         for setting in type_of_model(name).model_fields:
-            if setting not in _WITH_OLDER_NAMES:
+            if setting != "assignment":  # it has the seed's name
                 yield f"ENRICHMENT_{spec.short_name}_{setting}".upper(), ("models", name, setting)
 
 

@@ -84,6 +84,11 @@ class Detector(Task[DetectorSettings, Sequence[Look], ResultT, AnswerT]):
         """Return the caller's min_confidence, else the setting."""
         return item.get("min_confidence", self.settings.min_confidence)
 
+    def boxes_in_image(self, boxes: F32, look: Look) -> tuple[F32, NDArray[np.bool_]]:
+        """Return a view's boxes (n, 4) in the image's pixels, and which (n,) of them count for it."""
+        moved = look.to_image(boxes.reshape(-1, 2, 2)).reshape(-1, 4)
+        return moved, look.counts(moved, self.least_share)
+
 
 def _item(look: Look, options: Options) -> Item:
     item: Item = {"image": look.fitted.image}

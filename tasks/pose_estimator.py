@@ -91,7 +91,7 @@ class PoseEstimator(Detector[PoseResult, PoseResponse]):
     def answer(self, results: Sequence[PoseResult], prepared: Prepared[Sequence[Look]]) -> PoseResponse:
         """See Task.answer."""
         visible = prepared.options.min_keypoint_confidence
-        found = self.persons(results, prepared.view, VISIBLE if visible is None else visible)
+        found = self._persons(results, prepared.view, VISIBLE if visible is None else visible)
         first = found[0] if found else None
         return PoseResponse(
             keypoints=first.keypoints if first else [],
@@ -101,7 +101,7 @@ class PoseEstimator(Detector[PoseResult, PoseResponse]):
             persons=found,
         )
 
-    def persons(self, results: Sequence[PoseResult], looks: Sequence[Look], visible: float = VISIBLE) -> list[Person]:
+    def _persons(self, results: Sequence[PoseResult], looks: Sequence[Look], visible: float) -> list[Person]:
         """Return all people in the image's pixels, the most prominent (score × box area) first.
 
         visible: least confidence of a listed joint.
@@ -117,10 +117,9 @@ class PoseEstimator(Detector[PoseResult, PoseResponse]):
 
     def _in_image(self, result: PoseResult, look: Look) -> tuple[F32, F32, F32]:
         """Return boxes, scores and keypoints in the image's pixels, for people of this view and the requested box."""
-        boxes = look.to_image(result["boxes"].reshape(-1, 2, 2)).reshape(-1, 4)
+        boxes, counted = self.boxes_in_image(result["boxes"], look)
         keypoints = result["keypoints"].copy()
         keypoints[..., :2] = look.to_image(keypoints[..., :2])
-        counted = look.counts(boxes, self.least_share)
         return boxes[counted], result["scores"][counted], keypoints[counted]
 
     # Compares engines and precisions.
@@ -154,7 +153,7 @@ class PoseEstimator(Detector[PoseResult, PoseResponse]):
 
 
 def _person(box: F32, score: float, keypoints: F32, visible: float) -> Person:
-    assessment = assess(keypoints)
+    assessment = assess(keypoints, VISIBLE)
     listed = [
         Keypoint(name=name, x=pixels(x), y=pixels(y), confidence=round(confidence, 4))
         for name, (x, y, confidence) in zip(KEYPOINT_NAMES, keypoints.tolist(), strict=True)

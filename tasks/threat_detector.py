@@ -99,8 +99,7 @@ class ThreatDetector(Detector[ThreatResult, ThreatResponse]):
 
     def _in_image(self, result: ThreatResult, look: Look) -> list[_Found]:
         """Return the threats of this view and the requested box, in the image's pixels."""
-        boxes = look.to_image(result["boxes"].reshape(-1, 2, 2)).reshape(-1, 4)
-        counted = look.counts(boxes, self.least_share)
+        boxes, counted = self.boxes_in_image(result["boxes"], look)
         detections = zip(result["labels"], result["scores"].tolist(), boxes, counted, strict=True)
         return [(label, score, box) for label, score, box, counts in detections if counts]
 

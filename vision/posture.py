@@ -113,6 +113,7 @@ def assess(keypoints: NDArray[np.float32], min_confidence: float = 0.5) -> Asses
         arms = Alert.HANDS_RAISED
     elif body is not None and _fighting_stance(body, posture):
         arms = Alert.FIGHTING_STANCE
+    # A posture is an alert if Alert has its name.
     return Assessment(posture, tuple(alert for alert in Alert if alert is arms or alert.value == posture.value))
 
 

@@ -43,7 +43,7 @@ class EngineInputs:
 
     @property
     def name(self) -> str:
-        """`pose_estimator-<16 hex digits of everything above>`."""
+        """`MODEL-<16 hex digits of everything above>`."""
         text = json.dumps(asdict(self), sort_keys=True)
         return f"{self.model}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
