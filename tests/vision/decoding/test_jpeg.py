@@ -242,10 +242,13 @@ def of_empty_scans(width: int, height: int, scans: int) -> bytes:
 @pytest.mark.parametrize("scans", [100, 900, 5000])
 def test_a_jpeg_of_many_empty_scans_is_refused_before_decoding(scans: int) -> None:
     data = of_empty_scans(7000, 7000, scans)
-    began = time.thread_time()
-    with pytest.raises(ImageTooLarge, match=r"scans|segments"):
-        open_image(data, Limits(50 * MEGAPIXEL, 1000 * MEGAPIXEL))
-    assert time.thread_time() - began < 0.05
+    taken_s = []
+    for _ in range(3):  # the best of them: something else may hit one
+        began = time.thread_time()
+        with pytest.raises(ImageTooLarge, match=r"scans|segments"):
+            open_image(data, Limits(50 * MEGAPIXEL, 1000 * MEGAPIXEL))
+        taken_s.append(time.thread_time() - began)
+    assert min(taken_s) < 0.05
 
 
 def test_scans_are_counted_times_the_pixels() -> None:
