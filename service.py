@@ -79,8 +79,7 @@ class EnrichmentLight(_Dependencies):
         allow_many_connections()
         self._runners: dict[str, Any] = {}  # embedded runners by name
         self._watches: list[asyncio.Task[None]] = []
-        self.reports = Reports(SETTINGS, ())
-        _PAGES.state.reports = self.reports
+        self.reports = _PAGES.state.reports = Reports(SETTINGS)
         metrics.begin(ROUTES)
 
     @bentoml.on_startup
@@ -88,7 +87,7 @@ class EnrichmentLight(_Dependencies):
         """Open the links to the runners, start their heartbeats, and begin to answer requests."""
         by_model = self._links()
         all_links = tuple(dict.fromkeys(by_model.values()))
-        self.reports = _PAGES.state.reports = Reports(SETTINGS, all_links)
+        self.reports.links = all_links
         self.answering = _PAGES.state.answering = Answering(SETTINGS, by_model, Spans.of(SETTINGS.tracing))
         self._watches = [asyncio.create_task(link.watch(self.reports.publish)) for link in all_links]
 

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
-
-import bentoml
 
 from api.embedded import Embedded, EmbeddedLink, Link
-from api.link import RunnerLink
+from api.link import Call, RunnerLink
 from models.catalogue import ModelName
-
-Services: TypeAlias = Mapping[ModelName, bentoml.Service[Any]]
-Call: TypeAlias = Callable[..., Any]  # BentoML's internal async call: (method, *arguments)
+from runners import Services
 
 
 def embedded(

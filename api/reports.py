@@ -15,30 +15,29 @@ from settings import Settings
 class Reports:
     """Reports the state of the runners as of the last heartbeat."""
 
-    def __init__(self, settings: Settings, links: Sequence[Link]) -> None:
-        """links: one for each runner service."""
+    def __init__(self, settings: Settings) -> None:
+        self.links: Sequence[Link] = ()  # one for each runner service, once they are connected
         self._settings = settings
-        self._links = links
         self._started = time.monotonic()
 
     def readiness(self) -> tuple[int, dict[str, Any]]:
         """Return HTTP status and body of GET /readyz."""
-        return health.readiness(self._links)
+        return health.readiness(self.links)
 
     def health(self) -> tuple[int, dict[str, Any]]:
         """Return HTTP status and body of GET /health."""
-        return health.report(self._links, self._uptime_s)
+        return health.report(self.links, self._uptime_s)
 
     def management(self) -> Management:
         """Return the Management that answers the routes under /models."""
         server = self._settings.server
         return Management(
-            self._links, self._settings.preload, enabled=server.model_management, uptime_seconds=self._uptime_s
+            self.links, self._settings.preload, enabled=server.model_management, uptime_seconds=self._uptime_s
         )
 
     def publish(self) -> None:
         """Set the gauges. Called after each heartbeat."""
-        _, report = health.report(self._links, 0)
+        _, report = health.report(self.links, 0)
         metrics.set_gauges(report)
 
     @property

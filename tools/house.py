@@ -14,6 +14,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -43,10 +44,13 @@ def reading_settings() -> list[str]:
     return [str(path.relative_to(ROOT)) for path in modules() if _calls_at_import(_tree(path), "get_settings")]
 
 
-def circles() -> list[tuple[str, ...]]:
-    """The import cycles: groups of files that import each other, directly or indirectly."""
-    imports = {_name(path): _imports(path) for path in modules()}
-    return [circle for circle in _strongly_connected(imports) if len(circle) > 1]
+def circles() -> list[str]:
+    """Find files that import each other, directly or through others. Returns the first circle, or nothing."""
+    try:
+        TopologicalSorter({_name(path): _imports(path) for path in modules()}).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
 
 
 def long_files() -> dict[str, int]:
@@ -155,33 +159,6 @@ def _calls_at_import(tree: ast.Module, function: str) -> bool:
             return True
         pending += ast.iter_child_nodes(node)
     return False
-
-
-def _strongly_connected(graph: dict[str, set[str]]) -> list[tuple[str, ...]]:
-    """The strongly connected components, by Tarjan's algorithm."""
-    index: dict[str, int] = {}
-    low: dict[str, int] = {}
-    stack: list[str] = []
-    groups: list[tuple[str, ...]] = []
-
-    def visit(node: str) -> None:
-        index[node] = low[node] = len(index)
-        stack.append(node)
-        for target in sorted(graph[node]):
-            if target not in index:
-                visit(target)
-                low[node] = min(low[node], low[target])
-            elif target in stack:
-                low[node] = min(low[node], index[target])
-        if low[node] == index[node]:
-            group = stack[stack.index(node) :]
-            del stack[stack.index(node) :]
-            groups.append(tuple(group))
-
-    for node in graph:
-        if node not in index:
-            visit(node)
-    return groups
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
