@@ -140,7 +140,8 @@ class EnrichmentLight(_Dependencies):
         """Answer a call from within BentoML. The front answers HTTP requests before they get here."""
         try:
             deadline = Deadline.after(SETTINGS.limits.request_timeout_s)
-            return Response(await self.answering.answer(route, received, deadline), media_type="application/json")
+            body = await self.answering.answer(route, received, deadline)
+            return Response(body.data, media_type=body.media_type)
         except ApiError as error:
             return error.response(request_id())
 

@@ -16,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 from api.embedded import EmbeddedLink, Link, unwrap
 from api.errors import not_assigned
-from api.gate import request_id
+from api.gate import Body, request_id
 from api.link import RunnerLink
 from api.queue import ModelQueue, Outcomes
 from api.request import Received
@@ -60,15 +60,15 @@ class Answering:
             raise not_assigned(name)
         self._queues[name].check(left_s)
 
-    async def answer(self, route: str, received: Received, deadline: Deadline) -> bytes:
-        """Return the answer as JSON. Raises ApiError, or Abandoned after the deadline."""
+    async def answer(self, route: str, received: Received, deadline: Deadline) -> Body:
+        """Return the answer. Raises ApiError, or Abandoned after the deadline."""
         self.check(route, deadline.left_s)
         name = MODEL_OF[route]
         self._spans.describe(model=name, request_id=request_id())
         work = Work(route, name, self._links[name], received, deadline, copy_context(), time.time_ns())
         return await self._queues[name].run(work, deadline)
 
-    def _queue(self, name: ModelName, link: Link) -> ModelQueue[Work, bytes]:
+    def _queue(self, name: ModelName, link: Link) -> ModelQueue[Work, Body]:
         if isinstance(link, EmbeddedLink):
             width = side_by_side(self._settings.cpu_threads) + _AHEAD
             workers = Workers(name, width)
@@ -80,7 +80,7 @@ class Answering:
 
     # Embedded engines: one thread runs all steps.
 
-    def _run_embedded(self, link: EmbeddedLink, group: Sequence[Work], alone: bool) -> Outcomes[bytes]:
+    def _run_embedded(self, link: EmbeddedLink, group: Sequence[Work], alone: bool) -> Outcomes[Body]:
         outcomes = [_attempt(work, self._steps.ready, work) for work in group]
         ready = [each for each in outcomes if isinstance(each, Ready)]
         computed = iter(self._computed(link, ready, alone))
@@ -116,7 +116,7 @@ class Answering:
             over = deadline is not None and deadline.is_over
             self._spans.of_runner(sent, results[0].get("timing") if results and not over else None)
 
-    def _finish_embedded(self, ready: Ready, results: Sequence[Any] | Exception, alone: bool) -> bytes:
+    def _finish_embedded(self, ready: Ready, results: Sequence[Any] | Exception, alone: bool) -> Body:
         ready.work.deadline.check()
         if isinstance(results, Exception):
             raise results
@@ -137,7 +137,7 @@ class Answering:
 
     # Runner processes: threads prepare the items and answer from the results.
 
-    async def _run_remote(self, link: RunnerLink, work: Work) -> Outcomes[bytes]:
+    async def _run_remote(self, link: RunnerLink, work: Work) -> Outcomes[Body]:
         task = asyncio.current_task()
         assert task is not None
         loop = asyncio.get_running_loop()
@@ -147,7 +147,7 @@ class Answering:
         except Exception as error:  # noqa: BLE001 - any error belongs to this request
             return [error]
 
-    async def _answer_remote(self, link: RunnerLink, work: Work) -> bytes:
+    async def _answer_remote(self, link: RunnerLink, work: Work) -> Body:
         ready = await self._on_thread(work, self._steps.ready, work)
         results = await self._infer_remote(link, ready)
         answer: Answer = await self._on_thread(work, self._steps.answer, ready, results)

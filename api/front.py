@@ -14,7 +14,7 @@ from api import metrics
 from api.body import max_body_bytes
 from api.coding import check_encoding
 from api.errors import ApiError
-from api.gate import Reply
+from api.gate import Body, Reply
 from api.media import is_accepted, unsupported_type
 from api.request import Received
 from api.uploads import ClientGone, Uploads
@@ -32,8 +32,8 @@ class Answerer(Protocol):
         """Raises ApiError if a request can't be answered within `left_s` seconds."""
         ...
 
-    async def answer(self, route: str, received: Received, deadline: Deadline) -> bytes:
-        """Return the answer as JSON. Raises ApiError, or Abandoned after the deadline."""
+    async def answer(self, route: str, received: Received, deadline: Deadline) -> Body:
+        """Return the answer. Raises ApiError, or Abandoned after the deadline."""
         ...
 
 
@@ -114,11 +114,11 @@ class Front:
             answer = await self._answer(answerer, route, received, deadline, receive)
         finally:
             upload.release()
-        await reply.send_json(answer)
+        await reply.send_body(answer)
 
     async def _answer(
         self, answerer: Answerer, route: str, received: Received, deadline: Deadline, receive: Receive
-    ) -> bytes:
+    ) -> Body:
         """Return the answer. Work for the request ends when the client disconnects or the deadline passes."""
         own = asyncio.current_task()
         assert own is not None

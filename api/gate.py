@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Final
+from typing import Final, NamedTuple
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import BaseRoute, Mount, Route
@@ -22,6 +22,13 @@ logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers t
 _SHOWN: Final = 100  # characters of an unknown path in logs and errors
 
 _current_request_id: ContextVar[str] = ContextVar("request_id", default="without-id")
+
+
+class Body(NamedTuple):
+    """The body of a 200, with its media type."""
+
+    data: bytes
+    media_type: str = "application/json"
 
 
 def request_id() -> str:
@@ -82,15 +89,15 @@ class Reply:
         self.status = message["status"]
         await self._send({**message, "headers": headers.raw})
 
-    async def send_json(self, body: bytes) -> None:
-        """Send a 200 with this JSON."""
+    async def send_body(self, body: Body) -> None:
+        """Send a 200 with this body."""
         headers = MutableHeaders(
-            raw=[(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+            raw=[(b"content-type", body.media_type.encode()), (b"content-length", str(len(body.data)).encode())]
         )
         self.identity.sign(headers)
         self.status = 200
         await self._send({"type": "http.response.start", "status": 200, "headers": headers.raw})
-        await self._send({"type": "http.response.body", "body": body})
+        await self._send({"type": "http.response.body", "body": body.data})
 
     async def fail(self, error: ApiError, allow: str = "") -> None:
         response = error.response(self.identity.request_id)

@@ -15,7 +15,7 @@ from typing import Any, Final
 from api import metrics
 from api.embedded import Link
 from api.errors import ApiError, ErrorCode, invalid_field
-from api.gate import request_id
+from api.gate import Body, request_id
 from api.picture_memory import MemoryBudget
 from api.request import Received, parse
 from api.tracing import Spans
@@ -145,7 +145,7 @@ class Steps:
             other = self._tasks[second.look.name].answer(seen, second.prepared)
         self._tasks[ready.work.name].after_second_look(answer, other)
 
-    def encode(self, ready: Ready, answer: Answer) -> bytes:
+    def encode(self, ready: Ready, answer: Answer) -> Body:
         """Return the answer as JSON. Write the audit log and observe the latency."""
         if (found := self._tasks[ready.work.name].audit(answer)) is not None:
             audit.warning("request %s found %s", request_id(), found)
@@ -155,7 +155,7 @@ class Steps:
             answer.inference_time_ms = round(elapsed * 1000, 2)
             if ready.untrained:
                 answer.untrained = True
-            return answer.model_dump_json(exclude_unset=True).encode()  # not exclude_none: some answers hold null
+            return Body(answer.model_dump_json(exclude_unset=True).encode())  # not exclude_none: some answers hold null
 
 
 @contextmanager

@@ -96,7 +96,7 @@ async def ask(
 ) -> dict[str, Any]:
     received = Received("image/png", encoded(plain(colour, (40, 60))), {})
     body = await answering.answer(route, received, Deadline.after(seconds))
-    answer: dict[str, Any] = json.loads(body)
+    answer: dict[str, Any] = json.loads(body.data)
     return answer
 
 

@@ -12,7 +12,7 @@ from starlette.types import Message, Receive, Scope, Send
 from api import uploads
 from api.errors import ApiError
 from api.front import Front
-from api.gate import request_id
+from api.gate import Body, request_id
 from api.request import Received
 from engines.deadline import Abandoned, Deadline
 from settings import DEFAULT_FILE, load
@@ -39,7 +39,7 @@ class Answerer:
         if self.full:
             raise ApiError("overloaded", "too long", retry_after_s=7)
 
-    async def answer(self, route: str, received: Received, deadline: Deadline) -> bytes:
+    async def answer(self, route: str, received: Received, deadline: Deadline) -> Body:
         self.received.append(received)
         try:
             await asyncio.sleep(self.late_s)
@@ -48,7 +48,7 @@ class Answerer:
             raise
         if self.failure is not None:
             raise self.failure
-        return json.dumps({"bytes": len(received.body), "id": request_id(), "route": route}).encode()
+        return Body(json.dumps({"bytes": len(received.body), "id": request_id(), "route": route}).encode())
 
 
 async def elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
