@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -23,13 +25,35 @@ class AskedBoxInput(BaseModel):
     models: list[ModelName] | None = Field(None, min_length=1, description="default: the call's models")
 
 
-class OptionsOfModel(BaseModel):
-    """Options of one model. A model takes those that it knows, and refuses the others."""
+_OPTIONS: Final[Mapping[str, Any]] = MappingProxyType(
+    {
+        "min_confidence": (float | None, Field(None, ge=0, le=1, description="of a person or a threat")),
+        "min_keypoint_confidence": (float | None, Field(None, ge=0, le=1, description="of a listed keypoint")),
+        "on": (
+            Literal["frame", "boxes"] | None,
+            Field(None, description="what it looks at if boxes are sent; default: the frame"),
+        ),
+        "map": (bool | None, Field(None, description="whether to return the depth map; default: false")),
+    }
+)
 
-    min_confidence: float | None = Field(None, ge=0, le=1, description="of a person or a threat")
-    min_keypoint_confidence: float | None = Field(None, ge=0, le=1, description="of a listed keypoint")
-    on: Literal["frame", "boxes"] | None = Field(None, description="what a detector looks at; default: the frame")
-    map: bool | None = Field(None, description="whether to return the depth map; default: false")
+
+def _options_of(name: ModelName) -> type[BaseModel]:
+    model: type[BaseModel] = create_model(
+        f"{TASKS[name].__name__}Options",
+        __config__=ConfigDict(extra="forbid"),
+        __doc__=f"Options of {name} in a call to several models.",
+        **{option: _OPTIONS[option] for option in TASKS[name].option_names},
+    )
+    return model
+
+
+_by_model: dict[str, Any] = {
+    name: (_options_of(name) | None, None) for name, task in TASKS.items() if task.option_names
+}
+EnrichOptions = create_model(
+    "EnrichOptions", __config__=ConfigDict(extra="forbid"), __doc__="Options by the model's name.", **_by_model
+)
 
 
 class EnrichInput(ImageInput):
@@ -44,7 +68,7 @@ class EnrichInput(ImageInput):
     boxes: list[AskedBoxInput] | None = Field(
         None, max_length=64, description="boxes of the image; send either this or bbox"
     )
-    options: dict[ModelName, OptionsOfModel] | None = Field(None, description="options by the model's name")
+    options: EnrichOptions | None = Field(None, description="options by the model's name")
 
 
 class EnrichError(BaseModel):
