@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -18,7 +19,8 @@ from api.embedded import EmbeddedLink, Link, unwrap
 from api.errors import not_assigned
 from api.gate import Body, request_id
 from api.link import RunnerLink
-from api.queue import ModelQueue, Outcomes
+from api.queue import ModelQueue, Outcomes, QueueState
+from api.recent import Latency, RecentLatencies
 from api.request import Received
 from api.steps import MODEL_OF, Ready, Second, Steps, Work
 from api.tracing import Spans
@@ -38,6 +40,14 @@ _SHARE_OF_SECOND_LOOK: Final = 0.5  # of the request's remaining time
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Activity:
+    """A model's queue now, and the latency of its last requests."""
+
+    queue: QueueState
+    latency: Latency
+
+
 class Answering:
     """Answers the requests of all routes."""
 
@@ -49,6 +59,11 @@ class Answering:
         self._steps = Steps(settings, spans)
         self._threads = ThreadPoolExecutor(settings.limits.decode_threads, thread_name_prefix="picture")
         self._queues = {name: self._queue(name, link) for name, link in links.items()}
+        self._latencies = {name: RecentLatencies() for name in links}
+
+    def activity(self, name: ModelName) -> Activity | None:
+        """Return a model's activity; None if the model is not assigned."""
+        return Activity(self._queues[name].state, self._latencies[name].summary) if name in self._queues else None
 
     def check(self, route: str, left_s: float) -> None:
         """Refuse a request that can't be answered within `left_s` seconds.
@@ -62,11 +77,14 @@ class Answering:
 
     async def answer(self, route: str, received: Received, deadline: Deadline) -> Body:
         """Return the answer. Raises ApiError, or Abandoned after the deadline."""
+        began = time.perf_counter()
         self.check(route, deadline.left_s)
         name = MODEL_OF[route]
         self._spans.describe(model=name, request_id=request_id())
         work = Work(route, name, self._links[name], received, deadline, copy_context(), time.time_ns())
-        return await self._queues[name].run(work, deadline)
+        body = await self._queues[name].run(work, deadline)
+        self._latencies[name].note(time.perf_counter() - began)
+        return body
 
     def _queue(self, name: ModelName, link: Link) -> ModelQueue[Work, Body]:
         if isinstance(link, EmbeddedLink):

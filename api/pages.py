@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from api import management, openapi
+from api import management, openapi, state_operations
 from api.errors import ApiError
 from api.gate import request_id
 from api.page import INDEX
@@ -26,7 +26,7 @@ def pages(apis: Callable[[], Any]) -> Starlette:
 
     @cache
     def document() -> bytes:
-        operations = [*openapi.analysis(apis()), *openapi.STATE]
+        operations = [*openapi.analysis(apis()), *state_operations.STATE]
         return json.dumps(openapi.document(operations), ensure_ascii=False).encode()
 
     async def described(_: Request) -> Response:

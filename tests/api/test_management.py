@@ -56,8 +56,8 @@ async def test_on_a_cpu_no_model_takes_video_memory() -> None:
     assert [model["vram_mb"] for model in found["loaded_models"]] == [0, 0]
 
 
-@pytest.mark.parametrize("name", ["osnet-x0-25", "person_reid"])
-async def test_a_model_goes_by_both_of_its_names(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["osnet-x0-25", "person_reid", "reid"])
+async def test_a_model_goes_by_each_of_its_names(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     managed, link = await management()
     calls: list[tuple[str, str]] = []
 
@@ -73,7 +73,7 @@ async def test_a_model_goes_by_both_of_its_names(name: str, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("name", "code", "said"),
     [
-        ("yolo", "not_found", "there is no model 'yolo'; there are yolov8n-pose"),
+        ("yolo", "not_found", "there is no model 'yolo'; there are pose_estimator \\(pose, yolov8n-pose\\), threat"),
         ("depth_estimator", "model_not_assigned", "ENRICHMENT_DEPTH_SERVICE=heavy"),
     ],
 )

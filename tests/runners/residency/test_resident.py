@@ -80,6 +80,7 @@ def state(resident: Resident) -> tuple[State, Any]:
 
 def test_a_stored_model_is_unloaded_until_it_is_asked_for(make: Make, world: World) -> None:
     resident = make()
+    assert FOUND is not None
     assert resident.status() == {
         "state": State.UNLOADED,
         "engine": None,
@@ -87,11 +88,13 @@ def test_a_stored_model_is_unloaded_until_it_is_asked_for(make: Make, world: Wor
         "weights": "osnet-x0-25@0123456789ab",
         "untrained": False,
         "detail": None,
-        "input": {},
+        "input": {"height": None, "width": None},
+        "card": FOUND.card.summary,
         "memory_mb": None,
         "loads": 0,
         "last_used": None,
         "engine_build_failed": False,
+        "last_error": None,
     }
     assert world.loads == []
 
