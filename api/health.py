@@ -50,7 +50,13 @@ def _gone(link: Link, name: ModelName) -> ModelStatus:
     if link.last_status is None:
         return _GONE
     known = link.last_status["models"][name]
-    return {**_GONE, "input": known["input"], "card": known["card"], "last_error": known["last_error"]}
+    return {
+        **_GONE,
+        "untrained": known["untrained"],
+        "input": known["input"],
+        "card": known["card"],
+        "last_error": known["last_error"],
+    }
 
 
 def is_ready(links: Sequence[Link]) -> bool:

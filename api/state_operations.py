@@ -26,6 +26,7 @@ _MANAGING: Final[tuple[ErrorCode, ...]] = (
     "runner_unavailable",
 )
 
+#: Paths without a name stand before those with one, which would match them.
 STATE: Final = (
     Operation(
         "get",
@@ -46,14 +47,6 @@ STATE: Final = (
     Operation("get", "/models", "models_list", "All models", {200: ModelsResponse}),
     Operation("get", "/models/status", "models_status", "The models in memory", {200: ModelsStatusResponse}),
     Operation(
-        "get",
-        "/models/{name}",
-        "models_get",
-        "One model: state, weights, device, queue and latency",
-        {200: ModelResponse},
-        errors=["not_found"],
-    ),
-    Operation(
         "post",
         "/models/preload",
         "models_preload",
@@ -61,6 +54,22 @@ STATE: Final = (
         {200: ModelChangedResponse},
         query=ModelNameInput,
         errors=(*_MANAGING, "invalid_request"),
+    ),
+    Operation(
+        "post",
+        "/models/unload-all",
+        "models_unload_all",
+        "Unload all models until their next requests",
+        {200: ModelsChangedResponse},
+        errors=_MANAGING,
+    ),
+    Operation(
+        "get",
+        "/models/{name}",
+        "models_get",
+        "One model: state, weights, device, queue and latency",
+        {200: ModelResponse},
+        errors=["not_found"],
     ),
     Operation(
         "post",
@@ -76,14 +85,6 @@ STATE: Final = (
         "models_unload",
         "Unload a model until its next request",
         {200: ModelChangedResponse},
-        errors=_MANAGING,
-    ),
-    Operation(
-        "post",
-        "/models/unload-all",
-        "models_unload_all",
-        "Unload all models until their next requests",
-        {200: ModelsChangedResponse},
         errors=_MANAGING,
     ),
 )

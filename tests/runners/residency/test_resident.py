@@ -213,3 +213,46 @@ def test_what_a_caller_is_told_of_a_failure_holds_no_path(make: Make, world: Wor
     with pytest.raises(ModelUnavailable) as caught:
         wait(make(), 5)
     assert str(caught.value) == "person_reid has failed: /health says why"
+
+
+def last_error(resident: Resident) -> Any:
+    error = resident.status()["last_error"]
+    return error and error["message"]
+
+
+def test_the_last_error_stays_after_a_success(make: Make, world: World) -> None:
+    world.engine = MemoryError("not now")
+    resident = make()
+    before = time.time()
+    with pytest.raises(ModelUnavailable):
+        wait(resident, 5)
+    error = resident.status()["last_error"]
+    assert error is not None
+    assert before <= error["at"] <= time.time()
+    assert "not now" in error["message"]
+    world.engine = fake.FakeEngine("person_reid")
+    resident._back_off._due = 0
+    wait(resident, 5)
+    assert state(resident) == (State.READY, None)
+    assert resident.status()["last_error"] == error
+
+
+def test_a_damaged_entry_is_one_error_however_often_it_is_looked_at(make: Make, world: World) -> None:
+    world.stored = StoreError("half a copy")
+    resident = make()
+    first = resident.status()["last_error"]
+    assert last_error(resident) == "half a copy"
+    resident.look_again()
+    assert resident.status()["last_error"] == first
+    world.stored = StoreError("nothing of it is left")
+    resident.look_again()
+    assert last_error(resident) == "nothing of it is left"
+
+
+def test_a_failed_engine_build_is_an_error_and_the_next_build_does_not_hide_it(make: Make) -> None:
+    resident = make()
+    wait(resident, 5)
+    resident.set_building(None, failure="no kernel image")
+    assert last_error(resident) == "no kernel image"
+    resident.set_building("building again")
+    assert last_error(resident) == "no kernel image"
