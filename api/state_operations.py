@@ -25,6 +25,7 @@ _MANAGING: Final[tuple[ErrorCode, ...]] = (
     "model_unavailable",
     "runner_unavailable",
 )
+_NAME: Final = "name: the model's name, its folder in the model zoo or its short name."
 
 #: Paths without a name stand before those with one, which would match them.
 STATE: Final = (
@@ -67,7 +68,7 @@ STATE: Final = (
         "get",
         "/models/{name}",
         "models_get",
-        "One model: state, weights, device, queue and latency",
+        f"One model: state, weights, device, queue and latency\n\n{_NAME}",
         {200: ModelResponse},
         errors=["not_found"],
     ),
@@ -75,7 +76,7 @@ STATE: Final = (
         "post",
         "/models/{name}/load",
         "models_load",
-        "Load a model\n\nThe answer comes when it is loaded.",
+        f"Load a model\n\nThe answer comes when it is loaded. {_NAME}",
         {200: ModelChangedResponse},
         errors=_MANAGING,
     ),
@@ -83,7 +84,7 @@ STATE: Final = (
         "post",
         "/models/{name}/unload",
         "models_unload",
-        "Unload a model until its next request",
+        f"Unload a model until its next request\n\n{_NAME}",
         {200: ModelChangedResponse},
         errors=_MANAGING,
     ),
