@@ -14,7 +14,7 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from api import management, openapi
+from api import management, openapi, state_operations
 from api.errors import ApiError
 from api.gate import request_id
 from api.page import FILES, INDEX
@@ -37,7 +37,7 @@ def pages(apis: Callable[[], Any]) -> Starlette:
 
     @cache
     def document() -> bytes:
-        operations = [*openapi.analysis(apis()), *openapi.STATE]
+        operations = [*openapi.analysis(apis()), *state_operations.STATE]
         return json.dumps(openapi.document(operations), ensure_ascii=False).encode()
 
     async def described(_: Request) -> Response:
