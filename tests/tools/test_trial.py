@@ -96,6 +96,7 @@ def test_a_server_that_ends_before_it_is_ready_is_not_waited_for(
 ) -> None:
     server = Server(answers=None, ends=3)
     assert run(server) == 3
+    assert server.tries == 0
     assert "Try it" not in capsys.readouterr().out
     assert server.signals == []
 
