@@ -68,9 +68,13 @@ def _folded_up(leg: Leg) -> Checks:
 
 
 def kneeling(body: Body) -> Checks:
-    """Checks of low hips over a vertical thigh and a shin on the floor."""
+    """Checks of low hips over a vertical thigh and a shin on the floor, where no leg stands on its foot."""
     low = Check(REACH, body.max_reach, "kneeling", most=KNEELING_REACH)
-    return [low, *best(_on_knee(leg, body) for leg in body.legs)]
+    ways = [_on_knee(leg, body) for leg in body.legs]
+    if len(body.thighs) == 2 and not all(map(met, ways)):
+        steps = min(leg.drop for leg in body.thighs)
+        return [low, *best(ways), Check("the other knee is {} below the hip", steps, "a raised leg", most=LOW_THIGH)]
+    return [low, *best(ways)]
 
 
 def _on_knee(leg: Leg, body: Body) -> Checks:

@@ -27,10 +27,13 @@ FOLDED_KNEE, BACK_SHIN = 110.0, 78.0  # a runner's back leg: knee angle, tilt of
 LONG_SHIN: Final = 0.7  # length of that shin across the image; a walker's, seen from 40 degrees above, is shorter
 SPLIT_THIGHS, SPLIT_STRIDE = 70.0, 0.9  # a runner's angle between thighs, and stride; a long walking step: 50 degrees
 GUARD_WRIST, GUARD_ELBOW = -0.1, 90.0  # wrist above shoulder, elbow angle; crossed arms and hands on the chest: -0.25
-# These six come from benchmarks/postures.py.
+# These seven come from benchmarks/postures.py.
+OVERBALANCE: Final = -0.35  # feet behind the centre of mass: a croucher up to -0.3; on the hands or from above -0.4
 PLANK_ARMS: Final = 0.35  # hands below the shoulders: lying straight 0 to 0.3, a plank or push-up from 0.4
 STRAIGHT: Final = 145.0  # hip and knee of a plank: from 150
-AT_A_FOOT: Final = 0.55  # from between the hands to an ankle: tying a shoe up to 0.5, hands of a croucher from 0.6
-SQUAT_BALANCE: Final = 0.1  # OFF_BALANCE per width of the thighs, above a full squat: on a chair 0.02 to 0.3
+AT_A_FOOT: Final = 0.6  # from between the hands to an ankle: tying a shoe up to 0.5, hands of a croucher from 0.6
+SQUAT_BALANCE: Final = (
+    0.03  # OFF_BALANCE per width of the thighs, above a full squat: a half crouch -0.1, on a chair 0.2
+)
 FROM_BEHIND: Final = 0.4  # how far the left shoulder is to the left of the right one
 RAISED_KNEES: Final = 0.05  # knees above hips, from behind: on a chair under a raised camera 0.1 to 0.3

@@ -21,6 +21,7 @@ from vision.posture.limits import (
     LOW_REACH,
     LOW_THIGH,
     OFF_BALANCE,
+    OVERBALANCE,
     RAISED_KNEES,
     SQUAT_BALANCE,
     SQUAT_REACH,
@@ -188,8 +189,10 @@ def _on_low_hips(body: Body) -> Finding:
 
 def _crouched_or_seated(body: Body, low: Checks, against: tuple[Checks, ...] = ()) -> Finding:
     # A body whose centre of mass is not over its feet must sit. The distance is measured towards the knees.
-    if met(balance := [Check(AHEAD, body.ahead, "in balance", most=OFF_BALANCE)]):
+    if met(balance := [Check(AHEAD, body.ahead, "in balance", OVERBALANCE, OFF_BALANCE)]):
         return Finding(Posture.CROUCHING, [*low, *balance], against=against)
+    if body.ahead < OVERBALANCE:
+        return Finding(Posture.UNKNOWN, reason=f"the legs are bent, but {balance[0]}: hands may bear the body")
     return Finding(Posture.SITTING, [*low, Check(AHEAD, body.ahead, "seated", least=OFF_BALANCE)])
 
 
