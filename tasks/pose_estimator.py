@@ -12,10 +12,12 @@ from engines.batches import Outputs
 from models.card import ModelCard
 from models.catalogue import ModelName
 from tasks.agreement import SAME_OBJECT, Figure, iou, oks
-from tasks.detection import BoundingBox, Detector, Look, bounding_box, pixels
+from tasks.detection import BoundingBox, Detector, Look, bounding_box, corners, pixels
 from tasks.task import Answer, Item, Prepared, Result
-from vision.arrays import F32
+from vision.arrays import F32, Box
 from vision.boxes import detect, distinct
+from vision.canvas import Canvas
+from vision.colours import BLUE, GREEN, PURPLE, SKY, VERMILION
 from vision.posture import KEYPOINT_NAMES, assess
 
 # Least confidence of a listed joint. The network gives all 17 joints, hidden ones with a low confidence. Postures rest
@@ -23,6 +25,22 @@ from vision.posture import KEYPOINT_NAMES, assess
 VISIBLE: Final = 0.5
 _PERSON: Final = "person"  # COCO's name of the class, and the public weights'
 _KEYPOINT_SHAPE: Final = (17, 3)
+_FACE: Final = KEYPOINT_NAMES[:5]
+_PARTS: Final = (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle"))
+# Joints with a bone between them: COCO's skeleton of a person without the links eye–eye and ear–shoulder.
+_LIMBS: Final = (
+    *((f"{side}_{start}", f"{side}_{end}") for side in ("left", "right") for start, end in _PARTS),
+    ("left_shoulder", "right_shoulder"),
+    ("left_hip", "right_hip"),
+    ("left_shoulder", "left_hip"),
+    ("right_shoulder", "right_hip"),
+    ("nose", "left_eye"),
+    ("nose", "right_eye"),
+    ("left_eye", "left_ear"),
+    ("right_eye", "right_ear"),
+)
+_ALERT_COLOUR: Final = VERMILION
+_COLOURS: Final = (BLUE, GREEN, PURPLE, SKY)  # of people without an alert, in turn
 
 
 class PoseResult(Result):
@@ -68,6 +86,7 @@ class PoseEstimator(Detector[PoseResult, PoseResponse]):
 
     name: ClassVar[ModelName] = "pose_estimator"
     least_share: ClassVar[float] = 0.5  # a person mostly outside the box is somebody else
+    draws: ClassVar[bool] = True
 
     # Runs beside the engine.
 
@@ -122,6 +141,17 @@ class PoseEstimator(Detector[PoseResult, PoseResponse]):
         keypoints[..., :2] = look.to_image(keypoints[..., :2])
         return boxes[counted], result["scores"][counted], keypoints[counted]
 
+    def draw(self, canvas: Canvas, answer: PoseResponse, part: Box | None = None) -> None:  # noqa: ARG002
+        """See Task.draw. Each person has a colour. Those with an alert share one that nobody else has."""
+        for index, person in enumerate(answer.persons):
+            colour = _ALERT_COLOUR if person.alerts else _COLOURS[index % len(_COLOURS)]
+            joints = {joint.name: (joint.x, joint.y) for joint in person.keypoints}
+            limbs = [(joints[start], joints[end]) for start, end in _LIMBS if {start, end} <= joints.keys()]
+            canvas.box(corners(person.bbox), colour, _label(person))
+            canvas.limbs(limbs, joints.values(), colour)
+            if face := [joints[name] for name in _FACE if name in joints]:
+                canvas.keep_clear(_head(face, person.bbox))
+
     # Compares engines and precisions.
 
     @staticmethod
@@ -166,3 +196,16 @@ def _person(box: F32, score: float, keypoints: F32, visible: float) -> Person:
         bbox=bounding_box(box),
         confidence=round(score, 4),
     )
+
+
+def _label(person: Person) -> str:
+    shown = dict.fromkeys([person.posture, *person.alerts])  # some postures are alerts, too
+    text = ", ".join(shown).replace("_", " ")
+    return f"{'ALERT ' if person.alerts else ''}{text} {person.confidence:.2f}"
+
+
+def _head(face: Sequence[tuple[float, float]], box: BoundingBox) -> Box:
+    """Return the box of a head by the joints of its face."""
+    xs, ys = zip(*face, strict=True)
+    margin = max(max(xs) - min(xs), max(ys) - min(ys), min(box.width, box.height) / 8) / 2
+    return min(xs) - margin, min(ys) - margin, max(xs) + margin, max(ys) + margin

@@ -17,6 +17,8 @@ from models.catalogue import ModelName
 from tasks.agreement import Figure
 from tasks.distance import DistanceOptions
 from tasks.picture import Picture
+from vision.arrays import Box
+from vision.canvas import Canvas
 
 
 class TaskSettings(BaseModel):
@@ -117,6 +119,8 @@ class Task(ABC, Generic[SettingsT, ViewT, ResultT, AnswerT]):
     """
 
     name: ClassVar[ModelName]
+    #: Whether `draw` draws anything.
+    draws: ClassVar[bool] = False
 
     def __init__(self, settings: SettingsT) -> None:
         self.settings = settings
@@ -165,6 +169,9 @@ class Task(ABC, Generic[SettingsT, ViewT, ResultT, AnswerT]):
 
     def after_second_look(self, answer: AnswerT, seen: Answer | None) -> None:
         """Update an answer in place by the second model's answer. seen: None if the second look failed."""
+
+    def draw(self, canvas: Canvas, answer: AnswerT, part: Box | None = None) -> None:
+        """Draw an answer onto its picture. part: the requested box, None for the whole image."""
 
     def audit(self, answer: AnswerT) -> str | None:  # noqa: ARG002 - there is nothing to keep
         """Return the audit log's entry for an answer, or None."""
