@@ -21,7 +21,7 @@ from api.open_files import allow_many_connections
 from api.pages import pages
 from api.reports import Reports
 from api.request import Received
-from api.schemas import DistanceInput, ImageInput
+from api.schemas import DistanceInput, DrawnInput, ImageInput, MapInput
 from api.steps import DISTANCE_ROUTE
 from api.tracing import Spans, bentoml_settings
 from engines.deadline import Deadline
@@ -106,13 +106,13 @@ class EnrichmentLight(_Dependencies):
         for runner in self._runners.values():
             await asyncio.to_thread(runner.close)
 
-    @bentoml.api(route=CATALOGUE["pose_estimator"].route, input_spec=ImageInput, output_spec=PoseResponse)
-    async def pose_analyze(self, request: ImageInput) -> Response:
+    @bentoml.api(route=CATALOGUE["pose_estimator"].route, input_spec=DrawnInput, output_spec=PoseResponse)
+    async def pose_analyze(self, request: DrawnInput) -> Response:
         """Find people, with keypoints, posture and alerts."""
         return await self._respond(CATALOGUE["pose_estimator"].route, request.received)
 
-    @bentoml.api(route=CATALOGUE["threat_detector"].route, input_spec=ImageInput, output_spec=ThreatResponse)
-    async def threat_detect(self, request: ImageInput) -> Response:
+    @bentoml.api(route=CATALOGUE["threat_detector"].route, input_spec=DrawnInput, output_spec=ThreatResponse)
+    async def threat_detect(self, request: DrawnInput) -> Response:
         """Find weapons: guns, knives and all other classes of the checkpoint."""
         return await self._respond(CATALOGUE["threat_detector"].route, request.received)
 
@@ -121,13 +121,13 @@ class EnrichmentLight(_Dependencies):
         """Embed a person's image, for comparison with others by cosine similarity."""
         return await self._respond(CATALOGUE["person_reid"].route, request.received)
 
-    @bentoml.api(route=CATALOGUE["pet_classifier"].route, input_spec=ImageInput, output_spec=PetResponse)
-    async def pet_classify(self, request: ImageInput) -> Response:
+    @bentoml.api(route=CATALOGUE["pet_classifier"].route, input_spec=DrawnInput, output_spec=PetResponse)
+    async def pet_classify(self, request: DrawnInput) -> Response:
         """Classify a cat or dog, and decide whether it is certainly a household pet."""
         return await self._respond(CATALOGUE["pet_classifier"].route, request.received)
 
-    @bentoml.api(route=CATALOGUE["depth_estimator"].route, input_spec=ImageInput, output_spec=DepthResponse)
-    async def depth_estimate(self, request: ImageInput) -> Response:
+    @bentoml.api(route=CATALOGUE["depth_estimator"].route, input_spec=MapInput, output_spec=DepthResponse)
+    async def depth_estimate(self, request: MapInput) -> Response:
         """Estimate the relative depth of the whole image, or of a box in it."""
         return await self._respond(CATALOGUE["depth_estimator"].route, request.received)
 

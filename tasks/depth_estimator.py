@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Final
+from types import MappingProxyType
+from typing import ClassVar, Final, TypeAlias
 
 import numpy as np
 import pybase64
@@ -17,7 +18,7 @@ from models.catalogue import ModelName
 from tasks.agreement import Figure
 from tasks.distance import Proximity, measure
 from tasks.picture import Frame, Picture
-from tasks.task import Answer, Item, Options, Prepared, Result, Task, TaskSettings
+from tasks.task import Answer, FileAnswer, Item, Options, Prepared, Result, Task, TaskSettings
 from vision import depth_map
 from vision.arrays import F32
 from vision.image import resize
@@ -27,6 +28,10 @@ PATCH: Final = 14  # pixels, side of DINOv2's patches
 # stretched to the nearest shape, and the map is stretched back. The official processor keeps the aspect ratio at a
 # height of 518 instead. A 16:9 frame then has 1.8 times the square's pixels, and every camera adds a shape.
 ASPECT_RATIOS: Final = (16 / 9, 4 / 3, 1.0, 3 / 4, 9 / 16)
+
+_MEDIA_TYPES: Final[Mapping[depth_map.Format, str]] = MappingProxyType(
+    {"png8": "image/png", "png16": "image/png", "npy": "application/x-npy"}
+)
 
 
 class DepthSettings(TaskSettings):
@@ -69,7 +74,10 @@ def input_shape(width: int, height: int, size: int) -> tuple[int, int]:
     return max(1, rows) * PATCH, max(1, columns) * PATCH
 
 
-class DepthEstimator(Task[DepthSettings, Frame, DepthResult, DepthResponse | DistanceResponse]):
+DepthAnswer: TypeAlias = DepthResponse | DistanceResponse | FileAnswer
+
+
+class DepthEstimator(Task[DepthSettings, Frame, DepthResult, DepthAnswer]):
     """See Task."""
 
     name: ClassVar[ModelName] = "depth_estimator"
@@ -83,7 +91,8 @@ class DepthEstimator(Task[DepthSettings, Frame, DepthResult, DepthResponse | Dis
         """Resize the whole image to the network's input, bicubic and antialiased like the official processor."""
         height, width = input_shape(picture.whole.shape[1], picture.whole.shape[0], self.settings.input_size)
         image = resize(picture.whole, width, height, Image.Resampling.BICUBIC)
-        return Prepared([{"image": image}], picture.frame, options, depth_map.answer_bytes(picture.frame.area))
+        size = depth_map.answer_bytes(picture.frame.area, options.depth_file)
+        return Prepared([{"image": image}], picture.frame, options, size)
 
     # Runs beside the engine.
 
@@ -98,10 +107,13 @@ class DepthEstimator(Task[DepthSettings, Frame, DepthResult, DepthResponse | Dis
 
     # Runs in the API process.
 
-    def answer(self, results: Sequence[DepthResult], prepared: Prepared[Frame]) -> DepthResponse | DistanceResponse:
-        """Return a depth map, or for /object-distance the distance of the object in the box."""
+    def answer(self, results: Sequence[DepthResult], prepared: Prepared[Frame]) -> DepthAnswer:
+        """Return a depth map, in JSON or as a file; for /object-distance the distance of the object in the box."""
         (result,) = results
-        frame, distance = prepared.view, prepared.options.distance
+        frame, distance, form = prepared.view, prepared.options.distance, prepared.options.depth_file
+        if form is not None:
+            data = depth_map.as_file(result["depth"], frame.size, frame.area, form)
+            return FileAnswer(data=data, media_type=_MEDIA_TYPES[form.format])
         if distance is None:
             rendered = depth_map.rendered(result["depth"], frame.size, frame.area)
             return DepthResponse(
@@ -121,8 +133,7 @@ class DepthEstimator(Task[DepthSettings, Frame, DepthResult, DepthResponse | Dis
 
     @staticmethod
     def agreement(
-        reference: Sequence[tuple[DepthResult, DepthResponse | DistanceResponse]],
-        other: Sequence[tuple[DepthResult, DepthResponse | DistanceResponse]],
+        reference: Sequence[tuple[DepthResult, DepthAnswer]], other: Sequence[tuple[DepthResult, DepthAnswer]]
     ) -> Mapping[str, Figure]:
         """Compare the maps, in the network's resolution."""
         pairs = [(one["depth"], two["depth"]) for (one, _), (two, _) in zip(reference, other, strict=True)]

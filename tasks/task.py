@@ -19,6 +19,7 @@ from tasks.distance import DistanceOptions
 from tasks.picture import Picture
 from vision.arrays import Box
 from vision.canvas import Canvas
+from vision.depth_map import FileForm
 
 
 class TaskSettings(BaseModel):
@@ -38,6 +39,7 @@ class Options:
     min_confidence: float | None = None
     min_keypoint_confidence: float | None = None
     distance: DistanceOptions | None = None  # only for /object-distance
+    depth_file: FileForm | None = None  # only for /depth-estimate; None = JSON
 
 
 class Item(TypedDict):
@@ -81,6 +83,13 @@ class Answer(BaseModel):
 
     inference_time_ms: float = 0.0
     untrained: Literal[True] | None = Field(None, description="present if random weights answered, in a trial only")
+
+
+class FileAnswer(Answer):
+    """An answer that is a file of its own, not JSON."""
+
+    data: bytes
+    media_type: str
 
 
 SettingsT = TypeVar("SettingsT", bound=TaskSettings)
