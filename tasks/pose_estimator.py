@@ -15,10 +15,10 @@ from tasks.agreement import SAME_OBJECT, Figure, iou, oks
 from tasks.detection import BoundingBox, Detector, Look, bounding_box, corners, pixels
 from tasks.task import Answer, Item, Prepared, Result
 from vision.arrays import F32, Box
-from vision.boxes import detect, distinct
+from vision.boxes import detect, distinct, intersection
 from vision.canvas import Canvas
-from vision.colours import BLUE, GREEN, PURPLE, SKY, VERMILION
-from vision.posture import KEYPOINT_NAMES, assess
+from vision.colours import BLUE, GREEN, PURPLE, SKY, VERMILION, Colour
+from vision.posture import KEYPOINT_NAMES, Posture, assess
 
 # Least confidence of a listed joint. The network gives all 17 joints, hidden ones with a low confidence. Postures rest
 # on joints of this confidence, whatever the caller wants listed.
@@ -142,9 +142,8 @@ class PoseEstimator(Detector[PoseResult, PoseResponse]):
         return boxes[counted], result["scores"][counted], keypoints[counted]
 
     def draw(self, canvas: Canvas, answer: PoseResponse, part: Box | None = None) -> None:  # noqa: ARG002
-        """See Task.draw. Each person has a colour. Those with an alert share one that nobody else has."""
-        for index, person in enumerate(answer.persons):
-            colour = _ALERT_COLOUR if person.alerts else _COLOURS[index % len(_COLOURS)]
+        """See Task.draw. Alerts have one colour. People without one differ in colour from those they overlap."""
+        for person, colour in zip(answer.persons, _colours(answer.persons), strict=True):
             joints = {joint.name: (joint.x, joint.y) for joint in person.keypoints}
             limbs = [(joints[start], joints[end]) for start, end in _LIMBS if {start, end} <= joints.keys()]
             canvas.box(corners(person.bbox), colour, _label(person))
@@ -198,8 +197,22 @@ def _person(box: F32, score: float, keypoints: F32, visible: float) -> Person:
     )
 
 
+def _colours(persons: Sequence[Person]) -> list[Colour]:
+    """Return a colour for each person. It differs from that of earlier people in overlapping boxes, while it can."""
+    boxes = np.array([corners(person.bbox) for person in persons], np.float32).reshape(-1, 4)
+    colours: list[Colour] = []
+    for index, person in enumerate(persons):
+        meets = intersection(boxes[index], boxes[:index]) > 0
+        near = {colour for colour, overlaps in zip(colours, meets, strict=True) if overlaps}
+        usual = _COLOURS[index % len(_COLOURS)]
+        free = next((colour for colour in (usual, *_COLOURS) if colour not in near), usual)
+        colours.append(_ALERT_COLOUR if person.alerts else free)
+    return colours
+
+
 def _label(person: Person) -> str:
-    shown = dict.fromkeys([person.posture, *person.alerts])  # some postures are alerts, too
+    posture = "person" if person.posture == Posture.UNKNOWN else person.posture
+    shown = dict.fromkeys([posture, *person.alerts])  # some postures are alerts, too
     text = ", ".join(shown).replace("_", " ")
     return f"{'ALERT ' if person.alerts else ''}{text} {person.confidence:.2f}"
 

@@ -60,7 +60,7 @@ class Canvas:
         self._size = (self._image.shape[1], self._image.shape[0])
         # A panorama is as readable as its shorter side allows.
         side = min(max(self._size), 2 * min(self._size))
-        self._line = max(1, round(side / 400))
+        self._line = max(2, round(side / 320))
         self._text = max(12, round(8 + side / 80))
         self._labels: list[_Label] = []
         self._clear: list[Box] = []

@@ -91,6 +91,13 @@ def test_each_person_has_a_colour_and_alerts_have_one_that_nobody_else_has() -> 
     assert not has(image, VERMILION, 60, 200, 140, 400)
 
 
+def test_people_who_overlap_differ_in_colour() -> None:
+    # The fifth would have the first one's colour if it stood alone.
+    image = drawn(POSE, pose(*(person(left) for left in (60, 250, 350, 450, 70))))
+    assert has(image, BLUE, 60, 300, 60, 300)
+    assert has(image, GREEN, 150, 370, 150, 370)
+
+
 @pytest.mark.parametrize(("severity", "colour"), [("critical", VERMILION), ("high", ORANGE), ("medium", YELLOW)])
 def test_a_threat_has_the_colour_of_its_severity(severity: str, colour: Colour) -> None:
     image = drawn(THREAT, threat(severity))
