@@ -61,6 +61,7 @@ class Canvas:
         # A panorama is as readable as its shorter side allows.
         side = min(max(self._size), 2 * min(self._size))
         self._line = max(2, round(side / 320))
+        self._edge = max(1, self._line // 4)
         self._text = max(12, round(8 + side / 80))
         self._labels: list[_Label] = []
         self._clear: list[Box] = []
@@ -81,7 +82,7 @@ class Canvas:
         self._stroke(limbs, colour)
         for joint in joints:
             centre = self._fixed([joint])[0]
-            for radius, fill in ((1.5 * self._line + 1, BLACK), (1.5 * self._line, colour)):
+            for radius, fill in ((1.5 * self._line + self._edge, BLACK), (1.5 * self._line, colour)):
                 size = round(radius * 2**_SHIFT)
                 cv2.circle(self._image, tuple(centre.tolist()), size, fill, cv2.FILLED, cv2.LINE_AA, _SHIFT)
 
@@ -134,7 +135,7 @@ class Canvas:
     def _stroke(self, lines: Iterable[Sequence[Point]], colour: Colour) -> None:
         """Draw lines with a dark edge, which makes them visible on any ground."""
         fixed = [self._fixed(line) for line in lines]
-        for width, stroke in ((self._line + 2, BLACK), (self._line, colour)):
+        for width, stroke in ((self._line + 2 * self._edge, BLACK), (self._line, colour)):
             cv2.polylines(self._image, fixed, False, stroke, width, cv2.LINE_AA, _SHIFT)
 
     def _fixed(self, points: Sequence[Point]) -> np.ndarray[tuple[int, int], np.dtype[np.int32]]:
