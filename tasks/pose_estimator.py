@@ -200,14 +200,13 @@ def _person(box: F32, score: float, keypoints: F32, visible: float) -> Person:
 def _colours(persons: Sequence[Person]) -> list[Colour]:
     """Return a colour for each person. It differs from that of earlier people in overlapping boxes, while it can."""
     boxes = np.array([corners(person.bbox) for person in persons], np.float32).reshape(-1, 4)
-    colours: list[Colour] = []
+    chosen = np.full(len(persons), -1)  # indices of _COLOURS; -1 with an alert
     for index, person in enumerate(persons):
-        meets = intersection(boxes[index], boxes[:index]) > 0
-        near = {colour for colour, overlaps in zip(colours, meets, strict=True) if overlaps}
-        usual = _COLOURS[index % len(_COLOURS)]
-        free = next((colour for colour in (usual, *_COLOURS) if colour not in near), usual)
-        colours.append(_ALERT_COLOUR if person.alerts else free)
-    return colours
+        if not person.alerts:
+            near = set(chosen[:index][intersection(boxes[index], boxes[:index]) > 0].tolist())
+            usual = index % len(_COLOURS)
+            chosen[index] = next((colour for colour in (usual, *range(len(_COLOURS))) if colour not in near), usual)
+    return [_ALERT_COLOUR if colour < 0 else _COLOURS[colour] for colour in chosen.tolist()]
 
 
 def _label(person: Person) -> str:

@@ -23,6 +23,7 @@ Point = tuple[float, float]
 _SHIFT: Final = 4  # OpenCV's coordinates are integers with so many bits after the point
 _LEAST_TEXT: Final = 9  # pixels; smaller text can't be read
 _LONGEST_TEXT: Final = 200  # characters
+_MOST_LABELS: Final = 150  # nobody reads more, and finding places takes quadratic time
 _JPEG_QUALITY: Final = 90
 _LONGEST_JPEG_COMMENT: Final = 65_533  # bytes; JPEG's limit
 _BYTES_OF_PIXEL: Final = 13  # canvas 3, Pillow's image 4, the encoded file and its copy 3 each
@@ -34,11 +35,6 @@ class _Label:
     colour: Colour
     box: Box
 
-    @classmethod
-    def of(cls, text: str, colour: Colour, box: Box) -> _Label:
-        """Make a label of one line. text: may hold a checkpoint's own names."""
-        return cls(" ".join(text.split())[:_LONGEST_TEXT], colour, box)
-
 
 _Placed = tuple[_Label, Box, str]  # place, and the text that fits
 
@@ -46,7 +42,7 @@ _Placed = tuple[_Label, Box, str]  # place, and the text that fits
 class Canvas:
     """A picture to draw on. All coordinates are pixels of the picture as given. Sizes grow with the picture.
 
-    Labels are drawn last, so that no line hides one. They never hide each other (vision.labels).
+    Labels are drawn last, so that no line hides one. They never hide each other (vision.labels). There are at most 150.
     """
 
     def __init__(self, image: RGB) -> None:
@@ -71,11 +67,11 @@ class Canvas:
         left, top, right, bottom = box
         corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
         self._stroke([corners], colour)
-        self._labels.append(_Label.of(label, colour, self._scaled(box)))
+        self._add_label(label, colour, self._scaled(box))
 
     def note(self, text: str, colour: Colour) -> None:
         """Label the whole picture."""
-        self._labels.append(_Label.of(text, colour, (0, 0, *self._size)))
+        self._add_label(text, colour, (0, 0, *self._size))
 
     def limbs(self, limbs: Sequence[tuple[Point, Point]], joints: Iterable[Point], colour: Colour) -> None:
         """Draw lines between joints, and each joint as a dot."""
@@ -106,6 +102,11 @@ class Canvas:
             middle = (place[0] + place[2]) / 2, (place[1] + place[3]) / 2
             draw.text(middle, text, fill=text_on(label.colour), font=font, anchor="mm")
         return image
+
+    def _add_label(self, text: str, colour: Colour, box: Box) -> None:
+        """Add a label of one line. text: may hold a checkpoint's own names."""
+        if len(self._labels) < _MOST_LABELS:
+            self._labels.append(_Label(" ".join(text.split())[:_LONGEST_TEXT], colour, box))
 
     def _placed(self, font_size: int) -> list[_Placed]:
         """Return the labels that have room, each with its place and the part of its text that fits."""

@@ -56,20 +56,18 @@ class _Areas:
     def __init__(self, size: Size, cell: int) -> None:
         self._cell = cell
         self._mask: NDArray[np.int32] = np.zeros((int(size[1] // cell), int(size[0] // cell)), np.int32)
-        self._boxes: list[Box] = []
+        self._boxes: NDArray[np.float64] = np.empty((0, 4))
 
     def add(self, box: Box) -> None:
         left, top = (max(0, math.floor(value / self._cell)) for value in box[:2])
         right, bottom = (max(0, math.ceil(value / self._cell)) for value in box[2:])
         self._mask[top:bottom, left:right] = 1
-        self._boxes.append(box)
+        self._boxes = np.vstack([self._boxes, box])
 
     def meet(self, box: Box) -> bool:
         """Whether a box covers a part of an area."""
-        left, top, right, bottom = box
-        return any(
-            left < other[2] and right > other[0] and top < other[3] and bottom > other[1] for other in self._boxes
-        )
+        starts, ends = self._boxes[:, :2], self._boxes[:, 2:]
+        return bool(((starts < box[2:]) & (ends > box[:2])).all(axis=1).any())
 
     def nearest_free(self, size: Size, box: Box) -> _Corner | None:
         """Return the corner nearest to a box at which a label of this size covers no area; None if there is none."""

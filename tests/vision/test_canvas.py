@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vision.arrays import RGB
+from vision import canvas as module
+from vision.arrays import RGB, Box
 from vision.canvas import MAX_SIDE, Canvas, canvas_bytes, encode
 from vision.colours import BLUE, GREEN, YELLOW
+from vision.labels import Places, Size
 
 GREY = 90
 
@@ -73,6 +75,23 @@ def test_the_labels_of_many_people_keep_all_their_text_apart(people: int) -> Non
     one = np.asarray(alone.drawn()).astype(int)
     filled, single = ((np.abs(array - BLUE).max(axis=-1) < 10).sum() for array in (image, one))
     assert filled >= people * single * 0.4  # smaller text where there are many
+
+
+def test_the_number_of_labels_is_bounded_for_any_number_of_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    class Counting(Places):
+        def take(self, size: Size, box: Box) -> Box | None:
+            asked.append(1)
+            return super().take(size, box)
+
+    monkeypatch.setattr(module, "Places", Counting)
+    canvas = Canvas(grey(320, 240))
+    for _ in range(3600):  # twelve views with the most detections
+        canvas.keep_clear((30, 30, 90, 90))
+        canvas.box((30, 30, 90, 90), BLUE, "walking 0.90")
+    canvas.drawn()
+    assert len(asked) <= 150 * 5
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 200), (200, 3), (32, 32), (64, 48), (5000, 20)])
