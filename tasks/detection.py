@@ -105,6 +105,11 @@ class BoundingBox(BaseModel):
     height: float
 
 
+def corners(box: BoundingBox) -> Box:
+    """Return x1, y1, x2, y2 of a response's box."""
+    return box.x, box.y, box.x + box.width, box.y + box.height
+
+
 def bounding_box(box: F32) -> BoundingBox:
     """Return a box (4,) x1, y1, x2, y2 in pixels as a response gives it."""
     left, top, right, bottom = box.tolist()
