@@ -10,7 +10,7 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass
 from itertools import count
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from api import metrics
 from api.embedded import Link
@@ -47,6 +47,10 @@ _IMAGE_ERRORS: Final[Mapping[type[images.ImageError], ErrorCode]] = {
     images.UnsupportedFormat: "unsupported_media_type",
     images.ImageTooLarge: "image_too_large",
 }
+
+
+# A model, its answer, and the box that it looked at (None: the whole image), to be drawn.
+Seen: TypeAlias = tuple[ModelName, Answer, Box | None]
 
 
 @dataclass(frozen=True)
@@ -292,18 +296,25 @@ class Steps:
             if isinstance(answer, FileAnswer):
                 return Body(answer.data, answer.media_type)
             text = answer.model_dump_json(exclude_unset=True)  # not exclude_none: some answers hold null
-        return Body(text.encode()) if ready.drawing is None else self._drawn(ready, ready.drawing, answer, text)
+        drawing = ready.drawing
+        if drawing is None:
+            return Body(text.encode())
+        return self._drawn(drawing.file, drawing.form, [(work.name, answer, drawing.part)], text, work.deadline)
 
-    def _drawn(self, ready: Ready, drawing: Drawing, answer: Answer, text: str) -> Body:
-        """Return the annotated picture. text: the answer as JSON, which becomes its comment."""
-        file = drawing.file
+    def drawn(self, image: bytes, form: Form, seen: Sequence[Seen], text: str, deadline: Deadline) -> Body:
+        """Return an image with several models' answers drawn on it. text: as JSON, which becomes its comment."""
+        with _image_errors():
+            return self._drawn(images.open_image(image, self._decoding), form, seen, text, deadline)
+
+    def _drawn(self, file: images.PictureFile, form: Form, seen: Sequence[Seen], text: str, deadline: Deadline) -> Body:
         size = file.peak_bytes + canvas_bytes(file.height, file.width)
-        with self._spans.step("draw"), self._memory.hold(size, ready.work.deadline):
+        with self._spans.step("draw"), self._memory.hold(size, deadline):
             canvas = Canvas(file.decode())
-            if ready.untrained:
+            if any(answer.untrained for _, answer, _ in seen):
                 canvas.note("UNTRAINED stand-in: means nothing", VERMILION)
-            self._tasks[ready.work.name].draw(canvas, answer, drawing.part)
-            return Body(encode(canvas.drawn(), drawing.form, text), f"image/{drawing.form.lower()}")
+            for name, answer, part in seen:
+                self._tasks[name].draw(canvas, answer, part)
+            return Body(encode(canvas.drawn(), form, text), f"image/{form.lower()}")
 
 
 @contextmanager

@@ -12,7 +12,8 @@ from engines.batches import Outputs
 from models.card import ModelCard
 from models.catalogue import ModelName
 from tasks.agreement import SAME_OBJECT, Figure, iou, oks
-from tasks.detection import BoundingBox, Detector, Look, bounding_box, corners, pixels
+from tasks.bounding_box import BoundingBox, bounding_box, corners, pixels
+from tasks.detection import Detector, Look
 from tasks.task import Answer, Item, Prepared, Result
 from vision.arrays import F32, Box
 from vision.boxes import detect, distinct, intersection

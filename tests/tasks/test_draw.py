@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tasks import TASKS
-from tasks.detection import BoundingBox
+from tasks.bounding_box import BoundingBox
 from tasks.pet_classifier import PetResponse
 from tasks.pose_estimator import Keypoint, Person, PoseResponse
 from tasks.task import Answer

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tasks.detection import corners
+from tasks.bounding_box import corners
 from tasks.picture import Picture
 from tasks.pose_estimator import PoseResponse, PoseResult
 from tasks.task import Options
