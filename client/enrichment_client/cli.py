@@ -77,7 +77,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("enrich", description="What ai-enrichment-light sees in pictures.")
+    parser = argparse.ArgumentParser(
+        "enrich",
+        description="What ai-enrichment-light sees in pictures.",
+        epilog="exit codes: 0 all answered, 1 something failed, 2 wrong use",
+    )
     parser.add_argument(
         "targets", nargs="+", metavar="PHOTO|FOLDER|URL", help="pictures and folders; a URL prints the service's state"
     )
@@ -104,7 +108,7 @@ async def _service(options: argparse.Namespace) -> int:
         try:
             health = await client.health()
         except EnrichmentError as error:
-            print(json.dumps({"url": url, "error": _json(error)}) if options.json else f"{url}: {error}")
+            print(json.dumps({"url": url, "error": _json(error)}) if options.json else error)
             return _FAILED
     print(health.model_dump_json() if options.json else report.of_service(url, health))
     return _FAILED if health.status == "unhealthy" else 0

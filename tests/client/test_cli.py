@@ -221,7 +221,7 @@ def test_a_service_that_is_not_there_is_said_in_a_line(run: Run, monkeypatch: py
     async def sleep(_: float) -> None: ...
 
     monkeypatch.setattr("enrichment_client.client.asyncio.sleep", sleep)
-    assert run(refuse, LIGHT) == (1, f"{LIGHT}: unreachable: {LIGHT}: Connection refused\n", "")
+    assert run(refuse, LIGHT) == (1, f"unreachable: {LIGHT}: Connection refused\n", "")
     assert json.loads(run(refuse, LIGHT, "--json")[1])["error"]["code"] == "unreachable"
     code, out, _ = run(refuse, folder / "a.jpg", "--url", LIGHT)
     assert (code, out.count("unreachable")) == (1, 1)

@@ -27,7 +27,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel as `pip install ./client` builds it, with the setuptools that is here."""
     pytest.importorskip("setuptools")
     folder = tmp_path_factory.mktemp("wheel")
-    source = shutil.copytree(CLIENT, folder / "client", ignore=shutil.ignore_patterns("__pycache__"))
+    source = shutil.copytree(
+        CLIENT, folder / "client", ignore=shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
+    )
     command = [sys.executable, "-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-index", "-w"]
     done = subprocess.run([*command, str(folder), str(source)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
