@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from enrichment_client.answers import (
     Box,
@@ -16,6 +16,7 @@ from enrichment_client.answers import (
     PersonSeen,
     Pet,
     Pose,
+    Problem,
     Threats,
 )
 
@@ -27,8 +28,9 @@ def of_picture(name: str, answer: Enrichment) -> str:
     for box in answer.boxes:
         lines.append(f"  box {box.id}, {_place(box.bbox)}")
         lines += _indented(_seen(box.results), 4)
-        lines += [f"    {model} failed: {error.message} ({error.code})" for model, error in box.errors.items()]
-    lines += [f"  {model} failed: {error.message} ({error.code})" for model, error in answer.errors.items()]
+        own = {model: error for model, error in box.errors.items() if error != answer.errors.get(model)}
+        lines += _indented(_failed(own), 4)
+    lines += _indented(_failed(answer.errors))
     if answer.untrained:
         lines.append(f"  these answers mean nothing, as the weights are untrained: {', '.join(answer.untrained)}")
     return "\n".join(lines)
@@ -60,6 +62,11 @@ def _seen(results: FrameResults | BoxResults) -> Iterator[str]:
             yield f"distance: {nearness} ({median:.2f}, 1 is nearest)"
     if reid := results.person_reid:
         yield f"re-id: {len(reid.embedding)} numbers of {reid.model_id or 'unknown weights'}"
+
+
+def _failed(errors: Mapping[str, Problem]) -> Iterator[str]:
+    for model, error in errors.items():
+        yield f"{model} failed: {error.message} ({error.code})"
 
 
 def _people(pose: Pose) -> Iterator[str]:

@@ -57,7 +57,17 @@ TROUBLED = ANSWER | {
         },
         "threat_detector": {"threats_detected": [], "is_threat": False, "max_confidence": 0.0},
     },
-    "boxes": [],
+    "boxes": [
+        {
+            "id": "a",
+            "bbox": BBOX,
+            "results": {},
+            "errors": {
+                "pose_estimator": {"code": "model_unavailable", "message": "its weights are absent"},
+                "person_reid": {"code": "timeout", "message": "no result in time"},
+            },
+        }
+    ],
     "errors": {"pose_estimator": {"code": "model_unavailable", "message": "its weights are absent"}},
     "untrained": ["depth_estimator"],
 }
@@ -142,6 +152,8 @@ def test_what_one_model_could_not_do_is_said_and_counts_as_failed(run: Run, fold
     assert out.splitlines()[1:] == [
         "  threats: none",
         "  pet: none for sure (rather dog, 60%; a person is in view)",
+        "  box a, 10,20,40,60",
+        "    person_reid failed: no result in time (timeout)",  # the frame's failures are not repeated
         "  pose_estimator failed: its weights are absent (model_unavailable)",
         "  these answers mean nothing, as the weights are untrained: depth_estimator",
     ]
