@@ -53,7 +53,7 @@ class _Result(_Answer):
     """What every model's answer shares. untrained: random stand-in weights answered, in a trial only."""
 
     inference_time_ms: float = 0.0
-    untrained: bool = False
+    untrained: bool | None = None
 
 
 class Pose(_Result):
@@ -165,10 +165,10 @@ class BoxResults(_Found):
 
 
 class BoxAnswer(_Answer):
-    """One box of the request, by its id. errors: by model."""
+    """One box of the request, by its id. bbox: None if the service could not read it. errors: by model."""
 
     id: str
-    bbox: Box
+    bbox: Box | None = None
     results: BoxResults
     errors: dict[str, Problem] = {}
 
@@ -182,7 +182,7 @@ class Enrichment(_Answer):
     errors: dict[str, Problem] = {}
     timings: dict[str, Any] = {}
     inference_time_ms: float = 0.0
-    untrained: list[str] = []
+    untrained: list[str] | None = None
 
 
 class Comparison(_Answer):

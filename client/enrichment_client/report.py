@@ -26,7 +26,7 @@ def of_picture(name: str, answer: Enrichment) -> str:
     lines = [f"{name}: {answer.image.width} × {answer.image.height}, {answer.inference_time_ms:.0f} ms"]
     lines += _indented(_seen(answer.results))
     for box in answer.boxes:
-        lines.append(f"  box {box.id}, {_place(box.bbox)}")
+        lines.append(f"  box {box.id}{f', {_place(box.bbox)}' if box.bbox else ''}")
         lines += _indented(_seen(box.results), 4)
         own = {model: error for model, error in box.errors.items() if error != answer.errors.get(model)}
         lines += _indented(_failed(own), 4)

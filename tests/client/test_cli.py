@@ -60,7 +60,7 @@ TROUBLED = ANSWER | {
     "boxes": [
         {
             "id": "a",
-            "bbox": BBOX,
+            "bbox": None,
             "results": {},
             "errors": {
                 "pose_estimator": {"code": "model_unavailable", "message": "its weights are absent"},
@@ -152,7 +152,7 @@ def test_what_one_model_could_not_do_is_said_and_counts_as_failed(run: Run, fold
     assert out.splitlines()[1:] == [
         "  threats: none",
         "  pet: none for sure (rather dog, 60%; a person is in view)",
-        "  box a, 10,20,40,60",
+        "  box a",
         "    person_reid failed: no result in time (timeout)",  # the frame's failures are not repeated
         "  pose_estimator failed: its weights are absent (model_unavailable)",
         "  these answers mean nothing, as the weights are untrained: depth_estimator",

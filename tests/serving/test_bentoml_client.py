@@ -118,6 +118,22 @@ def test_every_route_is_a_method(bento: Any, path: Path, method: str) -> None:
         assert getattr(bento, method)(**request)["inference_time_ms"] > 0
 
 
+@pytest.mark.parametrize("image", IMAGES)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"models": ["person_reid"], "bbox": BOX},
+        {"models": ("reid",), "boxes": [{"id": "0", "bbox": BOX}], "options": None},
+        {"models": "reid", "boxes": [list(BOX)], "options": {"person_reid": {}}},
+        {"models": "reid,depth", "bbox": BOX_TEXT, "options": {"depth": {"map": True}}},
+    ],
+    ids=["list", "tuple", "str", "text"],
+)
+def test_enrich_takes_the_same_images(bento: Any, path: Path, image: str, options: dict[str, Any]) -> None:
+    (box,) = bento.enrich(**IMAGES[image](path), **options)["boxes"]
+    assert colour_of(box["results"]["person_reid"]["embedding"]) == LEFT
+
+
 async def test_the_asynchronous_client_does_the_same(server: Server, path: Path) -> None:
     async with bentoml.AsyncHTTPClient(server.url) as client:
         assert await client.is_ready()

@@ -86,6 +86,31 @@ def test_each_call_gets_its_answer(server: Server) -> None:
         assert client.health().status == "healthy"
 
 
+def test_all_models_and_boxes_are_asked_at_once(server: Server) -> None:
+    image = marked((10, 10, 40, 40), (64, 48))
+    with Client(server.url) as client:
+        found = client.enrich(
+            image,
+            boxes=[(10, 10, 40, 40), {"id": "outside", "bbox": {"x": 99, "y": 99, "width": 5, "height": 5}}],
+            options={"pose": {"min_keypoint_confidence": 0.05}, "depth": {"map": True}},
+        )
+        only = client.enrich(image, models=["reid", "person_reid"], bbox=np.array([10, 10, 40, 40]))
+    assert (found.image.width, found.image.height) == (64, 48)
+    assert found.results.pose_estimator
+    assert [len(person.keypoints) for person in found.results.pose_estimator.persons] == [17]
+    assert found.results.depth_estimator
+    assert found.results.depth_estimator.depth_map
+    inside, outside = found.boxes
+    assert inside.results.person_reid
+    assert fake.colour_of(inside.results.person_reid.embedding) == fake.MARKER
+    assert inside.results.depth_estimator
+    assert (outside.id, outside.results.person_reid) == ("outside", None)
+    assert {error.code for error in outside.errors.values()} == {"invalid_request"}
+    (box,) = only.boxes
+    assert box.results.person_reid
+    assert box.results.person_reid.embedding == inside.results.person_reid.embedding
+
+
 async def test_what_is_final_is_not_asked_again_and_named(server: Server) -> None:
     async with AsyncClient(server.url) as client:
         with pytest.raises(EnrichmentError, match="400 invalid_image") as caught:
@@ -116,6 +141,17 @@ def test_as_a_program_it_says_what_is_in_the_pictures(server: Server, tmp_path: 
     command = [sys.executable, "examples/backend_client.py", str(picture)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("yard.png: 1 people, threats: ['")
+
+
+def test_the_command_reports_on_a_folder(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "yard.png").write_bytes(encoded(marked((10, 10, 40, 40), (64, 48))))
+    (tmp_path / "torn.jpg").write_bytes(b"no image")
+    command = [sys.executable, "-m", "enrichment_client.cli", "--url", server.url, str(tmp_path), "--json"]
+    done = subprocess.run(command, env=os.environ | CLIENT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "")
+    torn, yard = (json.loads(line) for line in done.stdout.splitlines())
+    assert torn["error"]["code"] == "invalid_image"
+    assert yard["results"]["pose_estimator"]["num_people"] == 1
 
 
 def test_the_command_prints_the_services_state(server: Server) -> None:
