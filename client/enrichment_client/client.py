@@ -55,7 +55,7 @@ class _Base:
         if heavy_url is not None:
             self._urls["heavy"] = _url(heavy_url)
         self._assigned = dict(assignments or {})
-        self._headers = {"X-API-Key": api_key} if api_key else {}
+        self._headers = {"User-Agent": "ai-enrichment-light-client"} | ({"X-API-Key": api_key} if api_key else {})
         self._timeout = timeout
         self._retries = retries
 

@@ -131,6 +131,7 @@ def test_the_key_goes_with_every_request(ask: Ask) -> None:
     service = Service([GOOD])
     ask(service, "pet", b"picture", api_key="secret")
     assert service.asked[0].headers["x-api-key"] == "secret"
+    assert service.asked[0].headers["user-agent"] == "ai-enrichment-light-client"  # some proxies refuse its absence
     ask(service, "pet", b"picture")
     assert "x-api-key" not in service.asked[1].headers
 
