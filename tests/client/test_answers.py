@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import AliasChoices, BaseModel
 
-from api import enrich_schemas, schemas
+from api import enrich_schemas, model_schemas, schemas
 from enrichment_client import answers
 from tasks import depth_estimator, detection, person_reid, pet_classifier, pose_estimator, threat_detector
 
@@ -27,6 +27,7 @@ PAIRS: list[tuple[type[BaseModel], type[BaseModel]]] = [
     (answers.Enrichment, enrich_schemas.EnrichResponse),
     (answers.Health, schemas.HealthResponse),
     (answers.ModelState, schemas.ModelHealth),
+    (answers.Model, model_schemas.ModelResponse),
     (answers.ModelChange, schemas.ModelChangedResponse),
 ]
 

@@ -16,6 +16,7 @@ import pytest
 
 from enrichment_client import AsyncClient, Client, EnrichmentError
 from examples.backend_client import embedding_by_bentoml, embeddings_by_bentoml
+from models.catalogue import CATALOGUE
 from tests.client.service import PET
 from tests.serving import fake
 from tests.serving.pictures import encoded, marked, plain
@@ -84,6 +85,7 @@ def test_each_call_gets_its_answer(server: Server) -> None:
         distance = client.distance(image, np.array([0, 0, 20, 10]), method="min", near_m=1, far_m=9)
         assert distance.estimated_distance_m is not None
         assert client.health().status == "healthy"
+        assert {model.name: model.state for model in client.models().models} == dict.fromkeys(CATALOGUE, "ready")
 
 
 def test_all_models_and_boxes_are_asked_at_once(server: Server) -> None:
