@@ -13,6 +13,7 @@ PAIRS: list[tuple[type[BaseModel], type[BaseModel]]] = [
     (answers.Box, detection.BoundingBox),
     (answers.Keypoint, pose_estimator.Keypoint),
     (answers.PersonSeen, pose_estimator.Person),
+    (answers.AlertDetail, pose_estimator.AlertDetail),
     (answers.Pose, pose_estimator.PoseResponse),
     (answers.Threat, threat_detector.Threat),
     (answers.Threats, threat_detector.ThreatResponse),
