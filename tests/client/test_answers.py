@@ -7,10 +7,10 @@ from pydantic import AliasChoices, BaseModel
 
 from api import enrich_schemas, model_schemas, schemas
 from enrichment_client import answers
-from tasks import depth_estimator, detection, person_reid, pet_classifier, pose_estimator, threat_detector
+from tasks import depth_estimator, bounding_box, person_reid, pet_classifier, pose_estimator, threat_detector
 
 PAIRS: list[tuple[type[BaseModel], type[BaseModel]]] = [
-    (answers.Box, detection.BoundingBox),
+    (answers.Box, bounding_box.BoundingBox),
     (answers.Keypoint, pose_estimator.Keypoint),
     (answers.PersonSeen, pose_estimator.Person),
     (answers.AlertDetail, pose_estimator.AlertDetail),
