@@ -58,9 +58,9 @@ def parse(received: Received, max_image_bytes: int, *, wants_distance: bool = Fa
         raise ApiError("payload_too_large", f"the image has {len(image)} bytes; at most {max_image_bytes} are accepted")
     asked = ImageRequest(
         image,
-        _option("bbox", box.parse, fields, query),
-        _option("min_confidence", fraction, fields, query),
-        _option("min_keypoint_confidence", fraction, fields, query),
+        option("bbox", box.parse, fields, query),
+        option("min_confidence", fraction, fields, query),
+        option("min_keypoint_confidence", fraction, fields, query),
     )
     if not wants_distance:
         return asked
@@ -70,8 +70,8 @@ def parse(received: Received, max_image_bytes: int, *, wants_distance: bool = Fa
 
 
 def _distance(fields: Mapping[str, Any], query: Mapping[str, Any]) -> DistanceOptions:
-    method: Method = _option("method", _method, fields, query) or "center"
-    near, far = (_option(name, _metres, fields, query) for name in ("near_m", "far_m"))
+    method: Method = option("method", _method, fields, query) or "center"
+    near, far = (option(name, _metres, fields, query) for name in ("near_m", "far_m"))
     if (near is None) is not (far is None):
         raise invalid_field("far_m" if far is None else "near_m", "missing: near_m and far_m are sent together or not")
     if near is None or far is None:
@@ -125,9 +125,10 @@ def _image(fields: Mapping[str, Any]) -> bytes:
     return encoded.to_bytes(key, value)
 
 
-def _option(
+def option(
     name: str, read: Callable[[str, Any], T | None], fields: Mapping[str, Any], query: Mapping[str, Any]
 ) -> T | None:
+    """Return an option of the body or the query string; None if neither has it. Raises ApiError if they differ."""
     in_body, in_query = read(name, fields.get(name)), read(name, query.get(name))
     if in_body is None:
         return in_query
