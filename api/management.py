@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -13,15 +13,10 @@ from starlette.routing import Route
 from api.embedded import Link
 from api.errors import ApiError, invalid_field, not_assigned
 from api.health import LOADED, model_statuses, summary
-from models.catalogue import CATALOGUE, ModelName
+from models.catalogue import CATALOGUE, NAMES, ModelName
 from models.state import ModelStatus, State
 
 Action = Literal["load", "unload"]
-
-# Callers name a model by its own name or by its folder in the model zoo.
-_NAMES: Final[Mapping[str, ModelName]] = {spec.weights: name for name, spec in CATALOGUE.items()} | {
-    name: name for name in CATALOGUE
-}
 
 
 class Management:
@@ -139,9 +134,9 @@ def _management(request: Request) -> Management:
 
 
 def _resolve(sent_name: str) -> ModelName:
-    if sent_name not in _NAMES:
-        raise ApiError("not_found", f"there is no model {sent_name[:64]!r}; there are {', '.join(_NAMES)}")
-    return _NAMES[sent_name]
+    if sent_name not in NAMES:
+        raise ApiError("not_found", f"there is no model {sent_name[:64]!r}; there are {', '.join(NAMES)}")
+    return NAMES[sent_name]
 
 
 def _changed(name: ModelName, status: ModelStatus) -> dict[str, Any]:

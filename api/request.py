@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from api import box, encoded
-from api.body import IMAGE_KEYS, gather, max_body_bytes, read_fields
+from api.body import IMAGE_KEYS, OPTIONS, gather, max_body_bytes, read_fields
 from api.coding import inflate
 from api.errors import ApiError, describe, invalid_field
 from api.numbers import fraction, number
@@ -52,10 +52,8 @@ def parse(received: Received, max_image_bytes: int, *, wants_distance: bool = Fa
     """
     body = inflate(received.body, received.encoding, max_body_bytes(max_image_bytes))
     fields = read_fields(received.content_type, body)
-    query = _query_fields(received.query)
-    image = _image(fields)
-    if len(image) > max_image_bytes:
-        raise ApiError("payload_too_large", f"the image has {len(image)} bytes; at most {max_image_bytes} are accepted")
+    query = query_fields(received.query)
+    image = image_of(fields, max_image_bytes)
     asked = ImageRequest(
         image,
         option("bbox", box.parse, fields, query),
@@ -99,16 +97,25 @@ def _metres(field: str, value: Any) -> float | None:
     return found
 
 
-def _query_fields(query: Mapping[str, str | Sequence[str]]) -> dict[str, Any]:
+def query_fields(query: Mapping[str, str | Sequence[str]], options: Sequence[str] = OPTIONS) -> dict[str, Any]:
+    """Return the options of the query string by name. Raises ApiError invalid_request if it holds the image."""
     pairs = ((name, one) for name, sent in query.items() for one in ([sent] if isinstance(sent, str) else sent))
-    fields = gather(pairs)
+    fields = gather(pairs, options)
     for key in IMAGE_KEYS:
         if key in fields:
             raise invalid_field(key, "received in the query string; send the image in the body")
     return fields
 
 
-def _image(fields: Mapping[str, Any]) -> bytes:
+def image_of(fields: Mapping[str, Any], max_image_bytes: int) -> bytes:
+    """Return the encoded image of a body's fields. Raises ApiError as `parse`."""
+    image = _sent_image(fields)
+    if len(image) > max_image_bytes:
+        raise ApiError("payload_too_large", f"the image has {len(image)} bytes; at most {max_image_bytes} are accepted")
+    return image
+
+
+def _sent_image(fields: Mapping[str, Any]) -> bytes:
     sent = [key for key in IMAGE_KEYS if key in fields]
     if not sent:
         raise invalid_field(
@@ -128,7 +135,7 @@ def _image(fields: Mapping[str, Any]) -> bytes:
 def option(
     name: str, read: Callable[[str, Any], T | None], fields: Mapping[str, Any], query: Mapping[str, Any]
 ) -> T | None:
-    """Return an option of the body or the query string; None if neither has it. Raises ApiError if they differ."""
+    """Return an option from the body or the query string. Raises ApiError if they contradict each other."""
     in_body, in_query = read(name, fields.get(name)), read(name, query.get(name))
     if in_body is None:
         return in_query

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Final, Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from engines.batches import Outputs
 from models.card import ModelCard, ModelInput
@@ -49,6 +49,7 @@ class PersonReid(Task[ReidSettings, None, ReidResult, ReidResponse]):
     """See Task."""
 
     name: ClassVar[ModelName] = "person_reid"
+    response: ClassVar[type[BaseModel]] = ReidResponse
 
     def prepare(
         self,

@@ -73,7 +73,7 @@ async def test_a_model_goes_by_both_of_its_names(name: str, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("name", "code", "said"),
     [
-        ("yolo", "not_found", "there is no model 'yolo'; there are yolov8n-pose"),
+        ("yolo", "not_found", "there is no model 'yolo'; there are pose, threat, reid"),
         ("depth_estimator", "model_not_assigned", "ENRICHMENT_DEPTH_SERVICE=heavy"),
     ],
 )

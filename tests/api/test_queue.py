@@ -141,7 +141,7 @@ async def test_what_cannot_be_answered_in_time_is_refused_and_told_when_to_come_
         clock.now += 1
         await worker.finish(number)
     # A second each: one under way, seven wait, then this one.
-    assert worker.queue.expected_s == pytest.approx(9)
+    assert worker.queue.expected_s() == pytest.approx(9)
     worker.queue.check(18)
     with pytest.raises(ApiError) as caught:
         worker.queue.check(17)
