@@ -14,6 +14,7 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 
+from api.comparison import Call, comparisons
 from api.embedded import EmbeddedLink, Link, unwrap
 from api.enrichment import ENRICH_ROUTE, Enrichment
 from api.errors import not_assigned
@@ -54,7 +55,10 @@ class Answering:
         self._threads = ThreadPoolExecutor(settings.limits.decode_threads, thread_name_prefix="picture")
         self._queues = {name: self._queue(name, link) for name, link in links.items()}
         self._surveyor = Surveyor(self, settings.limits.max_picture_bytes)
-        self._calls = {ENRICH_ROUTE: Enrichment(self, self._surveyor, settings.limits)}
+        self._calls: Mapping[str, Call] = {
+            ENRICH_ROUTE: Enrichment(self, self._surveyor, settings.limits),
+            **comparisons(self._surveyor, settings),
+        }
 
     def check(self, route: str, left_s: float) -> None:
         """Refuse a request that can't be answered within `left_s` seconds.

@@ -6,12 +6,29 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Final, Protocol
 
+from api import metrics
 from api.comparison_request import Image, Subject, check_model, parse_compare, parse_match
 from api.errors import ApiError
+from api.gate import Body
 from api.request import Received
+from api.survey import Asked, Surveyor
 from engines.deadline import Deadline
-from tasks.similarity import CompareResponse, Embedding, MatchResponse, Side, compare, match, threshold_for
+from settings import Settings
+from tasks.similarity import (
+    PERSON_CONFIDENCE,
+    CompareResponse,
+    Embedding,
+    MatchResponse,
+    Side,
+    compare,
+    embedding_of,
+    match,
+    shows_person,
+    threshold_for,
+)
+from tasks.task import Answer, Options
 from vision.arrays import Box
 
 
@@ -27,6 +44,10 @@ class Seen:
     person_in_view: bool | None
     untrained: bool = False
 
+
+COMPARE_ROUTE: Final = "/person-reid/compare"
+MATCH_ROUTE: Final = "/person-reid/match"
+_LOOK: Final = Options(min_confidence=PERSON_CONFIDENCE)
 
 #: Embeds an encoded image, or the part of it in a box, before a deadline. Raises ApiError.
 Embed = Callable[[bytes, Box | None, Deadline], Awaitable[Seen]]
@@ -88,6 +109,58 @@ class Comparison:
             return await self._embed(subject.image, subject.box, deadline)
         except ApiError as error:
             raise _about(field, error) from None
+
+
+class Embedder:
+    """Embeds an image, and looks for a person in it, by way of the models' queues. See Embed."""
+
+    def __init__(self, surveyor: Surveyor) -> None:
+        self._surveyor = surveyor
+
+    async def __call__(self, image: bytes, box: Box | None, deadline: Deadline) -> Seen:
+        asked = (Asked("person_reid", box), Asked("pose_estimator", box, _LOOK))
+        reid, pose = (await self._surveyor.survey(image, asked, deadline)).findings
+        if isinstance(reid, ApiError):
+            raise reid
+        in_view = None if isinstance(pose, ApiError) else shows_person(pose.answer)
+        return Seen(embedding_of(reid.answer), in_view, bool(reid.answer.untrained))
+
+
+class Call(Protocol):
+    """Answers a route of its own."""
+
+    def check(self, left_s: float) -> None:
+        """Refuse a call that can't be answered within `left_s` seconds. Raises ApiError."""
+        ...
+
+    async def answer(self, received: Received, deadline: Deadline) -> Body:
+        """Return the answer. Raises ApiError, or Abandoned after the deadline."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A comparison's route. See Call."""
+
+    route: str
+    compare: Callable[[Received, Deadline], Awaitable[Answer]]
+
+    def check(self, left_s: float) -> None:
+        """Embeddings alone can always be compared."""
+
+    async def answer(self, received: Received, deadline: Deadline) -> Body:
+        answer = await self.compare(received, deadline)
+        metrics.LATENCY.labels(endpoint=self.route).observe(answer.inference_time_ms / 1000)
+        return Body(answer.model_dump_json(exclude_unset=True).encode())  # not exclude_none: some fields hold null
+
+
+def comparisons(surveyor: Surveyor, settings: Settings) -> dict[str, Call]:
+    """Return what answers the two routes."""
+    threshold = settings.models.person_reid.same_person_threshold
+    setting = None if threshold == "auto" else threshold
+    comparison = Comparison(setting, settings.limits.max_image_bytes, Embedder(surveyor))
+    calls = {COMPARE_ROUTE: comparison.compare, MATCH_ROUTE: comparison.match}
+    return {route: _Call(route, compare) for route, compare in calls.items()}
 
 
 def _about(field: str, error: ApiError) -> ApiError:

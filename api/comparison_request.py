@@ -25,7 +25,7 @@ _MAX_MARKS: Final = MAX_CANDIDATES * (DIMENSION + 20) + 20_000
 _MAX_MARKS_OF_TWO: Final = 20_000
 _FORM_FIELDS: Final = ("first", "second", "first_bbox", "second_bbox", "threshold", "top")
 _FLOAT32: Final = np.dtype("<f4")
-_LONGEST_NAME: Final = 200  # characters of an id or a model_id
+LONGEST_NAME: Final = 200  # characters of an id or a model_id
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _SUBJECT: Final = 'send {"image_base64": "…"}, or an answer of /person-reid: {"embedding": […], "model_id": "…"}'
 
@@ -242,10 +242,10 @@ def _vector(field: str, value: Any) -> F32:
 
 
 def _name(field: str, value: Any) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME:
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST_NAME:
         raise invalid_field(
             field,
-            f"must be a text of 1 to {_LONGEST_NAME} characters;"
+            f"must be a text of 1 to {LONGEST_NAME} characters;"
             f" {'nothing' if value is None else describe(value)} was received",
         )
     return value

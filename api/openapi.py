@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType
@@ -30,6 +30,7 @@ from api.schemas import (
     ModelsStatusResponse,
     NotReadyResponse,
     ReadyResponse,
+    Unparsed,
 )
 from vision.decoding import FORMATS
 
@@ -100,8 +101,8 @@ class Operation:
     """One method of one route.
 
     name: the operationId. answers: status → model of the JSON, or the media type of any other answer. image: the
-    model of a request with an image. query: the model of the query string's parameters. errors: the codes of this
-    route, without those that every route may answer.
+    model of a request with an image. bodies: content type → model of any other request. query: the model of the query
+    string's parameters. errors: the codes of this route, without those that every route may answer.
     """
 
     method: Literal["get", "post"]
@@ -113,6 +114,7 @@ class Operation:
     image: type[ImageInput] | None = None
     query: type[BaseModel] | None = None
     errors: Sequence[ErrorCode] = ()
+    bodies: Mapping[str, type[BaseModel]] = field(default_factory=dict)
 
 
 _MANAGING: Final[tuple[ErrorCode, ...]] = (
@@ -171,21 +173,24 @@ STATE: Final = (
 
 
 def analysis(apis: Mapping[str, Any]) -> tuple[Operation, ...]:
-    """Return the routes that take an image. apis: the APIs of a BentoML Service, by name."""
-    errors = [code for code, status in STATUS.items() if status not in {403, 404}]
-    return tuple(
-        Operation(
-            "post",
-            api.route,
-            name,
-            api.doc,
-            {200: _declared(api.output_spec)},
-            "analysis",
-            api.input_spec,
-            None,
-            errors,
-        )
-        for name, api in apis.items()
+    """Return the routes that analyse images. apis: the APIs of a BentoML Service, by name."""
+    return tuple(_analysis(name, api) for name, api in apis.items())
+
+
+def _analysis(name: str, api: Any) -> Operation:
+    asked: type[Unparsed] = api.input_spec
+    is_image = issubclass(asked, ImageInput)
+    return Operation(
+        "post",
+        api.route,
+        name,
+        api.doc,
+        {200: _declared(api.output_spec)},
+        "analysis",
+        asked if is_image else None,
+        asked.query_options,
+        [code for code, status in STATUS.items() if status not in {403, 404}],
+        {} if is_image else {_JSON_TYPE: asked, **asked.forms},
     )
 
 
@@ -193,8 +198,9 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
     """Return the OpenAPI document of these routes, ready for JSON."""
     images = list(dict.fromkeys(operation.image for operation in operations if operation.image))
     asked = dict.fromkeys(model for operation in operations if (model := operation.image or operation.query))
+    bodies = {model for operation in operations for model in operation.bodies.values()}
     answers = {model for operation in operations for model in operation.answers.values() if isinstance(model, type)}
-    models = schemas(asked, answers | {ErrorResponse})
+    models = schemas([*asked, *bodies], answers | {ErrorResponse})
     requests = {model: models.pop(_name(model)) for model in asked}
     for model in images:
         models |= image_schemas(_name(model), requests[model])
@@ -250,6 +256,9 @@ def _operation(operation: Operation, requests: Mapping[type[BaseModel], Schema])
     }
     if operation.image:
         described["requestBody"] = {"$ref": f"#/components/requestBodies/{_name(operation.image)}"}
+    elif operation.bodies:
+        content = {kind: {"schema": reference(_name(model))} for kind, model in operation.bodies.items()}
+        described["requestBody"] = {"required": True, "content": content}
     return described
 
 

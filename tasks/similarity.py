@@ -10,6 +10,8 @@ from typing import Final, Literal
 import numpy as np
 from pydantic import BaseModel, Field
 
+from tasks.person_reid import ReidResponse
+from tasks.pose_estimator import PoseResponse
 from tasks.task import Answer
 from vision.arrays import F32
 
@@ -39,6 +41,18 @@ class Threshold:
 
     value: float
     source: ThresholdSource
+
+
+def embedding_of(answer: Answer) -> Embedding:
+    """Return the embedding of an answer of PersonReid."""
+    assert isinstance(answer, ReidResponse)
+    return Embedding(unit(answer.embedding), answer.model_id)
+
+
+def shows_person(answer: Answer) -> bool:
+    """Whether an answer of PoseEstimator has a person."""
+    assert isinstance(answer, PoseResponse)
+    return answer.num_people > 0
 
 
 class Side(BaseModel):
