@@ -96,7 +96,8 @@ class Comparison:
         check_model("candidates[0].model_id", asked.model_id, query.embedding.model_id)
         threshold = threshold_for(asked.model_id, self._threshold, asked.threshold)
         side = Side(person_in_view=query.person_in_view)
-        answer = match(query.embedding, asked.ids, asked.candidates, threshold, side, asked.top)
+        found = query.embedding, asked.ids, asked.candidates, threshold, side, asked.top
+        answer = await asyncio.to_thread(match, *found)
         if query.untrained:
             answer.untrained = True
         answer.inference_time_ms = _ms_since(began)

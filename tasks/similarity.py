@@ -147,12 +147,12 @@ def match(
     candidates: (n, 512) float32, L2-normalised; n > 0. top: the largest number of matches listed.
     """
     cosines = _cosines(query.vector, candidates)
-    ranking = [Match(id=ids[at], cosine=cosines[at]) for at in sorted(range(len(ids)), key=lambda at: -cosines[at])]
-    matches = [candidate for candidate in ranking if candidate.cosine >= threshold.value]
+    ranking = sorted(range(len(ids)), key=lambda at: -cosines[at])
+    passing = [at for at in ranking if cosines[at] >= threshold.value]
     return MatchResponse(
-        matches=matches[:top],
+        matches=[Match(id=ids[at], cosine=cosines[at]) for at in passing[:top]],
         compared=len(ids),
-        best=ranking[0],
+        best=Match(id=ids[ranking[0]], cosine=cosines[ranking[0]]),
         threshold=threshold.value,
         threshold_source=threshold.source,
         model_id=query.model_id,

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from typing import Any
+from collections.abc import Awaitable, Sequence
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
-from api.comparison import Comparison, Seen
-from api.errors import ApiError, invalid_field
+from api.comparison import Comparison, Embedder, Seen
+from api.errors import ApiError, invalid_field, not_assigned
 from api.request import Received
+from api.steps import Finding
+from api.survey import Asked, Survey
 from engines.deadline import Deadline
+from tasks.person_reid import ReidResponse
+from tasks.pose_estimator import PoseResponse
 from tasks.similarity import BORROWED, DIMENSION, Embedding, unit
 from tests.api.bodies import as_form, as_json
 from vision.arrays import Box
@@ -176,6 +181,49 @@ async def test_stand_in_weights_are_told(eyes: Eyes) -> None:
     assert "untrained" not in await compared(eyes, person(1, 1), person(1, 1))
     received = as_json({"query": picture(1, 1), "candidates": [{"id": "a"} | person(1, 1)]})
     assert (await comparison(eyes).match(received, DEADLINE)).untrained is True
+
+
+class Surveyor:
+    """In place of api.survey.Surveyor: has these findings, whatever is asked."""
+
+    def __init__(self, *findings: Finding | ApiError) -> None:
+        self.findings = findings
+        self.asked: Sequence[Asked] = ()
+
+    async def survey(self, image: bytes, asked: Sequence[Asked], deadline: Deadline) -> Survey:
+        assert (image, deadline) == (b"image", DEADLINE)
+        self.asked = asked
+        return Survey((4, 3), self.findings, 0, 0, 0)
+
+
+def embedded(surveyor: Surveyor) -> Awaitable[Seen]:
+    return Embedder(cast(Any, surveyor))(b"image", (1, 2, 3, 4), DEADLINE)
+
+
+REID = ReidResponse(embedding=vector(3, 4), embedding_dim=512, embedding_dimension=512, model_id=MEASURED)
+
+
+@pytest.mark.parametrize("people", [0, 2])
+async def test_an_image_is_embedded_and_looked_at_for_a_person(people: int) -> None:
+    pose = PoseResponse(keypoints=[], posture="unknown", alerts=[], num_people=people, persons=[])
+    surveyor = Surveyor(Finding(REID, None, 0), Finding(pose, None, 0))
+    seen = await embedded(surveyor)
+    assert (seen.embedding.model_id, seen.person_in_view, seen.untrained) == (MEASURED, people > 0, False)
+    np.testing.assert_allclose(seen.embedding.vector, unit(vector(3, 4)))
+    assert [(asked.name, asked.box) for asked in surveyor.asked] == [
+        ("person_reid", (1, 2, 3, 4)),
+        ("pose_estimator", (1, 2, 3, 4)),
+    ]
+
+
+async def test_nobody_looks_if_the_pose_model_can_not_serve() -> None:
+    seen = await embedded(Surveyor(Finding(REID, None, 0), not_assigned("pose_estimator")))
+    assert seen.person_in_view is None
+
+
+async def test_no_embedding_is_an_error() -> None:
+    with pytest.raises(ApiError, match="heavy service"):
+        await embedded(Surveyor(not_assigned("person_reid"), not_assigned("pose_estimator")))
 
 
 async def test_the_same_request_has_the_same_answer(eyes: Eyes) -> None:
