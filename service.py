@@ -96,6 +96,7 @@ class EnrichmentLight(_Dependencies):
         all_links = tuple(dict.fromkeys(by_model.values()))
         self.reports.links = all_links
         self.answering = _PAGES.state.answering = Answering(SETTINGS, by_model, Spans.of(SETTINGS.tracing))
+        self.reports.activity = self.answering.activity
         self._watches = [asyncio.create_task(link.watch(self.reports.publish)) for link in all_links]
 
     def _links(self) -> dict[ModelName, Link]:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import Context, copy_context
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -20,7 +21,8 @@ from api.enrichment import ENRICH_ROUTE, Enrichment
 from api.errors import not_assigned
 from api.gate import Body, request_id
 from api.link import RunnerLink
-from api.queue import ModelQueue, Outcomes
+from api.queue import ModelQueue, Outcomes, QueueState
+from api.recent import Latency, RecentLatencies
 from api.request import Received
 from api.steps import MODEL_OF, Finding, Opened, Question, Ready, Request, Second, Steps, Work
 from api.survey import Surveyor
@@ -43,6 +45,14 @@ _Work: TypeAlias = Request | Ready  # a whole request, or a prepared question of
 _Outcome: TypeAlias = Body | Finding
 
 
+@dataclass(frozen=True)
+class Activity:
+    """A model's queue now, and the latency of its last requests."""
+
+    queue: QueueState
+    latency: Latency
+
+
 class Answering:
     """Answers the requests of all routes."""
 
@@ -59,6 +69,11 @@ class Answering:
             ENRICH_ROUTE: Enrichment(self, self._surveyor, settings.limits),
             **comparisons(self._surveyor, settings),
         }
+        self._latencies = {name: RecentLatencies() for name in links}
+
+    def activity(self, name: ModelName) -> Activity | None:
+        """Return a model's activity; None if the model is not assigned."""
+        return Activity(self._queues[name].state, self._latencies[name].summary) if name in self._queues else None
 
     def check(self, route: str, left_s: float) -> None:
         """Refuse a request that can't be answered within `left_s` seconds.
@@ -78,6 +93,7 @@ class Answering:
 
     async def answer(self, route: str, received: Received, deadline: Deadline) -> Body:
         """Return the answer. Raises ApiError, or Abandoned after the deadline."""
+        began = time.perf_counter()
         self.check(route, deadline.left_s)
         if route in self._calls:
             self._spans.describe(request_id=request_id())
@@ -87,6 +103,7 @@ class Answering:
         work = Request(name, self._links[name], deadline, copy_context(), time.time_ns(), route, received)
         answered = await self._queues[name].run(work, deadline)
         assert isinstance(answered, Body)
+        self._latencies[name].note(time.perf_counter() - began)
         return answered
 
     def link(self, name: ModelName) -> Link:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypedDict, TypeVar
 
 from api.errors import ApiError
 from engines.deadline import Deadline
@@ -23,6 +23,14 @@ Start = Callable[[Sequence[W], bool], "asyncio.Future[Outcomes[R]]"]
 _WEIGHT: Final = 0.2  # of the last measurement in a running mean
 # A request is admitted if its expected time is at most this share of its remaining time.
 _SHARE: Final = 0.5
+
+
+class QueueState(TypedDict):
+    """A queue's requests by number. expected_ms: until the answer of a request that arrives now; None if unmeasured."""
+
+    waiting: int
+    in_progress: int
+    expected_ms: float | None
 
 
 @dataclass(eq=False)
@@ -70,6 +78,15 @@ class ModelQueue(Generic[W, R]):
             return takes
         between = takes / self._width if self._between_s is None else self._between_s
         return between * waiting + takes
+
+    @property
+    def state(self) -> QueueState:
+        """The queue as it is now."""
+        return {
+            "waiting": len(self._waiting),
+            "in_progress": sum(len(group.members) for group in self._working),
+            "expected_ms": round(self.expected_s() * 1000, 1) if self._takes_s else None,
+        }
 
     def check(self, left_s: float, count: int = 1) -> None:
         """Raises ApiError `overloaded` if `count` requests with `left_s` seconds left would probably be late."""

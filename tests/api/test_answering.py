@@ -1,19 +1,32 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from api.answering import Answering
+from api.answering import Activity, Answering
 from api.errors import ApiError
+from api.recent import Latency
 from api.request import Received
 from engines.deadline import Deadline
+from models.catalogue import CATALOGUE, ModelName
+from tasks.task import Item
 from tests.api.answered import Runner, answering_of
 from tests.serving.fake import sleeper
 from tests.serving.pictures import encoded, plain
+
+NOTHING: Latency = {"p50": None, "p95": None, "samples": 0}
+
+
+def timed(result: Any, began: int, batch: int) -> Any:
+    """A result with its times, as the runner gives them."""
+    times = dict.fromkeys(("taken", "loaded", "forwarded", "interpreted"), began)
+    return result if "error" in result else {**result, "timing": {**times, "batch": batch, "engine": "openvino"}}
 
 
 async def ask(
@@ -116,3 +129,42 @@ async def test_a_model_of_another_service_is_not_assigned() -> None:
     answering = answering_of(Runner(), without=["pet_classifier"])
     with pytest.raises(ApiError, match="pet_classifier is served by the heavy service"):
         await ask(answering, "/pet-classify")
+
+
+async def test_a_models_activity_is_that_of_its_answered_requests() -> None:
+    answering = answering_of(Runner(), without=["pet_classifier"])
+    assert answering.activity("pet_classifier") is None
+    for route in ("/depth-estimate", "/depth-estimate", "/pose-analyze"):
+        await ask(answering, route)
+    with pytest.raises(ApiError):
+        await answering.answer("/pose-analyze", Received("image/png", b"no image", {}), Deadline.after(30))
+    found = {name: answering.activity(name) for name in CATALOGUE}
+    samples = {name: activity.latency["samples"] for name, activity in found.items() if activity}
+    assert samples == {"pose_estimator": 1, "threat_detector": 0, "person_reid": 0, "depth_estimator": 2}
+    assert found["person_reid"] == Activity({"waiting": 0, "in_progress": 0, "expected_ms": None}, NOTHING)
+    depth = found["depth_estimator"]
+    assert depth is not None
+    assert depth.latency["p50"] is not None
+    assert depth.queue["expected_ms"] is not None
+
+
+async def test_the_batches_of_embedded_engines_are_counted_a_second_look_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = Runner()
+    began = itertools.count()
+    infer = runner.infer
+
+    def with_times(name: ModelName, items: Sequence[Item], **rest: Any) -> Sequence[Any]:
+        now = next(began)
+        return [timed(result, now, len(items)) for result in infer(name, items, **rest)]
+
+    monkeypatch.setattr(runner, "infer", with_times)
+    answering = answering_of(runner)
+    link = answering.link("person_reid")
+    runner.hold.clear()
+    tasks = [asyncio.create_task(ask(answering, "/person-reid", (number, 1, 1))) for number in range(15)]
+    await asyncio.sleep(0.5)
+    runner.hold.set()
+    await asyncio.gather(*tasks, ask(answering, "/pet-classify"))
+    assert sum(size * count for size, count in link.batches["person_reid"].sizes.items()) == 15
+    assert max(link.batches["person_reid"].sizes) == 4
+    assert (link.batches["pet_classifier"].sizes, link.batches["pose_estimator"].sizes) == ({1: 1}, {1: 1})
