@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from tests.serving.pictures import encoded, marked, plain
-from tests.serving.server import serving
+from tests.serving.server import Server, serving
 
 pytestmark = pytest.mark.serve
 
@@ -77,6 +77,13 @@ def test_a_fault_names_the_image(client: httpx.Client) -> None:
     refused = client.post(COMPARE, files={"first": encoded(plain(RED)), "second": b"\0no image"})
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "invalid_image")
     assert refused.json()["error"]["message"].startswith("second: ")
+
+
+def test_engines_in_another_process_compare_alike(client: httpx.Client, shared_server: Server) -> None:
+    body = {"first": image(*RED), "second": image(*BLUE)}
+    answers = [client.post(COMPARE, json=body), httpx.post(f"{shared_server.url}{COMPARE}", json=body, timeout=30)]
+    first, second = (answer.raise_for_status().json() | {"inference_time_ms": 0} for answer in answers)
+    assert first == second
 
 
 def test_a_setting_is_the_threshold_and_nobody_looks_without_the_pose_model(tmp_path: Path) -> None:
