@@ -148,6 +148,13 @@ async def test_the_asynchronous_client_does_the_same(server: Server, path: Path)
                 await client.person_reid(**form(path))
 
 
+def test_bentomls_client_compares_people(bento: Any, path: Path) -> None:
+    side = {"image_base64": text_of(path)}
+    assert bento.person_reid_compare(first=side, second=side)["cosine"] == 1.0
+    candidate = {"id": "a", **bento.person_reid(**side)}
+    assert bento.person_reid_match(query=side, candidates=[candidate])["best"] == {"id": "a", "cosine": 1.0}
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_mistake_is_raised_with_its_status_and_a_sentence(bento: Any, path: Path, name: str) -> None:
     form, says = REFUSED[name]

@@ -116,6 +116,15 @@ def test_a_generated_client_calls_every_route(
         assert colour_of(answer.embedding) == LEFT
 
 
+def test_a_generated_client_compares_people(server: Server, picture: Picture, generated: str) -> None:
+    route = importlib.import_module(f"{generated}.api.analysis.person_reid_compare")
+    models = importlib.import_module(f"{generated}.models")
+    first, second = models.SideByImage(image=picture.base64), models.SideByImageBase64(image_base64=picture.base64)
+    with importlib.import_module(generated).Client(server.url, raise_on_unexpected_status=True) as client:
+        answer = route.sync(client=client, body=models.CompareInput(first=first, second=second, threshold=0.9))
+    assert (answer.cosine, answer.same_person, answer.threshold) == (1.0, True, 0.9)
+
+
 def test_a_generated_client_reads_errors_and_health(server: Server, generated: str) -> None:
     models = importlib.import_module(f"{generated}.models")
     route = importlib.import_module(f"{generated}.api.analysis.person_reid")
