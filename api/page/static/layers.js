@@ -49,7 +49,7 @@ export function draw(canvas, view) {
     context.fillStyle = ASKED;
     context.fillRect(edge - 1, 0, 2, height);
   }
-  const unit = Math.max(width, height) / 500, labels = [];
+  const unit = width / (canvas.clientWidth || width), labels = []; // a pixel of the screen
   view.people.forEach((each, index) => {
     const tint = view.chosen.includes(each) ? CHOSEN : each.alerts.length ? ALERT : PERSON;
     if (view.layers.has("people")) box(context, each.bbox, tint, unit);
@@ -97,7 +97,7 @@ function limbs(context, keypoints, tint, unit) {
 
 // Each label stands above its box, else below, else further down: never on another label, never outside.
 function place(context, labels, unit) {
-  const size = Math.max(12, 8 * unit), pad = size * 0.3, tall = size + 2 * pad, taken = [];
+  const size = 13 * unit, pad = size * 0.3, tall = size + 2 * pad, taken = [];
   context.font = `600 ${size}px system-ui, sans-serif`;
   context.textBaseline = "top";
   for (const [around, text, tint] of labels) {

@@ -204,8 +204,8 @@ async function choose(person) {
     const found = await service.compare(embedded(first), embedded(second));
     if (last !== own || view.chosen !== pair) return;
     byId("similarity").textContent = words.similarity(found);
-    const meter = byId("meter");
-    Object.assign(meter, { low: found.threshold, high: found.threshold, optimum: 1, value: found.cosine });
+    const { min, max } = Object.assign(byId("meter"), { low: found.threshold, high: found.threshold, optimum: 1, value: found.cosine });
+    byId("threshold").style.left = `${((found.threshold - min) / (max - min)) * 100}%`;
     byId("compare").hidden = false;
   } catch (error) {
     if (last === own) fail(error);
@@ -300,6 +300,7 @@ for (const name of ["dragover", "dragleave", "drop"]) {
     if (name === "drop" && event.dataTransfer.files[0]) take(event.dataTransfer.files[0]);
   });
 }
+addEventListener("resize", () => { if (last) draw(canvas, view); });
 addEventListener("paste", (event) => {
   const [pasted] = event.clipboardData.files;
   if (pasted) take(pasted);

@@ -44,9 +44,9 @@ export async function enrich(file, fields, signal) {
   return { answer: await response.json(), id: response.headers.get("x-request-id") };
 }
 
-// The upright picture, for formats that a browser can't show.
+// The upright picture, for formats that a browser can't show. No threat has a confidence of 1, so nothing is drawn on it.
 export async function shown(file, signal) {
-  const response = await call("pose-analyze?render=overlay", {
+  const response = await call("threat-detect?render=overlay&min_confidence=1", {
     method: "POST", body: form(file, {}), signal, headers: { Accept: "image/jpeg" },
   });
   return response.blob();

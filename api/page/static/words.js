@@ -16,7 +16,8 @@ export function person(each, number) {
 }
 
 export function reasons(each) {
-  return (each.alert_details ?? []).map((detail) => `${plain(detail.alert)}: ${detail.reason}`);
+  const alerts = (each.alert_details ?? []).map((detail) => `${plain(detail.alert)}: ${detail.reason}`);
+  return each.posture === "unknown" && each.posture_reason ? [...alerts, each.posture_reason] : alerts;
 }
 
 export function threats(found) {
