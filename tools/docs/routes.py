@@ -1,0 +1,112 @@
+"""docs/reference/api.md: routes, options and answers, from the OpenAPI document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from tools.docs.text import NOTE, Schema, code, fields, kind, resolved, table
+
+_JSON: Final = "application/json"
+_TYPICAL: Final = "/pose-analyze"  # its options are shared by all routes that take one image
+_OPTIONS: Final = ("option", "allowed", "meaning")
+_CALLERS: Final = "header"  # ids that every route takes and gives back
+_SHARED: Final = ("`image_base64` or `image`", "base64", "The image, in JSON or a form. A file part is named `image`.")
+
+
+def document() -> Schema:
+    """The OpenAPI document that the service serves."""
+    import service  # reads the settings, so it is not imported with this module
+    from api import openapi
+
+    found: Schema = openapi.document((*openapi.analysis(service.EnrichmentLight.apis), *openapi.STATE))
+    return found
+
+
+def page() -> str:
+    """Return the page of the routes."""
+    described = document()
+    operations = [
+        (method, path, operation)
+        for path, methods in described["paths"].items()
+        for method, operation in methods.items()
+    ]
+    index = [
+        (f"[`{method.upper()} {path}`](#{_anchor(method, path)})", operation["summary"])
+        for method, path, operation in operations
+    ]
+    return "\n".join(
+        [
+            "# HTTP API\n",
+            NOTE,
+            "Programs read the same from `/openapi.json`.",
+            "[Sending images](../use/images.md) has forms, boxes and files. [Errors](errors.md) has every code.\n",
+            table(("route", "purpose"), index),
+            "## Shared options\n",
+            "Every route that takes an image takes these. A route ignores options that mean nothing to it.\n",
+            table(_OPTIONS, _shared(described)),
+            *("\n".join(_section(described, *operation)) for operation in operations),
+        ]
+    )
+
+
+def _anchor(method: str, path: str) -> str:
+    return f"{method}-{''.join(char for char in path if char.isalnum() or char in '-_')}"
+
+
+def _section(described: Schema, method: str, path: str, operation: Schema) -> Iterator[str]:
+    models = described["components"]["schemas"]
+    yield f"## `{method.upper()} {path}`\n"
+    yield f"{operation['summary']}.\n"
+    if operation["description"]:
+        yield f"{operation['description']}\n"
+    shared, options = _shared(described), list(_options(described, operation))
+    if shared[0] in options:
+        yield "It takes the [shared options](#shared-options).\n"
+    if own := [option for option in options if option not in shared]:
+        yield table(_OPTIONS, own)
+    for status, answer in operation["responses"].items():
+        if "$ref" not in answer:
+            yield f"Answer {status}:\n"
+            yield _answer(answer, models)
+    failures = ", ".join(status for status, answer in operation["responses"].items() if "$ref" in answer)
+    yield f"Errors: {failures}.\n"
+
+
+def _shared(described: Schema) -> list[tuple[str, str, str]]:
+    return list(_options(described, described["paths"][_TYPICAL]["post"]))
+
+
+def _options(described: Schema, operation: Schema) -> Iterator[tuple[str, str, str]]:
+    components = described["components"]
+    if "requestBody" in operation:
+        yield _SHARED
+        body = resolved(operation["requestBody"], components["requestBodies"])
+        variants = resolved(body["content"][_JSON]["schema"], components["schemas"])
+        schema = resolved(variants["oneOf"][0], components["schemas"]) if "oneOf" in variants else variants
+        for name, field in schema["properties"].items():
+            if name not in {"image", "image_base64"}:
+                yield code(name), _allowed(field, components["schemas"]), field.get("description", "")
+        return
+    for parameter in operation["parameters"]:
+        named = resolved(parameter, components["parameters"])
+        if named["in"] != _CALLERS:
+            yield code(named["name"]), _allowed(named["schema"], components["schemas"]), named.get("description", "")
+
+
+def _allowed(schema: Schema, models: Mapping[str, Schema]) -> str:
+    return kind(schema, models).removesuffix(" or null")  # null means that the option is not set
+
+
+def _answer(answer: Schema, models: Mapping[str, Schema]) -> str:
+    others = ", ".join(code(media) for media in answer["content"] if media != _JSON)
+    if _JSON not in answer["content"]:
+        return f"{others}.\n"
+    schema = resolved(answer["content"][_JSON]["schema"], models)
+    rows = [(code(name), kind(field, models), _said(field)) for name, field in fields(schema, models)]
+    note = f"{schema['description'].strip()}\n\n" if "description" in schema else ""
+    return note + table(("field", "type", "meaning"), rows) + (f"\nOr {others}.\n" if others else "")
+
+
+def _said(field: Mapping[str, Any]) -> str:
+    return str(field.get("description", "")).replace("\n", " ")
