@@ -137,7 +137,7 @@ def test_bentomls_client_raises_a_mistake_with_its_status(bento: bentoml.SyncHTT
 def test_what_bentomls_client_refuses_itself(
     bento: bentoml.SyncHTTPClient, request_: dict[str, Any], error: type[Exception]
 ) -> None:
-    """Where this fails BentoML has learnt something: say so in the README."""
+    """Where this fails BentoML has learnt something: say so in docs/use/python.md."""
     with pytest.raises(error):
         bento.person_reid(**request_)
 

@@ -21,7 +21,7 @@ _CODE: Final = re.compile(r"(`+)(?:(?!\1).)+\1", re.DOTALL)
 _LINK: Final = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s]+)\)")
 _ELSEWHERE: Final = re.compile(r"[a-z]+:")
 _BULLET: Final = re.compile(r"^ *(?:[-*+]|\d+\.) +(.*)$")
-_END: Final = re.compile(r"(?<=[.!?:;])[*_)”\"]* +(?=[A-Z`*_(\[“\"]|\d)")
+_END: Final = re.compile(r"(?<=[.!?])[*_)”\"]* +(?=[A-Z`*_(\[“\"]|\d)")
 _NUMBER: Final = re.compile(r"(?<![\w.])\d+(?:[.,]\d+)*")
 
 
@@ -57,7 +57,7 @@ class Page:
     def share_over(self, words: int) -> float:
         """The share of sentences with more words, 0…1."""
         found = [*self.sentences, *self.cells]
-        return sum(length > words for length in found) / max(1, len(self.sentences))
+        return sum(length > words for length in found) / max(1, len(found))
 
 
 def pages(root: Path = ROOT) -> list[Page]:
