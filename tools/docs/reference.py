@@ -165,13 +165,18 @@ def _default(defaults: Mapping[Place, Any], place: Place) -> str:
     return "–" if value is None else code(value)
 
 
-def _kind(place: Place) -> str:
-    """Describe what a setting allows."""
+def _schema(place: Place) -> tuple[Mapping[str, Any], Mapping[str, Mapping[str, Any]]]:
+    """Return the schema of a setting, and all models that it may refer to."""
     schema: Mapping[str, Any] = Settings.model_json_schema()
     models = schema["$defs"]
     for key in place:
         schema = resolved(schema, models)["properties"][key]
-    return kind(schema, models).removesuffix(" or null")
+    return schema, models
+
+
+def _kind(place: Place) -> str:
+    """Describe what a setting allows."""
+    return kind(*_schema(place)).removesuffix(" or null")
 
 
 def _comments() -> dict[Place, str]:
@@ -196,4 +201,4 @@ def _meaning(comments: Mapping[Place, str], place: Place) -> str:
     """Return a key's comment without its variable. A model's key without one has its first sibling's."""
     siblings = [key for key in comments if key[:1] == ("models",) == place[:1] and key[2:] == place[2:]]
     said = (_SAID.sub("", comments[key]) for key in (place, *siblings) if key in comments)
-    return next(filter(None, said), "").replace("<", "&lt;").strip()
+    return next(filter(None, said), _schema(place)[0].get("description", "")).replace("<", "&lt;").strip()
