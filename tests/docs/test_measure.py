@@ -50,6 +50,11 @@ def test_numbers_are_counted_outside_of_code(root: Path) -> None:
     assert measured(root, "It takes 1.5 s of `200` in 3 runs, YOLOv8 [4](x5.md).\n\n```\n6\n```\n").numbers == 3
 
 
+def test_blocks_of_commands_are_counted(root: Path) -> None:
+    text = "".join(f"```{language}\nx\n```\n" for language in ("sh", "python", "json", "sh", "", "yaml"))
+    assert measured(root, text).commands == 3
+
+
 @pytest.mark.parametrize(
     "target", ["none.md", "#none", "other.md#none", "other.md#a-heading-1", "folder/none.png", "../none.md"]
 )

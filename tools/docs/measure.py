@@ -1,4 +1,4 @@
-"""Measures README and docs: words, lengths of sentences, numbers, dead links, and pages that nothing links to."""
+"""Measures README and docs: words, lengths of sentences, numbers, commands, dead links, and pages without a link."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tools.docs.text import ROOT
 LONG: Final = 25  # words of a sentence
 TOO_LONG: Final = 35
 _FENCE: Final = re.compile(r"^ *(```|~~~).*?^ *\1[^\n]*$", re.MULTILINE | re.DOTALL)
+_COMMANDS: Final = re.compile(r"^```(?:sh|python)$", re.MULTILINE)
 _COMMENT: Final = re.compile(r"<!--.*?-->", re.DOTALL)
 _CODE: Final = re.compile(r"(`+)(?:(?!\1).)+\1", re.DOTALL)
 _LINK: Final = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s]+)\)")
@@ -30,7 +31,8 @@ class Page:
     """One Markdown file.
 
     words: as `wc -w` counts them. sentences: their lengths in words, from paragraphs and lists. cells: the same of
-    table cells. numbers: outside of code. dead: links to files or headings that do not exist. links: existing files.
+    table cells. numbers: outside of code. commands: blocks of shell and Python, which
+    tests/serving/test_documentation.py runs. dead: links to files or headings that do not exist. links: existing files.
     """
 
     file: Path
@@ -38,6 +40,7 @@ class Page:
     sentences: Sequence[int]
     cells: Sequence[int]
     numbers: int
+    commands: int
     dead: Sequence[str]
     links: Sequence[Path]
 
@@ -76,6 +79,7 @@ def page(file: Path) -> Page:
         sentences=_lengths(_blocks(prose)),
         cells=_lengths(_cells(prose)),
         numbers=len(_NUMBER.findall(_LINK.sub(r"\2", _CODE.sub(" ", prose)))),
+        commands=len(_COMMANDS.findall(text)),
         dead=[target for target, place in found if place is None],
         links=[place for _, place in found if place is not None],
     )
@@ -90,9 +94,9 @@ def problems(found: Sequence[Page]) -> list[str]:
 
 def table(found: Sequence[Page]) -> str:
     """Return the measures as a table in plain text."""
-    lines = [f"{'page':44} words  average  over {LONG}  longest  numbers"]
+    lines = [f"{'page':44} words  average  over {LONG}  longest  numbers  commands"]
     lines += [
-        f"{one.name:44} {one.words:5} {one.average:8.1f} {one.share_over(LONG):7.0%} {one.longest:8} {one.numbers:8}"
+        f"{one.name:44} {one.words:5} {one.average:8.1f} {one.share_over(LONG):7.0%} {one.longest:8} {one.numbers:8} {one.commands:9}"
         for one in found
     ]
     return "\n".join(lines)
