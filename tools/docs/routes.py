@@ -10,6 +10,19 @@ from tools.docs.text import NOTE, Schema, code, fields, kind, resolved, table
 _JSON: Final = "application/json"
 _TYPICAL: Final = "/pose-analyze"  # its options are shared by all routes that take one image
 _OPTIONS: Final = ("option", "allowed", "meaning")
+# Route → the page that explains it.
+_GUIDES: Final = {
+    "/pose-analyze": "../use/pose.md#fields",
+    "/threat-detect": "../use/threat.md#fields",
+    "/person-reid": "../use/reid.md",
+    "/pet-classify": "../use/pet.md#fields",
+    "/depth-estimate": "../use/depth.md#map",
+    "/object-distance": "../use/depth.md#object-distance",
+    "/enrich": "../use/enrich.md#answer",
+    "/health": "health.md#fields-of-health",
+    "/metrics": "metrics.md",
+}
+_COMMON: Final = {"inference_time_ms", "untrained"}
 _CALLERS: Final = "header"  # ids that every route takes and gives back
 _SHARED: Final = ("`image_base64` or `image`", "base64", "The image, in JSON or a form. A file part is named `image`.")
 
@@ -45,6 +58,8 @@ def page() -> str:
             "## Shared options\n",
             "Every route that takes an image takes these. A route ignores options that mean nothing to it.\n",
             table(_OPTIONS, _shared(described)),
+            "Every answer to an image has `inference_time_ms`.",
+            "`untrained` is `true` in the answer of [stand-in weights](../quickstart.md#what-untrained-means).\n",
             *("\n".join(_section(described, *operation)) for operation in operations),
         ]
     )
@@ -65,10 +80,15 @@ def _section(described: Schema, method: str, path: str, operation: Schema) -> It
         yield "It takes the [shared options](#shared-options).\n"
     if own := [option for option in options if option not in shared]:
         yield table(_OPTIONS, own)
+    if path in _GUIDES:
+        yield f"[What the fields mean]({_GUIDES[path]}).\n"
+    answers: dict[str, list[str]] = {}
     for status, answer in operation["responses"].items():
         if "$ref" not in answer:
-            yield f"Answer {status}:\n"
-            yield _answer(answer, models)
+            answers.setdefault(_answer(answer, models), []).append(status)
+    for text, statuses in answers.items():
+        yield f"Answer {' and '.join(statuses)}:\n"
+        yield text
     failures = ", ".join(status for status, answer in operation["responses"].items() if "$ref" in answer)
     yield f"Errors: {failures}.\n"
 
@@ -103,9 +123,15 @@ def _answer(answer: Schema, models: Mapping[str, Schema]) -> str:
     if _JSON not in answer["content"]:
         return f"{others}.\n"
     schema = resolved(answer["content"][_JSON]["schema"], models)
-    rows = [(code(name), kind(field, models), _said(field)) for name, field in fields(schema, models)]
+    rows = [
+        (code(name), kind(field, models), _said(field)) for name, field in fields(schema, models) if name not in _COMMON
+    ]
     note = f"{schema['description'].strip()}\n\n" if "description" in schema else ""
-    return note + table(("field", "type", "meaning"), rows) + (f"\nOr {others}.\n" if others else "")
+    return (
+        note
+        + table(("field", "type", "note")[: 3 if any(note for *_, note in rows) else 2], rows)
+        + (f"\nOr {others}.\n" if others else "")
+    )
 
 
 def _said(field: Mapping[str, Any]) -> str:

@@ -24,8 +24,9 @@ _FORMATS: Final = {"ipv4": "IPv4 address", "ipv6": "IPv6 address", "path": "path
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [head, ["---"] * len(head), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    """Return a Markdown table. Cells beyond the head are left out."""
+    cells = ([cell.replace("|", "\\|") for cell in row[: len(head)]] for row in rows)
+    lines = [head, ["---"] * len(head), *cells]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
