@@ -22,7 +22,7 @@ FOLDER: Final = ROOT / "docs" / "reference"
 def generated() -> Mapping[Path, str]:
     """File → text, of each page that the code determines."""
     texts = {
-        "api": routes.page(),
+        "api": routes.page(routes.document()),
         "configuration": reference.configuration(),
         "errors": reference.errors(),
         "metrics": reference.metrics(),

@@ -23,6 +23,7 @@ _GUIDES: Final = {
     "/metrics": "metrics.md",
 }
 _COMMON: Final = {"inference_time_ms", "untrained"}
+_IMAGE_KEYS: Final = {"image", "image_base64"}
 _CALLERS: Final = "header"  # ids that every route takes and gives back
 _SHARED: Final = ("`image_base64` or `image`", "base64", "The image, in JSON or a form. A file part is named `image`.")
 
@@ -36,9 +37,8 @@ def document() -> Schema:
     return found
 
 
-def page() -> str:
-    """Return the page of the routes."""
-    described = document()
+def page(described: Schema) -> str:
+    """Return the page of the routes. described: the OpenAPI document."""
     operations = [
         (method, path, operation)
         for path, methods in described["paths"].items()
@@ -76,10 +76,11 @@ def _section(described: Schema, method: str, path: str, operation: Schema) -> It
     if operation["description"]:
         yield f"{operation['description']}\n"
     shared, options = _shared(described), list(_options(described, operation))
-    if shared[0] in options:
+    if set(shared) <= set(options):
         yield "It takes the [shared options](#shared-options).\n"
-    if own := [option for option in options if option not in shared]:
-        yield table(_OPTIONS, own)
+        options = [option for option in options if option not in shared]
+    if options:
+        yield table(_OPTIONS, options)
     if path in _GUIDES:
         yield f"[What the fields mean]({_GUIDES[path]}).\n"
     answers: dict[str, list[str]] = {}
@@ -98,20 +99,27 @@ def _shared(described: Schema) -> list[tuple[str, str, str]]:
 
 
 def _options(described: Schema, operation: Schema) -> Iterator[tuple[str, str, str]]:
+    """Yield name, values and meaning of each field of the body, then of each other parameter."""
     components = described["components"]
-    if "requestBody" in operation:
+    schemas = components["schemas"]
+    taken = dict(_body_fields(components, operation))
+    if _IMAGE_KEYS & taken.keys():
         yield _SHARED
-        body = resolved(operation["requestBody"], components["requestBodies"])
-        variants = resolved(body["content"][_JSON]["schema"], components["schemas"])
-        schema = resolved(variants["oneOf"][0], components["schemas"]) if "oneOf" in variants else variants
-        for name, field in schema["properties"].items():
-            if name not in {"image", "image_base64"}:
-                yield code(name), _allowed(field, components["schemas"]), field.get("description", "")
-        return
+    for name, field in taken.items():
+        if name not in _IMAGE_KEYS:
+            yield code(name), _allowed(field, schemas), field.get("description", "")
     for parameter in operation["parameters"]:
         named = resolved(parameter, components["parameters"])
-        if named["in"] != _CALLERS:
-            yield code(named["name"]), _allowed(named["schema"], components["schemas"]), named.get("description", "")
+        if named["in"] != _CALLERS and named["name"] not in taken:
+            yield code(named["name"]), _allowed(named["schema"], schemas), named.get("description", "")
+
+
+def _body_fields(components: Schema, operation: Schema) -> Iterator[tuple[str, Schema]]:
+    if "requestBody" in operation:
+        content = resolved(operation["requestBody"], components["requestBodies"])["content"]
+        body = resolved(content[_JSON]["schema"], components["schemas"])
+        for one in (body, *body.get("oneOf", ()), *body.get("anyOf", ())):
+            yield from resolved(one, components["schemas"]).get("properties", {}).items()
 
 
 def _allowed(schema: Schema, models: Mapping[str, Schema]) -> str:
@@ -119,10 +127,11 @@ def _allowed(schema: Schema, models: Mapping[str, Schema]) -> str:
 
 
 def _answer(answer: Schema, models: Mapping[str, Schema]) -> str:
-    others = ", ".join(code(media) for media in answer["content"] if media != _JSON)
-    if _JSON not in answer["content"]:
-        return f"{others}.\n"
-    schema = resolved(answer["content"][_JSON]["schema"], models)
+    content = answer.get("content", {})
+    others = ", ".join(code(media) for media in content if media != _JSON)
+    if _JSON not in content:
+        return f"{others or 'nothing'}.\n"
+    schema = resolved(content[_JSON]["schema"], models)
     rows = [
         (code(name), kind(field, models), _said(field)) for name, field in fields(schema, models) if name not in _COMMON
     ]
