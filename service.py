@@ -14,6 +14,8 @@ from api import links, metrics
 from api.answering import Answering
 from api.application import ROUTES, surround
 from api.embedded import Link
+from api.enrich_schemas import EnrichInput, EnrichResponse
+from api.enrichment import ENRICH_ROUTE
 from api.errors import ApiError
 from api.gate import request_id
 from api.heap import keep_freed
@@ -32,11 +34,8 @@ from runners import bentoml_cures
 from runners.loader import pinned_versions
 from runners.profiling import Profiler
 from settings import SERVICE_NAME, get_settings
-from tasks.depth_estimator import DepthResponse, DistanceResponse
-from tasks.person_reid import ReidResponse
-from tasks.pet_classifier import PetResponse
-from tasks.pose_estimator import PoseResponse
-from tasks.threat_detector import ThreatResponse
+from tasks import TASKS
+from tasks.depth_estimator import DistanceResponse
 
 # Only this module reads the settings at import: BentoML's decorators need host, port and batch sizes.
 SETTINGS: Final = get_settings()
@@ -47,6 +46,11 @@ except EngineError as error:
     sys.exit(f"{SERVICE_NAME} can't start: {error}")
 _Dependencies: Final[Any] = runners.dependencies(RUNNERS)
 _PAGES: Final = pages(lambda: cast(Any, EnrichmentLight).apis)
+
+
+def _analysis(name: ModelName) -> Any:
+    """Return the decorator of one model's route."""
+    return bentoml.api(route=CATALOGUE[name].route, input_spec=ImageInput, output_spec=TASKS[name].response)
 
 
 @bentoml.service(
@@ -89,6 +93,7 @@ class EnrichmentLight(_Dependencies):
         all_links = tuple(dict.fromkeys(by_model.values()))
         self.reports.links = all_links
         self.answering = _PAGES.state.answering = Answering(SETTINGS, by_model, Spans.of(SETTINGS.tracing))
+        self.reports.activity = self.answering.activity
         self._watches = [asyncio.create_task(link.watch(self.reports.publish)) for link in all_links]
 
     def _links(self) -> dict[ModelName, Link]:
@@ -106,27 +111,27 @@ class EnrichmentLight(_Dependencies):
         for runner in self._runners.values():
             await asyncio.to_thread(runner.close)
 
-    @bentoml.api(route=CATALOGUE["pose_estimator"].route, input_spec=ImageInput, output_spec=PoseResponse)
+    @_analysis("pose_estimator")
     async def pose_analyze(self, request: ImageInput) -> Response:
         """Find people, with keypoints, posture and alerts."""
         return await self._respond(CATALOGUE["pose_estimator"].route, request.received)
 
-    @bentoml.api(route=CATALOGUE["threat_detector"].route, input_spec=ImageInput, output_spec=ThreatResponse)
+    @_analysis("threat_detector")
     async def threat_detect(self, request: ImageInput) -> Response:
         """Find weapons: guns, knives and all other classes of the checkpoint."""
         return await self._respond(CATALOGUE["threat_detector"].route, request.received)
 
-    @bentoml.api(route=CATALOGUE["person_reid"].route, input_spec=ImageInput, output_spec=ReidResponse)
+    @_analysis("person_reid")
     async def person_reid(self, request: ImageInput) -> Response:
         """Embed a person's image, for comparison with others by cosine similarity."""
         return await self._respond(CATALOGUE["person_reid"].route, request.received)
 
-    @bentoml.api(route=CATALOGUE["pet_classifier"].route, input_spec=ImageInput, output_spec=PetResponse)
+    @_analysis("pet_classifier")
     async def pet_classify(self, request: ImageInput) -> Response:
         """Classify a cat or dog, and decide whether it is certainly a household pet."""
         return await self._respond(CATALOGUE["pet_classifier"].route, request.received)
 
-    @bentoml.api(route=CATALOGUE["depth_estimator"].route, input_spec=ImageInput, output_spec=DepthResponse)
+    @_analysis("depth_estimator")
     async def depth_estimate(self, request: ImageInput) -> Response:
         """Estimate the relative depth of the whole image, or of a box in it."""
         return await self._respond(CATALOGUE["depth_estimator"].route, request.received)
@@ -135,6 +140,11 @@ class EnrichmentLight(_Dependencies):
     async def object_distance(self, request: DistanceInput) -> Response:
         """Estimate the distance of the object in a box: relative depth, and metres if a calibration is sent."""
         return await self._respond(DISTANCE_ROUTE, request.received)
+
+    @bentoml.api(route=ENRICH_ROUTE, input_spec=EnrichInput, output_spec=EnrichResponse)
+    async def enrich(self, request: EnrichInput) -> Response:
+        """Ask several models about one image and its boxes. One that fails has an error beside the others' results."""
+        return await self._respond(ENRICH_ROUTE, request.received)
 
     async def _respond(self, route: str, received: Received) -> Response:
         """Answer a call from within BentoML. The front answers HTTP requests before they get here."""

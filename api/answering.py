@@ -10,17 +10,21 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from contextvars import Context, copy_context
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeAlias, TypeVar
 
 from api.embedded import EmbeddedLink, Link, unwrap
+from api.enrichment import ENRICH_ROUTE, Enrichment
 from api.errors import not_assigned
 from api.gate import Body, request_id
 from api.link import RunnerLink
-from api.queue import ModelQueue, Outcomes
+from api.queue import ModelQueue, Outcomes, QueueState
+from api.recent import Latency, RecentLatencies
 from api.request import Received
-from api.steps import MODEL_OF, Ready, Second, Steps, Work
+from api.steps import MODEL_OF, Finding, Opened, Question, Ready, Request, Second, Steps, Work
+from api.survey import Surveyor
 from api.tracing import Spans
 from api.workers import Workers
 from engines.cores import side_by_side
@@ -36,6 +40,16 @@ _AHEAD: Final = 1
 _SHARE_OF_SECOND_LOOK: Final = 0.5  # of the request's remaining time
 
 T = TypeVar("T")
+_Work: TypeAlias = Request | Ready  # a whole request, or a prepared question of a call to several models
+_Outcome: TypeAlias = Body | Finding
+
+
+@dataclass(frozen=True)
+class Activity:
+    """A model's queue now, and the latency of its last requests."""
+
+    queue: QueueState
+    latency: Latency
 
 
 class Answering:
@@ -49,29 +63,69 @@ class Answering:
         self._steps = Steps(settings, spans)
         self._threads = ThreadPoolExecutor(settings.limits.decode_threads, thread_name_prefix="picture")
         self._queues = {name: self._queue(name, link) for name, link in links.items()}
+        self._surveyor = Surveyor(self, settings.limits.max_picture_bytes)
+        self._calls = {ENRICH_ROUTE: Enrichment(self, self._surveyor, settings.limits)}
+        self._latencies = {name: RecentLatencies() for name in links}
+
+    def activity(self, name: ModelName) -> Activity | None:
+        """Return a model's activity; None if the model is not assigned."""
+        return Activity(self._queues[name].state, self._latencies[name].summary) if name in self._queues else None
 
     def check(self, route: str, left_s: float) -> None:
         """Refuse a request that can't be answered within `left_s` seconds.
 
         Raises ApiError: model_not_assigned or overloaded.
         """
-        name = MODEL_OF[route]
+        if route in self._calls:
+            self._calls[route].check(left_s)
+        else:
+            self.check_model(MODEL_OF[route], left_s)
+
+    def check_model(self, name: ModelName, left_s: float, count: int = 1) -> None:
+        """Refuse `count` images for one model that can't be answered within `left_s` seconds. Raises as `check`."""
         if name not in self._queues:
             raise not_assigned(name)
-        self._queues[name].check(left_s)
+        self._queues[name].check(left_s, count)
 
     async def answer(self, route: str, received: Received, deadline: Deadline) -> Body:
         """Return the answer. Raises ApiError, or Abandoned after the deadline."""
+        began = time.perf_counter()
         self.check(route, deadline.left_s)
+        if route in self._calls:
+            self._spans.describe(request_id=request_id())
+            return await self._calls[route].answer(received, deadline)
         name = MODEL_OF[route]
         self._spans.describe(model=name, request_id=request_id())
-        work = Work(route, name, self._links[name], received, deadline, copy_context(), time.time_ns())
-        return await self._queues[name].run(work, deadline)
+        work = Request(name, self._links[name], deadline, copy_context(), time.time_ns(), route, received)
+        answered = await self._queues[name].run(work, deadline)
+        assert isinstance(answered, Body)
+        self._latencies[name].note(time.perf_counter() - began)
+        return answered
 
-    def _queue(self, name: ModelName, link: Link) -> ModelQueue[Work, Body]:
+    def link(self, name: ModelName) -> Link:
+        """Return the link of a model that can serve. Raises ApiError.
+
+        The codes: model_not_assigned, model_unavailable or runner_unavailable.
+        """
+        if name not in self._links:
+            raise not_assigned(name)
+        self._links[name].model(name)
+        return self._links[name]
+
+    async def open(self, image: bytes, questions: Sequence[Question], deadline: Deadline) -> Opened:
+        """Decode an image once, and prepare each question's items. Raises as Steps.opened."""
+        return await self._on_thread(copy_context(), self._steps.opened, image, questions, deadline)
+
+    async def find(self, part: Ready) -> Finding:
+        """Return the answer to a prepared question. Raises ApiError, or Abandoned after the deadline."""
+        found = await self._queues[part.work.name].run(part, part.work.deadline)
+        assert isinstance(found, Finding)
+        return found
+
+    def _queue(self, name: ModelName, link: Link) -> ModelQueue[_Work, _Outcome]:
         if isinstance(link, EmbeddedLink):
             width = side_by_side(self._settings.cpu_threads) + _AHEAD
-            workers = Workers(name, width)
+            workers: Workers[_Work, _Outcome] = Workers(name, width)
             start = partial(workers.start, partial(self._run_embedded, link))
             return ModelQueue(name, width, start, CATALOGUE[name].traits.batch)
         assert isinstance(link, RunnerLink)
@@ -80,8 +134,8 @@ class Answering:
 
     # Embedded engines: one thread runs all steps.
 
-    def _run_embedded(self, link: EmbeddedLink, group: Sequence[Work], alone: bool) -> Outcomes[Body]:
-        outcomes = [_attempt(work, self._steps.ready, work) for work in group]
+    def _run_embedded(self, link: EmbeddedLink, group: Sequence[_Work], alone: bool) -> Outcomes[_Outcome]:
+        outcomes = [work if isinstance(work, Ready) else _attempt(work, self._steps.ready, work) for work in group]
         ready = [each for each in outcomes if isinstance(each, Ready)]
         computed = iter(self._computed(link, ready, alone))
         return [
@@ -116,14 +170,15 @@ class Answering:
             over = deadline is not None and deadline.is_over
             self._spans.of_runner(sent, results[0].get("timing") if results and not over else None)
 
-    def _finish_embedded(self, ready: Ready, results: Sequence[Any] | Exception, alone: bool) -> Body:
+    def _finish_embedded(self, ready: Ready, results: Sequence[Any] | Exception, alone: bool) -> _Outcome:
         ready.work.deadline.check()
         if isinstance(results, Exception):
             raise results
-        answer = self._steps.answer(ready, [unwrap(result) for result in results])
+        results = [unwrap(result) for result in results]
+        answer = self._steps.answer(ready, results)
         if (second := self._steps.second_look(ready, answer)) is not None:
             self._steps.after_second_look(ready, second, answer, self._second_look_embedded(ready, second, alone))
-        return self._steps.encode(ready, answer)
+        return self._steps.finish(ready, results, answer)
 
     def _second_look_embedded(self, ready: Ready, second: Second, alone: bool) -> Sequence[Any] | Exception:
         link, name = self._links.get(second.look.name), second.look.name
@@ -137,24 +192,25 @@ class Answering:
 
     # Runner processes: threads prepare the items and answer from the results.
 
-    async def _run_remote(self, link: RunnerLink, work: Work) -> Outcomes[Body]:
+    async def _run_remote(self, link: RunnerLink, work: _Work) -> Outcomes[_Outcome]:
         task = asyncio.current_task()
         assert task is not None
         loop = asyncio.get_running_loop()
         try:
-            with work.deadline.stopping(lambda: _cancel_soon(loop, task)):
+            with _work_of(work).deadline.stopping(lambda: _cancel_soon(loop, task)):
                 return [await self._answer_remote(link, work)]
         except Exception as error:  # noqa: BLE001 - any error belongs to this request
             return [error]
 
-    async def _answer_remote(self, link: RunnerLink, work: Work) -> Body:
-        ready = await self._on_thread(work, self._steps.ready, work)
+    async def _answer_remote(self, link: RunnerLink, work: _Work) -> _Outcome:
+        context = _work_of(work).context
+        ready = work if isinstance(work, Ready) else await self._on_thread(context, self._steps.ready, work)
         results = await self._infer_remote(link, ready)
-        answer: Answer = await self._on_thread(work, self._steps.answer, ready, results)
+        answer: Answer = await self._on_thread(context, self._steps.answer, ready, results)
         if (second := self._steps.second_look(ready, answer)) is not None:
             seen = await self._second_look_remote(ready, second)
-            await self._on_thread(work, self._steps.after_second_look, ready, second, answer, seen)
-        return await self._on_thread(work, self._steps.encode, ready, answer)
+            await self._on_thread(context, self._steps.after_second_look, ready, second, answer, seen)
+        return await self._on_thread(context, self._steps.finish, ready, results, answer)
 
     async def _infer_remote(self, link: RunnerLink, ready: Ready) -> Sequence[Any]:
         sent = time.time_ns()
@@ -176,13 +232,17 @@ class Answering:
         except Exception as error:  # noqa: BLE001 - Steps.after_second_look logs it
             return error
 
-    async def _on_thread(self, work: Work, function: Callable[..., T], *arguments: Any) -> T:
-        call = partial(work.context.copy().run, function, *arguments)
+    async def _on_thread(self, context: Context, function: Callable[..., T], *arguments: Any) -> T:
+        call = partial(context.copy().run, function, *arguments)
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
 
 def _cancel_soon(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
     loop.call_soon_threadsafe(task.cancel)
+
+
+def _work_of(work: _Work) -> Work:
+    return work.work if isinstance(work, Ready) else work
 
 
 def _attempt(work: Work, function: Callable[..., T], *arguments: Any) -> T | Exception:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from api import form
@@ -35,6 +35,8 @@ _LONGEST_UNSET: Final = 20
 
 _JSON_EXPECTED: Final = 'send {"image_base64": "…"}, or an image with a content type of its own'
 
+_LISTS: Final = frozenset({"bbox", "models"})
+
 Pair = tuple[str, Any]
 
 
@@ -43,40 +45,40 @@ def max_body_bytes(max_image_bytes: int) -> int:
     return int(max_image_bytes * _ENCODING_OVERHEAD)
 
 
-def read_fields(content_type: str, body: bytes) -> dict[str, Any]:
+def read_fields(content_type: str, body: bytes, options: Sequence[str] = OPTIONS) -> dict[str, Any]:
     """Return the image and the options by name, without those that are not set.
 
-    The image is bytes if it was sent as a file, else the unchecked value. Raises ApiError: invalid_json,
-    invalid_image, invalid_request or unsupported_media_type.
+    options: the names that count. The image is bytes if it was sent as a file, else the unchecked value. Raises
+    ApiError: invalid_json, invalid_image, invalid_request or unsupported_media_type.
     """
     kind = media_type(content_type)
     if is_json(kind) or (kind in UNKNOWN_TYPES | {URLENCODED_TYPE} and looks_like_json(body)):
-        return gather(_json_members(body))
+        return gather(_json_members(body), options)
     if kind == FORM_TYPE:
-        return _form_fields(_unquoted(form.read(content_type, body)))
+        return _form_fields(_unquoted(form.read(content_type, body)), options)
     if kind == URLENCODED_TYPE:
-        return gather(_unquoted(_urlencoded_pairs(body)))
+        return gather(_unquoted(_urlencoded_pairs(body)), options)
     if kind == "" and not is_binary(body):
-        return gather(_json_members(body))  # a text without a content type is read as JSON
+        return gather(_json_members(body), options)  # a text without a content type is read as JSON
     if kind in UNKNOWN_TYPES | IMAGE_TYPES:
-        return gather([("image", body)])
+        return gather([("image", body)], options)
     raise unsupported_type(content_type)
 
 
-def gather(pairs: Iterable[Pair]) -> dict[str, Any]:
+def gather(pairs: Iterable[Pair], options: Sequence[str] = OPTIONS) -> dict[str, Any]:
     """Return the known fields by name, without those that are not set.
 
-    Repeated texts of bbox become one list, because httpx, requests and query strings send lists that way. Raises
-    ApiError invalid_request for any other repeated field.
+    Repeated texts of bbox or models become one list, because httpx, requests and query strings send lists that way.
+    Raises ApiError invalid_request for any other repeated field.
     """
     found: dict[str, list[Any]] = {}
     for name, value in pairs:
         known = name.removesuffix("[]")  # PHP, jQuery and axios name lists so
-        if known in IMAGE_KEYS + OPTIONS and not _is_unset(value):
+        if known in (*IMAGE_KEYS, *options) and not _is_unset(value):
             found.setdefault(known, []).append(value)
     fields: dict[str, Any] = {}
     for name, values in found.items():
-        if len(values) > 1 and not (name == "bbox" and all(isinstance(value, str) for value in values)):
+        if len(values) > 1 and not (name in _LISTS and all(isinstance(value, str) for value in values)):
             raise invalid_field(name, f"received {len(values)} times; send exactly one")
         fields[name] = values[0] if len(values) == 1 else values
     return fields
@@ -98,7 +100,7 @@ def _json_members(body: bytes) -> Iterable[Pair]:
         )
     try:
         # An object becomes a tuple of its members, so that duplicate keys are seen. An array stays a list.
-        members = json.loads(body, object_pairs_hook=tuple)
+        members = _objects_below(json.loads(body, object_pairs_hook=tuple))
     except UnicodeDecodeError as error:
         binary = ", but binary data: send an image with a content type of its own" if is_binary(body) else ""
         raise ApiError("invalid_json", f"the body is not JSON in UTF-8 (byte {error.start}){binary}") from None
@@ -111,18 +113,29 @@ def _json_members(body: bytes) -> Iterable[Pair]:
         raise ApiError(
             "invalid_request", f"the body must be a JSON object; {describe(members)} was received; {_JSON_EXPECTED}"
         )
-    return [(name, dict(value) if isinstance(value, tuple) else value) for name, value in members]
+    return members
 
 
-def _form_fields(pairs: list[Pair]) -> dict[str, Any]:
+def _objects_below(members: Any) -> Any:
+    """Return the members with the objects that they hold, at every depth, as dictionaries again."""
+    return tuple((name, _object(value)) for name, value in members) if isinstance(members, tuple) else members
+
+
+def _object(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return {name: _object(member) for name, member in value}
+    return [_object(each) for each in value] if isinstance(value, list) else value
+
+
+def _form_fields(pairs: list[Pair], options: Sequence[str]) -> dict[str, Any]:
     """Return the fields as `gather` does, and take a single file as the image under any name."""
-    fields = gather(pairs)
+    fields = gather(pairs, options)
     if any(key in fields for key in IMAGE_KEYS):
         return fields
     files = [
         (name, value)
         for name, value in pairs
-        if isinstance(value, bytes) and value and name.removesuffix("[]") not in OPTIONS
+        if isinstance(value, bytes) and value and name.removesuffix("[]") not in options
     ]
     if len(files) > 1:
         names = ", ".join(printable(name) for name, _ in files[:8])

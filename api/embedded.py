@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, Protocol, cast
 
 from api import metrics
 from api.errors import ApiError
+from api.recent import RecentBatches
 from engines.deadline import Deadline
 from models.catalogue import ModelName
 from models.state import ModelStatus, refusal
@@ -24,13 +25,16 @@ HEARTBEAT_S: Final = 1.0
 class Link(Protocol):
     """The link from the API to one runner, embedded or in a process of its own.
 
-    status: as of the last heartbeat, None while the runner is down. settled: every model to preload is loaded or has
-    failed. was_up: the runner has been up at least once. restarts, last_fault: of the runner's process.
+    status: as of the last heartbeat, None while the runner is down. last_status: the same, kept while the runner is
+    down; None before the first. settled: every model to preload is loaded or has failed. was_up: the runner has been up
+    at least once. restarts, last_fault: of the runner's process.
     """
 
     name: str
     models: tuple[ModelName, ...]
+    batches: dict[ModelName, RecentBatches]
     status: RunnerStatus | None
+    last_status: RunnerStatus | None
     settled: bool
     was_up: bool
     restarts: int
@@ -93,6 +97,7 @@ class EmbeddedLink:
     def __init__(self, name: str, models: Sequence[ModelName], runner: Embedded, preload: Sequence[ModelName]) -> None:
         self.name = name
         self.models = tuple(models)
+        self.batches = {model: RecentBatches() for model in self.models}
         self.was_up = True
         self.restarts = 0
         self.last_fault: str | None = None
@@ -102,6 +107,7 @@ class EmbeddedLink:
         self._out_of_memory = 0
         status = runner.status()
         self.status: RunnerStatus | None = status
+        self.last_status: RunnerStatus | None = status
         self.settled = not unsettled(status, self._preload)
 
     def model(self, name: ModelName) -> ModelStatus:
@@ -117,7 +123,9 @@ class EmbeddedLink:
         deadline, alone, and the Abandoned that it raises: see Engine.run.
         """
         batch_size_of(self.name, name).observe(len(items))
-        return self._runner.infer(name, items, alone=alone, deadline=deadline)
+        results = self._runner.infer(name, items, alone=alone, deadline=deadline)
+        self.batches[name].note(results)
+        return results
 
     async def manage(self, action: Literal["load", "unload"], name: ModelName) -> ModelStatus:
         """See Link.manage."""
@@ -133,7 +141,7 @@ class EmbeddedLink:
 
     async def _beat(self) -> None:
         status = await asyncio.to_thread(self._runner.status)
-        self.status = status
+        self.status = self.last_status = status
         self._counter.inc(status["memory"]["out_of_memory"] - self._out_of_memory)
         self._out_of_memory = status["memory"]["out_of_memory"]
         self.settled |= not unsettled(status, self._preload)

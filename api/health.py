@@ -17,10 +17,12 @@ _DISABLED: Final[ModelStatus] = {
     "untrained": False,
     "detail": "assigned to the heavy service",
     "input": None,
+    "card": None,
     "memory_mb": None,
     "loads": 0,
     "last_used": None,
     "engine_build_failed": False,
+    "last_error": None,
 }
 _GONE: Final[ModelStatus] = {
     **_DISABLED,
@@ -35,13 +37,26 @@ _SHOWN: Final = ("state", "engine", "precision", "weights", "detail", "memory_mb
 def model_statuses(links: Sequence[Link]) -> dict[ModelName, ModelStatus]:
     """Return the status of all five models.
 
-    A model without a runner is disabled. A model whose runner is down has failed.
+    A model without a runner is disabled. A model whose runner is down has failed, and keeps its last known card.
     """
     statuses = dict.fromkeys(CATALOGUE, _DISABLED)
     for link in links:
         for name in link.models:
-            statuses[name] = link.status["models"][name] if link.status else _GONE
+            statuses[name] = link.status["models"][name] if link.status else _gone(link, name)
     return statuses
+
+
+def _gone(link: Link, name: ModelName) -> ModelStatus:
+    if link.last_status is None:
+        return _GONE
+    known = link.last_status["models"][name]
+    return {
+        **_GONE,
+        "untrained": known["untrained"],
+        "input": known["input"],
+        "card": known["card"],
+        "last_error": known["last_error"],
+    }
 
 
 def is_ready(links: Sequence[Link]) -> bool:

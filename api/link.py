@@ -18,6 +18,7 @@ from bentoml.exceptions import BentoMLException
 from api import metrics
 from api.embedded import HEARTBEAT_S, beat_safely, unwrap, usable
 from api.errors import ApiError, internal_error
+from api.recent import RecentBatches
 from engines.deadline import Deadline
 from models.catalogue import ModelName
 from models.state import ModelStatus
@@ -48,7 +49,9 @@ class RunnerLink:
         self.name = name
         self.settled = False
         self.models = tuple(models)
+        self.batches = {model: RecentBatches() for model in self.models}
         self.status: RunnerStatus | None = None
+        self.last_status: RunnerStatus | None = None
         self.was_up = False
         self.restarts = 0
         self.last_fault: str | None = None  # time and reason of the last exit that the runner itself chose
@@ -90,6 +93,7 @@ class RunnerLink:
         try:
             async with self._places:
                 results = await self._results(name, own)
+            self.batches[name].note(results)
             answered = True
         finally:
             if not answered:
@@ -201,7 +205,7 @@ class RunnerLink:
             return
         if self._lost.done():
             self._lost = asyncio.get_running_loop().create_future()
-        self.status = status
+        self.status = self.last_status = status
         self.was_up = True
         # Stays True for this process: a later reload of one model must not make the whole service unready.
         self.settled |= not unsettled(status, self._preload)

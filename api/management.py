@@ -1,31 +1,27 @@
-"""The routes under /models: which models are in memory, and loading and unloading by request."""
+"""The routes under /models: what is known of the models, and loading and unloading by request."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 from api.embedded import Link
 from api.errors import ApiError, invalid_field, not_assigned
 from api.health import LOADED, model_statuses, summary
+from api.model_report import ModelReport, iso, resolve
 from models.catalogue import CATALOGUE, ModelName
 from models.state import ModelStatus, State
 
 Action = Literal["load", "unload"]
 
-# Callers name a model by its own name or by its folder in the model zoo.
-_NAMES: Final[Mapping[str, ModelName]] = {spec.weights: name for name, spec in CATALOGUE.items()} | {
-    name: name for name in CATALOGUE
-}
-
 
 class Management:
-    """Answers the routes under /models.
+    """Answers the routes that load and unload, and /models/status.
 
     enabled: the setting server.model_management; without it, models can't be loaded or unloaded by request.
     """
@@ -69,7 +65,7 @@ class Management:
         Raises ApiError: forbidden, not_found, model_not_assigned, runner_unavailable or model_unavailable.
         """
         self._check_enabled()
-        name = _resolve(sent_name)
+        name = resolve(sent_name)
         status = await self._link(name).manage(action, name)
         return _changed(name, status)
 
@@ -81,13 +77,12 @@ class Management:
         return {"models": done}
 
     def _loaded(self, name: ModelName, status: ModelStatus, *, on_gpu: bool) -> dict[str, Any]:
-        used = status["last_used"]
         return {
             "name": CATALOGUE[name].weights,
             "loaded": True,
             "vram_mb": (status["memory_mb"] or 0) if on_gpu else 0,
             "priority": "preloaded" if name in self._preload else "on_demand",
-            "last_used": datetime.fromtimestamp(used, UTC).isoformat(timespec="seconds") if used else None,
+            "last_used": iso(status["last_used"]),
         }
 
     def _link(self, name: ModelName) -> Link:
@@ -105,13 +100,32 @@ class Management:
 
 
 def routes() -> list[Route]:
-    """Return the routes. `app.state.reports.management()` makes the Management for each request."""
+    """Return the routes. `app.state.reports` makes the Management or ModelReport for each request."""
     return [
-        Route("/models/status", _status, methods=["GET"]),
-        Route("/models/preload", _preload, methods=["POST"]),
-        Route("/models/unload-all", _unload_all, methods=["POST"]),
+        Route("/models", _models, methods=["GET"]),
+        _Reserved("/models/status", _status, methods=["GET"]),
+        _Reserved("/models/preload", _preload, methods=["POST"]),
+        _Reserved("/models/unload-all", _unload_all, methods=["POST"]),
+        Route("/models/{name}", _model, methods=["GET"]),
+        Route("/models/{name}/load", _load, methods=["POST"]),
         Route("/models/{name}/unload", _unload, methods=["POST"]),
     ]
+
+
+class _Reserved(Route):
+    """A route whose path is never read as a model's name, whatever the method."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        match, child_scope = super().matches(scope)
+        return (Match.FULL if match is Match.PARTIAL else match), child_scope
+
+
+async def _models(request: Request) -> Response:
+    return JSONResponse(_report(request).all())
+
+
+async def _model(request: Request) -> Response:
+    return JSONResponse(_report(request).one(request.path_params["name"]))
 
 
 async def _status(request: Request) -> Response:
@@ -125,6 +139,10 @@ async def _preload(request: Request) -> Response:
     return JSONResponse(await _management(request).change("load", name))
 
 
+async def _load(request: Request) -> Response:
+    return JSONResponse(await _management(request).change("load", request.path_params["name"]))
+
+
 async def _unload(request: Request) -> Response:
     return JSONResponse(await _management(request).change("unload", request.path_params["name"]))
 
@@ -133,15 +151,14 @@ async def _unload_all(request: Request) -> Response:
     return JSONResponse(await _management(request).unload_all())
 
 
+def _report(request: Request) -> ModelReport:
+    report: ModelReport = request.app.state.reports.models()
+    return report
+
+
 def _management(request: Request) -> Management:
     management: Management = request.app.state.reports.management()
     return management
-
-
-def _resolve(sent_name: str) -> ModelName:
-    if sent_name not in _NAMES:
-        raise ApiError("not_found", f"there is no model {sent_name[:64]!r}; there are {', '.join(_NAMES)}")
-    return _NAMES[sent_name]
 
 
 def _changed(name: ModelName, status: ModelStatus) -> dict[str, Any]:

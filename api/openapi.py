@@ -19,18 +19,7 @@ from pydantic import BaseModel
 from api.errors import STATUS, ApiError, ErrorCode, invalid_field
 from api.json_schemas import Schema, reference, schemas
 from api.request_schemas import image_body, image_schemas, query_parameters
-from api.schemas import (
-    AliveResponse,
-    ErrorResponse,
-    HealthResponse,
-    ImageInput,
-    ModelChangedResponse,
-    ModelNameInput,
-    ModelsChangedResponse,
-    ModelsStatusResponse,
-    NotReadyResponse,
-    ReadyResponse,
-)
+from api.schemas import ErrorResponse, ImageInput
 from vision.decoding import FORMATS
 
 # The first version with full JSON Schema: our schemas use `null` and `const`, which 3.0 does not have.
@@ -113,61 +102,6 @@ class Operation:
     image: type[ImageInput] | None = None
     query: type[BaseModel] | None = None
     errors: Sequence[ErrorCode] = ()
-
-
-_MANAGING: Final[tuple[ErrorCode, ...]] = (
-    "forbidden",
-    "not_found",
-    "model_not_assigned",
-    "model_unavailable",
-    "runner_unavailable",
-)
-
-#: The routes that are not BentoML's APIs.
-STATE: Final = (
-    Operation(
-        "get",
-        "/health",
-        "health",
-        "The state of the service and of each model",
-        {200: HealthResponse, 503: HealthResponse},
-    ),
-    Operation("get", "/livez", "livez", "Whether the process is alive", {200: AliveResponse}),
-    Operation(
-        "get",
-        "/readyz",
-        "readyz",
-        "Whether the service may take traffic",
-        {200: ReadyResponse, 503: NotReadyResponse},
-    ),
-    Operation("get", "/metrics", "metrics", "Metrics for Prometheus", {200: "text/plain"}),
-    Operation("get", "/models/status", "models_status", "The models in memory", {200: ModelsStatusResponse}),
-    Operation(
-        "post",
-        "/models/preload",
-        "models_preload",
-        "Load a model",
-        {200: ModelChangedResponse},
-        query=ModelNameInput,
-        errors=(*_MANAGING, "invalid_request"),
-    ),
-    Operation(
-        "post",
-        "/models/{name}/unload",
-        "models_unload",
-        "Unload a model until its next request",
-        {200: ModelChangedResponse},
-        errors=_MANAGING,
-    ),
-    Operation(
-        "post",
-        "/models/unload-all",
-        "models_unload_all",
-        "Unload all models until their next requests",
-        {200: ModelsChangedResponse},
-        errors=_MANAGING,
-    ),
-)
 
 
 def analysis(apis: Mapping[str, Any]) -> tuple[Operation, ...]:

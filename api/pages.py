@@ -5,17 +5,28 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
-from api import management, openapi
+from api import management, openapi, state_operations
 from api.errors import ApiError
 from api.gate import request_id
-from api.page import INDEX
+from api.page import FILES, INDEX
+
+# Nothing on the page comes from another host, and no other page may frame it.
+_GUARDS: Final = {
+    "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",  # the page of an older version must not ask a newer service
+}
 
 
 def pages(apis: Callable[[], Any]) -> Starlette:
@@ -26,7 +37,7 @@ def pages(apis: Callable[[], Any]) -> Starlette:
 
     @cache
     def document() -> bytes:
-        operations = [*openapi.analysis(apis()), *openapi.STATE]
+        operations = [*openapi.analysis(apis()), *state_operations.STATE]
         return json.dumps(openapi.document(operations), ensure_ascii=False).encode()
 
     async def described(_: Request) -> Response:
@@ -37,6 +48,7 @@ def pages(apis: Callable[[], Any]) -> Starlette:
             Route("/health", _health),
             *management.routes(),
             Route("/", _index),
+            Mount("/static", _Files(directory=FILES)),
             Route("/openapi.json", described),
             Route("/docs.json", described),  # BentoML's place for it
         ],
@@ -50,7 +62,16 @@ async def _health(request: Request) -> Response:
 
 
 async def _index(_: Request) -> Response:
-    return FileResponse(INDEX)
+    return FileResponse(INDEX, headers=_GUARDS)
+
+
+class _Files(StaticFiles):
+    """The page's files, with the headers that guard it."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers.update(_GUARDS)
+        return response
 
 
 async def _refused(_: Request, error: Exception) -> Response:

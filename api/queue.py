@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypedDict, TypeVar
 
 from api.errors import ApiError
 from engines.deadline import Deadline
@@ -23,6 +23,14 @@ Start = Callable[[Sequence[W], bool], "asyncio.Future[Outcomes[R]]"]
 _WEIGHT: Final = 0.2  # of the last measurement in a running mean
 # A request is admitted if its expected time is at most this share of its remaining time.
 _SHARE: Final = 0.5
+
+
+class QueueState(TypedDict):
+    """A queue's requests by number. expected_ms: until the answer of a request that arrives now; None if unmeasured."""
+
+    waiting: int
+    in_progress: int
+    expected_ms: float | None
 
 
 @dataclass(eq=False)
@@ -51,7 +59,7 @@ class ModelQueue(Generic[W, R]):
     def __init__(self, name: ModelName, width: int, start: Start[W, R], most: int = 1) -> None:
         """start: begins to process a group; its second argument says if the queue was idle. most: size of a group."""
         self._name = name
-        self._free = width
+        self._width = self._free = width
         self._start = start
         self._most = most
         self._waiting: deque[_Waiting[W, R]] = deque()
@@ -60,21 +68,30 @@ class ModelQueue(Generic[W, R]):
         self._between_s: float | None = None
         self._last_end: float | None = None  # None if no request waited at the last end
 
-    @property
-    def expected_s(self) -> float:
-        """Expected seconds until the answer of a request that arrives now."""
+    def expected_s(self, count: int = 1) -> float:
+        """Return the expected seconds until the last answer of `count` requests that arrive now."""
         takes = self._takes_s
         if self._working:
             takes = max(takes, time.monotonic() - next(iter(self._working)).began)
-        if self._free:
+        waiting = len(self._waiting) + count - self._free
+        if waiting <= 0:
             return takes
-        between = takes / len(self._working) if self._between_s is None else self._between_s
-        return between * (len(self._waiting) + 1) + takes
+        between = takes / self._width if self._between_s is None else self._between_s
+        return between * waiting + takes
 
-    def check(self, left_s: float) -> None:
-        """Raises ApiError `overloaded` if a request with `left_s` seconds left would probably be late."""
-        late_s = self.expected_s - left_s * _SHARE
-        if late_s > 0 and not self._free:
+    @property
+    def state(self) -> QueueState:
+        """The queue as it is now."""
+        return {
+            "waiting": len(self._waiting),
+            "in_progress": sum(len(group.members) for group in self._working),
+            "expected_ms": round(self.expected_s() * 1000, 1) if self._takes_s else None,
+        }
+
+    def check(self, left_s: float, count: int = 1) -> None:
+        """Raises ApiError `overloaded` if `count` requests with `left_s` seconds left would probably be late."""
+        late_s = self.expected_s(count) - left_s * _SHARE
+        if late_s > 0 and count > self._free:
             raise self._overloaded(late_s)
 
     async def run(self, work: W, deadline: Deadline) -> R:
@@ -120,7 +137,7 @@ class ModelQueue(Generic[W, R]):
     def _shed(self) -> None:
         """Refuse waiting requests that are now expected to be late, the last one first, so that callers can retry."""
         while self._waiting:
-            late_s = self.expected_s - self._waiting[-1].deadline.left_s
+            late_s = self.expected_s() - self._waiting[-1].deadline.left_s
             if late_s <= 0:
                 return
             last = self._waiting.pop()

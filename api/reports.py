@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from api import health, metrics
+from api.answering import Activity
 from api.embedded import Link
 from api.management import Management
+from api.model_report import ModelReport
+from models.catalogue import ModelName
 from settings import Settings
 
 
@@ -17,6 +20,7 @@ class Reports:
 
     def __init__(self, settings: Settings) -> None:
         self.links: Sequence[Link] = ()  # one for each runner service, once they are connected
+        self.activity: Callable[[ModelName], Activity | None] = lambda _: None  # Answering's, once it is there
         self._settings = settings
         self._started = time.monotonic()
 
@@ -28,8 +32,12 @@ class Reports:
         """Return HTTP status and body of GET /health."""
         return health.report(self.links, self._uptime_s)
 
+    def models(self) -> ModelReport:
+        """Return the ModelReport that describes the models."""
+        return ModelReport(self.links, self._settings, self.activity)
+
     def management(self) -> Management:
-        """Return the Management that answers the routes under /models."""
+        """Return the Management that loads and unloads models."""
         server = self._settings.server
         return Management(
             self.links, self._settings.preload, enabled=server.model_management, uptime_seconds=self._uptime_s

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from api import box, encoded
-from api.body import IMAGE_KEYS, gather, max_body_bytes, read_fields
+from api.body import IMAGE_KEYS, OPTIONS, gather, max_body_bytes, read_fields
 from api.coding import inflate
 from api.errors import ApiError, describe, invalid_field
 from api.numbers import fraction, number
@@ -52,15 +52,13 @@ def parse(received: Received, max_image_bytes: int, *, wants_distance: bool = Fa
     """
     body = inflate(received.body, received.encoding, max_body_bytes(max_image_bytes))
     fields = read_fields(received.content_type, body)
-    query = _query_fields(received.query)
-    image = _image(fields)
-    if len(image) > max_image_bytes:
-        raise ApiError("payload_too_large", f"the image has {len(image)} bytes; at most {max_image_bytes} are accepted")
+    query = query_fields(received.query)
+    image = image_of(fields, max_image_bytes)
     asked = ImageRequest(
         image,
-        _option("bbox", box.parse, fields, query),
-        _option("min_confidence", fraction, fields, query),
-        _option("min_keypoint_confidence", fraction, fields, query),
+        option("bbox", box.parse, fields, query),
+        option("min_confidence", fraction, fields, query),
+        option("min_keypoint_confidence", fraction, fields, query),
     )
     if not wants_distance:
         return asked
@@ -70,8 +68,8 @@ def parse(received: Received, max_image_bytes: int, *, wants_distance: bool = Fa
 
 
 def _distance(fields: Mapping[str, Any], query: Mapping[str, Any]) -> DistanceOptions:
-    method: Method = _option("method", _method, fields, query) or "center"
-    near, far = (_option(name, _metres, fields, query) for name in ("near_m", "far_m"))
+    method: Method = option("method", _method, fields, query) or "center"
+    near, far = (option(name, _metres, fields, query) for name in ("near_m", "far_m"))
     if (near is None) is not (far is None):
         raise invalid_field("far_m" if far is None else "near_m", "missing: near_m and far_m are sent together or not")
     if near is None or far is None:
@@ -99,16 +97,25 @@ def _metres(field: str, value: Any) -> float | None:
     return found
 
 
-def _query_fields(query: Mapping[str, str | Sequence[str]]) -> dict[str, Any]:
+def query_fields(query: Mapping[str, str | Sequence[str]], options: Sequence[str] = OPTIONS) -> dict[str, Any]:
+    """Return the options of the query string by name. Raises ApiError invalid_request if it holds the image."""
     pairs = ((name, one) for name, sent in query.items() for one in ([sent] if isinstance(sent, str) else sent))
-    fields = gather(pairs)
+    fields = gather(pairs, options)
     for key in IMAGE_KEYS:
         if key in fields:
             raise invalid_field(key, "received in the query string; send the image in the body")
     return fields
 
 
-def _image(fields: Mapping[str, Any]) -> bytes:
+def image_of(fields: Mapping[str, Any], max_image_bytes: int) -> bytes:
+    """Return the encoded image of a body's fields. Raises ApiError as `parse`."""
+    image = _sent_image(fields)
+    if len(image) > max_image_bytes:
+        raise ApiError("payload_too_large", f"the image has {len(image)} bytes; at most {max_image_bytes} are accepted")
+    return image
+
+
+def _sent_image(fields: Mapping[str, Any]) -> bytes:
     sent = [key for key in IMAGE_KEYS if key in fields]
     if not sent:
         raise invalid_field(
@@ -125,9 +132,10 @@ def _image(fields: Mapping[str, Any]) -> bytes:
     return encoded.to_bytes(key, value)
 
 
-def _option(
+def option(
     name: str, read: Callable[[str, Any], T | None], fields: Mapping[str, Any], query: Mapping[str, Any]
 ) -> T | None:
+    """Return an option from the body or the query string. Raises ApiError if they contradict each other."""
     in_body, in_query = read(name, fields.get(name)), read(name, query.get(name))
     if in_body is None:
         return in_query

@@ -68,13 +68,18 @@ def _options(model: Schema) -> dict[str, Schema]:
 
 
 def _as_text(schema: Schema) -> Schema:
-    """Return the schema of an option in a form or a query string, where a list becomes comma-separated numbers.
+    """Return the schema of an option in a form or a query string. An empty text or `null` means that it is not set.
 
-    An empty text or `null` means that the option is not set.
+    A list of four numbers and a list of names become texts with commas. Any other list or object becomes JSON.
     """
     first, *others = schema.get("anyOf", [schema])
-    if first.get("type") != "array":
+    if first.get("type") not in {"array", "object"}:
         return schema
+    if "maxItems" not in first or first["items"].get("type") != "number":
+        names = first.get("items", {}).get("enum")
+        pattern = f"^(({'|'.join(names)})(,({'|'.join(names)}))*)?$" if names else None
+        text = {"type": "string"} | ({"pattern": pattern} if pattern else {"contentMediaType": _JSON_TYPE})
+        return either({key: schema[key] for key in ("description",) if key in schema}, [text, NULL])
     further = first["minItems"] - 1
     text = {"type": "string", "pattern": f"^({_NUMBER}(,{_NUMBER}){{{further}}})?$"}
     examples = [",".join(map(str, example)) for example in schema["examples"]]

@@ -163,9 +163,9 @@ class HealthResponse(_Response):
 
 
 class ModelNameInput(BaseModel):
-    """A model by its name or by its folder in the model zoo."""
+    """A model by its name, by its folder in the model zoo or by its short name."""
 
-    model_name: str = Field(examples=["person_reid", "osnet-x0-25"])
+    model_name: str = Field(examples=["person_reid", "osnet-x0-25", "reid"])
 
 
 class ModelChangedResponse(_Response):

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from contextvars import Context
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from itertools import count
 from types import MappingProxyType
@@ -14,18 +14,20 @@ from typing import Any, Final
 
 from api import metrics
 from api.embedded import Link
-from api.errors import ApiError, ErrorCode, invalid_field
+from api.errors import ApiError, ErrorCode, internal_error, invalid_field
 from api.gate import Body, request_id
 from api.picture_memory import MemoryBudget
 from api.request import Received, parse
 from api.tracing import Spans
 from engines.deadline import Abandoned, Deadline
 from models.catalogue import CATALOGUE, ModelName
+from models.state import ModelStatus
 from settings import Settings
 from tasks import TASKS, AnyTask
 from tasks.picture import Picture
-from tasks.task import Answer, Options, Prepared, SecondLook
+from tasks.task import Answer, Options, Prepared, SecondLook, Timing
 from vision import decoding as images
+from vision.arrays import RGB, Box
 
 logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
 audit = logging.getLogger("bentoml.enrichment.audit")
@@ -43,18 +45,34 @@ _IMAGE_ERRORS: Final[Mapping[type[images.ImageError], ErrorCode]] = {
 
 @dataclass(frozen=True)
 class Work:
-    """One request: its route, its content and its deadline.
+    """Work for one model.
 
     context: holds the request id and the current span. queued: time of arrival, ns since the epoch.
     """
 
-    route: str
     name: ModelName
     link: Link
-    received: Received
     deadline: Deadline
     context: Context
     queued: int
+
+
+@dataclass(frozen=True)
+class Request(Work):
+    """A whole request to one model: its route and its content."""
+
+    route: str
+    received: Received
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a call asks one model about an image. box: the part to look at, None for the whole image."""
+
+    name: ModelName
+    link: Link
+    box: Box | None
+    options: Options
 
 
 @dataclass(frozen=True)
@@ -66,8 +84,31 @@ class Second:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """A model's answer to a question. timing: of its first item, None without one. began: as Work.queued."""
+
+    answer: Answer
+    timing: Timing | None
+    began: int
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An image that was decoded once for several questions.
+
+    size: width, height of the upright image. parts: one for each question, in order. Times in ms.
+    """
+
+    size: tuple[int, int]
+    parts: Sequence[Ready | ApiError]
+    read_ms: float
+    decode_ms: float
+    prepare_ms: float
+
+
+@dataclass(frozen=True)
 class Ready:
-    """A request whose items are prepared and whose image is freed.
+    """Work whose items are prepared and whose image is freed.
 
     decoded: end of decoding, by time.perf_counter(). untrained: whether stand-in weights answer; recorded here,
     because the runner may be down when the answer is encoded.
@@ -91,7 +132,7 @@ class Steps:
         self._numbers = count(1)
         self._tasks: Mapping[ModelName, AnyTask] = {name: task(settings.models[name]) for name, task in TASKS.items()}
 
-    def ready(self, work: Work) -> Ready:
+    def ready(self, work: Request) -> Ready:
         """Read, decode and prepare a request.
 
         Raises ApiError. The request is checked before the model's state: a client's mistake must never be a 5xx.
@@ -108,11 +149,56 @@ class Steps:
                 picture = Picture.of(file.decode(), request.box)
             decoded = time.perf_counter()
             with self._spans.step("prepare"):
-                task = self._tasks[work.name]
-                prepared = task.prepare(picture, options, status["input"])
-                for item in prepared.items:
-                    item["id"] = f"{request_id()}#{next(self._numbers)}"  # callers may repeat a request id
-                return Ready(work, prepared, self._second(task, picture), decoded, status["untrained"])
+                return self._prepared(work, picture, options, status, decoded)
+
+    def opened(self, image: bytes, questions: Sequence[Question], deadline: Deadline) -> Opened:
+        """Decode an image once, and prepare each question's items. deadline: of all questions together.
+
+        Raises ApiError if the image can't be used. A fault of one question stands in its place.
+        """
+        began = time.perf_counter()
+        with self._spans.step("read"), _image_errors():
+            file = images.open_image(image, self._decoding)
+        read = time.perf_counter()
+        with self._memory.hold(file.peak_bytes, deadline):
+            with self._spans.step("decode"), _image_errors():
+                upright = file.decode()
+            decoded = time.perf_counter()
+            pictures: dict[Box | None, Picture] = {}
+            with self._spans.step("prepare"):
+                parts = [self._part(upright, question, deadline, pictures, decoded) for question in questions]
+        prepared = time.perf_counter()
+        size = (upright.shape[1], upright.shape[0])
+        return Opened(size, parts, (read - began) * 1000, (decoded - read) * 1000, (prepared - decoded) * 1000)
+
+    def _part(
+        self,
+        upright: RGB,
+        question: Question,
+        deadline: Deadline,
+        pictures: dict[Box | None, Picture],
+        decoded: float,
+    ) -> Ready | ApiError:
+        """Prepare one question's items. pictures: those made so far, by their box."""
+        try:
+            if question.box not in pictures:
+                with _image_errors():
+                    pictures[question.box] = Picture.of(upright, question.box)
+            status = question.link.model(question.name)
+            work = Work(question.name, question.link, deadline, copy_context(), time.time_ns())
+            return self._prepared(work, pictures[question.box], question.options, status, decoded)
+        except ApiError as error:
+            return error
+        except Exception:
+            logger.exception("%s can't take this image; the call is answered without it", question.name)
+            return internal_error()
+
+    def _prepared(self, work: Work, picture: Picture, options: Options, status: ModelStatus, decoded: float) -> Ready:
+        task = self._tasks[work.name]
+        prepared = task.prepare(picture, options, status["input"])
+        for item in prepared.items:
+            item["id"] = f"{request_id()}#{next(self._numbers)}"  # callers may repeat a request id
+        return Ready(work, prepared, self._second(task, picture), decoded, status["untrained"])
 
     def _second(self, task: AnyTask, picture: Picture) -> Second | None:
         look = task.second_look()
@@ -145,16 +231,19 @@ class Steps:
             other = self._tasks[second.look.name].answer(seen, second.prepared)
         self._tasks[ready.work.name].after_second_look(answer, other)
 
-    def encode(self, ready: Ready, answer: Answer) -> Body:
-        """Return the answer as JSON. Write the audit log and observe the latency."""
-        if (found := self._tasks[ready.work.name].audit(answer)) is not None:
+    def finish(self, ready: Ready, results: Sequence[Any], answer: Answer) -> Body | Finding:
+        """Return a request's answer as JSON, or a question's finding. Write the audit log and observe the latency."""
+        work = ready.work
+        if (found := self._tasks[work.name].audit(answer)) is not None:
             audit.warning("request %s found %s", request_id(), found)
+        elapsed = time.perf_counter() - ready.decoded
+        answer.inference_time_ms = round(elapsed * 1000, 2)
+        if ready.untrained:
+            answer.untrained = True
+        if not isinstance(work, Request):
+            return Finding(answer, results[0].get("timing") if results else None, work.queued)
         with self._spans.step("encode"):
-            elapsed = time.perf_counter() - ready.decoded
-            metrics.LATENCY.labels(endpoint=ready.work.route).observe(elapsed)
-            answer.inference_time_ms = round(elapsed * 1000, 2)
-            if ready.untrained:
-                answer.untrained = True
+            metrics.LATENCY.labels(endpoint=work.route).observe(elapsed)
             return Body(answer.model_dump_json(exclude_unset=True).encode())  # not exclude_none: some answers hold null
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from api.queue import Outcomes
 from engines.priority import step_back
@@ -14,7 +14,7 @@ W = TypeVar("W")
 R = TypeVar("R")
 
 
-class Workers:
+class Workers(Generic[W, R]):
     """A model's own threads. One thread takes a group of requests through all its steps.
 
     Queued requests run on threads of lower priority. So saturated models hardly slow down a request to an idle model.

@@ -54,6 +54,15 @@ class Loss:
         )
 
 
+class CardSummary(TypedDict):
+    """The facts of a model card that callers may want to know. See ModelCard."""
+
+    sha256: str
+    source: str
+    licence: str
+    labels: list[str]
+
+
 @dataclass(frozen=True)
 class ModelCard:
     """The facts about an imported model, stored as metadata beside its graphs.
@@ -89,6 +98,16 @@ class ModelCard:
         """
         file = "untrained" if self.untrained else Path(CATALOGUE[self.name].file).stem or "model"
         return f"{self.weights}@{file}@{self.sha256[:12]}"
+
+    @property
+    def summary(self) -> CardSummary:
+        """The facts for callers, as plain lists and strings."""
+        return {
+            "sha256": self.sha256,
+            "source": self.source,
+            "licence": self.licence,
+            "labels": list(self.labels),
+        }
 
     def to_metadata(self) -> dict[str, Any]:
         """Return the card as plain lists, dicts and scalars, which BentoML writes into `model.yaml`."""

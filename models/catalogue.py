@@ -229,3 +229,10 @@ _DEPTH = ModelSpec(
 CATALOGUE: Mapping[ModelName, ModelSpec] = MappingProxyType(
     {spec.name: spec for spec in (_POSE, _THREAT, _REID, _PET, _DEPTH)}
 )
+
+#: Every name that a caller may give a model → its own: that name, the short one, and the model zoo's folder.
+NAMES: Final[Mapping[str, ModelName]] = MappingProxyType(
+    {spec.short_name: name for name, spec in CATALOGUE.items()}
+    | {spec.weights: name for name, spec in CATALOGUE.items()}
+    | {name: name for name in CATALOGUE}
+)

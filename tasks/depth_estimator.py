@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Literal
 
 import numpy as np
 import pybase64
 from PIL import Image
-from pydantic import Field
+from pydantic import BaseModel, Field, PrivateAttr
 
 from engines.batches import Outputs
 from models.card import ModelCard, ModelInput
 from models.catalogue import ModelName
 from tasks.agreement import Figure
-from tasks.distance import Proximity, measure
-from tasks.picture import Frame, Picture
-from tasks.task import Answer, Item, Options, Prepared, Result, Task, TaskSettings
+from tasks.distance import DistanceOptions, Proximity, measure
+from tasks.picture import Frame, Picture, area_of
+from tasks.task import Answer, Item, Options, Prepared, Result, SceneOptions, Task, TaskSettings
 from vision import depth_map
-from vision.arrays import F32
+from vision.arrays import F32, Box
+from vision.errors import BoxOutside
 from vision.image import resize
 
 PATCH: Final = 14  # pixels, side of DINOv2's patches
@@ -27,6 +28,7 @@ PATCH: Final = 14  # pixels, side of DINOv2's patches
 # stretched to the nearest shape, and the map is stretched back. The official processor keeps the aspect ratio at a
 # height of 518 instead. A 16:9 frame then has 1.8 times the square's pixels, and every camera adds a shape.
 ASPECT_RATIOS: Final = (16 / 9, 4 / 3, 1.0, 3 / 4, 9 / 16)
+_MEDIAN: Final = DistanceOptions("median", None)
 
 
 class DepthSettings(TaskSettings):
@@ -50,6 +52,28 @@ class DepthResponse(Answer):
     mean_depth: float
 
 
+class BoxDepth(BaseModel):
+    """The depth of a box in its scene. median: 0…1, 1 is the scene's nearest point."""
+
+    median: float
+    nearness: Proximity
+
+
+class SceneResponse(Answer):
+    """The depth of a whole scene. min, max and mean: 0…1, of the network's map. depth_map_base64: if asked for."""
+
+    depth_map_base64: str | None = None
+    min_depth: float
+    max_depth: float
+    mean_depth: float
+    _boxes: list[BoxDepth | None] = PrivateAttr(default_factory=list)
+
+    @property
+    def of_boxes(self) -> Sequence[BoxDepth | None]:
+        """See Answer.of_boxes."""
+        return self._boxes
+
+
 class DistanceResponse(Answer):
     """relative_depth: 0 at the scene's nearest point, 1 at its farthest. Metres need the caller's calibration."""
 
@@ -69,10 +93,18 @@ def input_shape(width: int, height: int, size: int) -> tuple[int, int]:
     return max(1, rows) * PATCH, max(1, columns) * PATCH
 
 
-class DepthEstimator(Task[DepthSettings, Frame, DepthResult, DepthResponse | DistanceResponse]):
+DepthAnswer = DepthResponse | DistanceResponse | SceneResponse
+
+
+class DepthEstimator(Task[DepthSettings, Frame, DepthResult, DepthAnswer]):
     """See Task."""
 
     name: ClassVar[ModelName] = "depth_estimator"
+    sees: ClassVar[Literal["frame", "box", "scene"]] = "scene"
+    response: ClassVar[type[BaseModel]] = DepthResponse
+    frame_response: ClassVar[type[BaseModel]] = SceneResponse
+    box_response: ClassVar[type[BaseModel]] = BoxDepth
+    option_names: ClassVar[tuple[str, ...]] = ("map",)
 
     def prepare(
         self,
@@ -98,10 +130,12 @@ class DepthEstimator(Task[DepthSettings, Frame, DepthResult, DepthResponse | Dis
 
     # Runs in the API process.
 
-    def answer(self, results: Sequence[DepthResult], prepared: Prepared[Frame]) -> DepthResponse | DistanceResponse:
-        """Return a depth map, or for /object-distance the distance of the object in the box."""
+    def answer(self, results: Sequence[DepthResult], prepared: Prepared[Frame]) -> DepthAnswer:
+        """Return a depth map; for /object-distance the distance of the object in the box; or a scene with its boxes."""
         (result,) = results
         frame, distance = prepared.view, prepared.options.distance
+        if prepared.options.scene is not None:
+            return _scene(result["depth"], frame, prepared.options.scene)
         if distance is None:
             rendered = depth_map.rendered(result["depth"], frame.size, frame.area)
             return DepthResponse(
@@ -121,8 +155,8 @@ class DepthEstimator(Task[DepthSettings, Frame, DepthResult, DepthResponse | Dis
 
     @staticmethod
     def agreement(
-        reference: Sequence[tuple[DepthResult, DepthResponse | DistanceResponse]],
-        other: Sequence[tuple[DepthResult, DepthResponse | DistanceResponse]],
+        reference: Sequence[tuple[DepthResult, DepthAnswer]],
+        other: Sequence[tuple[DepthResult, DepthAnswer]],
     ) -> Mapping[str, Figure]:
         """Compare the maps, in the network's resolution."""
         pairs = [(one["depth"], two["depth"]) for (one, _), (two, _) in zip(reference, other, strict=True)]
@@ -131,3 +165,25 @@ class DepthEstimator(Task[DepthSettings, Frame, DepthResult, DepthResponse | Dis
             "correlation min": Figure(min(correlations), at_least=0.995),
             "depth ±": Figure(max(float(np.abs(one - two).max()) for one, two in pairs)),
         }
+
+
+def _scene(depth: F32, frame: Frame, asked: SceneOptions) -> SceneResponse:
+    scene = SceneResponse(
+        min_depth=round(float(depth.min()), 4),
+        max_depth=round(float(depth.max()), 4),
+        mean_depth=round(float(depth.mean(dtype=np.float64)), 4),
+    )
+    if asked.wants_map:
+        png = depth_map.rendered(depth, frame.size, (0, 0, *frame.size)).png
+        scene.depth_map_base64 = pybase64.b64encode_as_string(png)
+    scene._boxes = [_of_box(depth, frame.size, box) for box in asked.boxes]
+    return scene
+
+
+def _of_box(depth: F32, size: tuple[int, int], box: Box) -> BoxDepth | None:
+    try:
+        area = area_of(box, *size)
+    except BoxOutside:
+        return None
+    found = measure(depth_map.region(depth, size, area), _MEDIAN)
+    return BoxDepth(median=round(1 - found.relative_depth, 4), nearness=found.proximity)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,7 @@ class Look:
 class Detector(Task[DetectorSettings, Sequence[Look], ResultT, AnswerT]):
     """A YOLO model's task: letterboxed views of the image in, boxes with scores out."""
 
+    sees: ClassVar[Literal["frame", "box", "scene"]] = "frame"
     #: The least share of a detection's box that must lie inside the requested box.
     least_share: ClassVar[float]
 

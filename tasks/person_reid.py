@@ -7,6 +7,7 @@ from typing import ClassVar, Final
 
 import numpy as np
 from PIL import Image
+from pydantic import BaseModel
 
 from engines.batches import Outputs
 from models.card import ModelCard, ModelInput
@@ -42,6 +43,7 @@ class PersonReid(Task[TaskSettings, None, ReidResult, ReidResponse]):
     """See Task."""
 
     name: ClassVar[ModelName] = "person_reid"
+    response: ClassVar[type[BaseModel]] = ReidResponse
 
     def prepare(
         self,

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 from PIL import Image
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from engines.batches import Outputs
 from models.card import ModelCard, ModelInput
@@ -49,6 +49,7 @@ class PetClassifier(Task[PetSettings, None, PetResult, PetResponse]):
     """See Task."""
 
     name: ClassVar[ModelName] = "pet_classifier"
+    response: ClassVar[type[BaseModel]] = PetResponse
 
     def prepare(self, picture: Picture, options: Options, model_input: ModelInput | None) -> Prepared[None]:
         """Resize an image to the network's input (height, width, 3), as the checkpoint's processor does.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vision.arrays import RGB, Box
-from vision.image import crop
+from vision.image import clamp
 from vision.views import is_foreign, means_whole
 
 
@@ -41,6 +41,10 @@ class Picture:
         if box is None or means_whole(box, width, height):
             frame = Frame((width, height), (0, 0, width, height), None)
             return cls(image, image, frame, box is not None and is_foreign(box))
-        part, (left, top) = crop(image, box)
-        area = (left, top, left + part.shape[1], top + part.shape[0])
-        return cls(image, part, Frame((width, height), area, box), is_crop=False)
+        left, top, right, bottom = area = clamp(box, width, height)
+        return cls(image, image[top:bottom, left:right], Frame((width, height), area, box), is_crop=False)
+
+
+def area_of(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
+    """Return what a box requests of an image, as Frame.area. Raises vision.errors.BoxOutside."""
+    return (0, 0, width, height) if means_whole(box, width, height) else clamp(box, width, height)

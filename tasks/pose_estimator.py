@@ -67,6 +67,8 @@ class PoseEstimator(Detector[PoseResult, PoseResponse]):
     """See Task. `prepare` is Detector's."""
 
     name: ClassVar[ModelName] = "pose_estimator"
+    response: ClassVar[type[BaseModel]] = PoseResponse
+    option_names: ClassVar[tuple[str, ...]] = ("min_confidence", "min_keypoint_confidence", "on")
     least_share: ClassVar[float] = 0.5  # a person mostly outside the box is somebody else
 
     # Runs beside the engine.

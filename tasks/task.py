@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Generic, Literal, NotRequired, TypedDict, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NotRequired, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from models.catalogue import ModelName
 from tasks.agreement import Figure
 from tasks.distance import DistanceOptions
 from tasks.picture import Picture
+from vision.arrays import Box
 
 
 class TaskSettings(BaseModel):
@@ -30,12 +31,21 @@ class TaskSettings(BaseModel):
 
 
 @dataclass(frozen=True)
+class SceneOptions:
+    """What a call wants of a scene. boxes: in pixels of the upright image. wants_map: whether to return the map."""
+
+    boxes: tuple[Box, ...]
+    wants_map: bool
+
+
+@dataclass(frozen=True)
 class Options:
     """A caller's options. None means the setting or the documented default."""
 
     min_confidence: float | None = None
     min_keypoint_confidence: float | None = None
     distance: DistanceOptions | None = None  # only for /object-distance
+    scene: SceneOptions | None = None  # only for a model that sees a scene
 
 
 class Item(TypedDict):
@@ -80,6 +90,11 @@ class Answer(BaseModel):
     inference_time_ms: float = 0.0
     untrained: Literal[True] | None = Field(None, description="present if random weights answered, in a trial only")
 
+    @property
+    def of_boxes(self) -> Sequence[BaseModel | None]:
+        """The answer for each box in SceneOptions, None for a box outside of the image."""
+        return ()
+
 
 SettingsT = TypeVar("SettingsT", bound=TaskSettings)
 ViewT = TypeVar("ViewT")
@@ -117,6 +132,22 @@ class Task(ABC, Generic[SettingsT, ViewT, ResultT, AnswerT]):
     """
 
     name: ClassVar[ModelName]
+    #: What it looks at if a call with several boxes asks several models: the frame; each box; or the frame once, as
+    #: the scene of all boxes.
+    sees: ClassVar[Literal["frame", "box", "scene"]] = "box"
+    #: The response of its own route, and its answers in a call to several models: on the frame and on a box.
+    response: ClassVar[type[BaseModel]]
+    frame_response: ClassVar[type[BaseModel]]
+    box_response: ClassVar[type[BaseModel]]
+    #: Names of the options that it takes in a call to several models.
+    option_names: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Let the two further responses be the own route's, unless the class has others."""
+        super().__init_subclass__(**kwargs)
+        if "response" in cls.__dict__:
+            cls.frame_response = cls.__dict__.get("frame_response", cls.response)
+            cls.box_response = cls.__dict__.get("box_response", cls.response)
 
     def __init__(self, settings: SettingsT) -> None:
         self.settings = settings

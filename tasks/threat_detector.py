@@ -67,6 +67,8 @@ class ThreatDetector(Detector[ThreatResult, ThreatResponse]):
     """See Task. `prepare` is Detector's."""
 
     name: ClassVar[ModelName] = "threat_detector"
+    response: ClassVar[type[BaseModel]] = ThreatResponse
+    option_names: ClassVar[tuple[str, ...]] = ("min_confidence", "on")
     least_share: ClassVar[float] = 0.25  # the box may hold little more than the hand with the weapon
 
     # Runs beside the engine.

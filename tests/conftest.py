@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import atexit
 import fcntl
+import gc
 import os
 import shutil
 import subprocess
@@ -31,6 +32,16 @@ os.environ |= {
 PILLOW_OPEN = Image.open
 
 CHECKOUT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cheap_collections() -> None:
+    """Keep the libraries' objects out of Python's garbage collections, which the runners ask for again and again.
+
+    A worker holds the objects of all test modules, and torch's: a collection of them all takes seconds.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -30,12 +30,17 @@ def crop(image: RGB, box: Box) -> tuple[RGB, tuple[int, int]]:
     box: x1, y1, x2, y2 in pixels; it is clamped to the image and rounded outwards. Raises BoxOutside if the box and the
     image don't overlap.
     """
-    height, width = image.shape[:2]
+    left, top, right, bottom = clamp(box, image.shape[1], image.shape[0])
+    return image[top:bottom, left:right], (left, top)
+
+
+def clamp(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
+    """Return a box in whole pixels of an image: clamped to it, and rounded outwards. Raises BoxOutside as `crop`."""
     left, top = max(0, int(np.floor(box[0]))), max(0, int(np.floor(box[1])))
     right, bottom = min(width, int(np.ceil(box[2]))), min(height, int(np.ceil(box[3])))
     if left >= right or top >= bottom:
         raise BoxOutside(f"the box {list(box)} lies outside the image of {width}×{height} pixels")
-    return image[top:bottom, left:right], (left, top)
+    return left, top, right, bottom
 
 
 # Height, width of letterboxed camera frames of 1:1 (the largest), 16:9, 4:3, 3:4, 9:16, for size 640 and stride 32.

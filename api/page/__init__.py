@@ -1,4 +1,4 @@
-"""The index page, on which a user tries a route with a picture.
+"""The page at /, on which a person asks all models about a picture, and its files.
 
 It replaces BentoML's own page, which loads a third party's tag manager.
 """
@@ -8,4 +8,5 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-INDEX: Final = Path(__file__).with_name("index.html")
+FILES: Final = Path(__file__).with_name("static")
+INDEX: Final = FILES / "index.html"

@@ -12,7 +12,7 @@ from typing import Final
 
 from engines.engine import Engine
 from models.catalogue import ModelName
-from models.state import ModelStatus, State, refusal
+from models.state import LastError, ModelStatus, State, refusal
 from models.store import StoredModel, StoreError
 from runners.residency.back_off import BackOff
 from runners.residency.load_failure import LoadFailure
@@ -65,6 +65,7 @@ class Resident:
         self._back_off = BackOff(FIRST_RETRY_S, LONGEST_RETRY_S)  # for failures that may pass
         self._building: str | None = None
         self._build_failure: str | None = None
+        self._last_error: LastError | None = None
         self._look()
 
     @contextmanager
@@ -127,10 +128,12 @@ class Resident:
                 "untrained": self._stored.card.untrained if self._stored else False,
                 "detail": building or self._why() or (self._build_failure if self.loaded else None),
                 "input": self._stored.card.input if self._stored else None,
+                "card": self._stored.card.summary if self._stored else None,
                 "memory_mb": round(self.memory_mb) if self.memory_mb is not None else None,
                 "loads": self.loads,
                 "last_used": time.time() - (time.monotonic() - loaded.last_used) if loaded else None,
                 "engine_build_failed": self._build_failure is not None,
+                "last_error": self._last_error,
             }
 
     # The rest is for runners.residency.residency only.
@@ -163,6 +166,8 @@ class Resident:
         """
         with self._change:
             self._building, self._build_failure = detail, failure
+            if failure is not None:
+                self._note(failure)
             self._change.notify_all()
 
     def settle_ready(self, engine: Engine) -> None:
@@ -178,6 +183,7 @@ class Resident:
         """Note a failed load. If it may pass, it is tried again after a growing wait."""
         with self._change:
             self._state, self._detail, self._refusal = State.FAILED, failure.detail, failure.told
+            self._note(failure.detail)
             if failure.may_pass:
                 self._back_off.failed()
             self._change.notify_all()
@@ -209,6 +215,9 @@ class Resident:
     def _reason(self) -> str:
         return f": {self._detail}" if self._detail else ""
 
+    def _note(self, message: str) -> None:
+        self._last_error = {"at": time.time(), "message": message}
+
     def _look(self) -> None:
         self._refusal = None
         self._back_off.begin()
@@ -217,6 +226,8 @@ class Resident:
             self._stored = self._find()
         except StoreError as error:
             self._state, self._detail = State.FAILED, str(error)
+            if self._last_error is None or self._last_error["message"] != str(error):  # each heartbeat looks again
+                self._note(str(error))
             return
         if self._stored is None:
             self._state = State.ABSENT

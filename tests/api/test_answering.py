@@ -1,94 +1,32 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
-import threading
-import time
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 import pytest
 
-from api.answering import Answering
-from api.embedded import EmbeddedLink, Link
+from api.answering import Activity, Answering
 from api.errors import ApiError
+from api.recent import Latency
 from api.request import Received
-from api.tracing import Spans
-from engines.deadline import Abandoned, Deadline
+from engines.deadline import Deadline
 from models.catalogue import CATALOGUE, ModelName
-from models.state import State
-from runners.contract import Failure
-from settings import DEFAULT_FILE, load
 from tasks.task import Item
-from tests.serving.fake import PET_INPUT, sleeper
+from tests.api.answered import Runner, answering_of
+from tests.serving.fake import sleeper
 from tests.serving.pictures import encoded, plain
 
-SETTINGS = load(DEFAULT_FILE, {})
-DOG = {"cats": 0.0, "dogs": 1.0}
+NOTHING: Latency = {"p50": None, "p95": None, "samples": 0}
 
 
-class Runner:
-    """Runners in this process, whose answers are written down."""
-
-    def __init__(self, *, people: int = 0, pose: str = "ready") -> None:
-        self.people = people
-        self.pose = pose
-        self.calls: list[tuple[ModelName, int]] = []  # how many items at a time
-        self.items: list[Item] = []
-        self.hold = threading.Event()
-        self.hold.set()
-
-    def status(self) -> Any:
-        model = {"state": State.READY, "input": PET_INPUT, "untrained": False, "detail": None}
-        return {"models": dict.fromkeys(CATALOGUE, model)}
-
-    def infer(
-        self, name: ModelName, items: Sequence[Item], *, alone: bool | None, deadline: Deadline | None
-    ) -> Sequence[Any]:
-        self.calls.append((name, len(items)))
-        self.items += items
-        assert self.hold.wait(10)
-        match name:
-            case "pet_classifier":
-                return [{"probabilities": DOG} for _ in items]
-            case "pose_estimator" if self.pose == "failing":
-                return [Failure(error="model_unavailable", message="pose_estimator has failed")] * len(items)
-            case "pose_estimator" if self.pose == "raising":
-                raise RuntimeError("a bug in the pose estimator")
-            case "pose_estimator" if self.pose == "slow":
-                assert deadline is not None
-                time.sleep(deadline.left_s)
-                raise Abandoned
-            case "pose_estimator":
-                n = self.people
-                return [
-                    {"boxes": np.zeros((n, 4), "f"), "scores": np.ones(n, "f"), "keypoints": np.zeros((n, 17, 3), "f")}
-                    for _ in items
-                ]
-            case "threat_detector":
-                boxes = np.array([[1, 2, 30, 40]], "f")
-                return [{"boxes": boxes, "scores": np.array([0.9], "f"), "labels": ["knife"]} for _ in items]
-            case "person_reid":
-                return [
-                    Failure(error="internal", message="this one")
-                    if tuple(item["image"][0, 0]) == (255, 0, 0)
-                    else {"embedding": np.full(4, item["image"][0, 0, 0], "f"), "model_id": "m"}
-                    for item in items
-                ]
-            case _:
-                return [{"depth": np.zeros(item["image"].shape[:2], "f")} for item in items]
-
-    def load(self, name: ModelName) -> Any: ...
-
-    def unload(self, name: ModelName) -> Any: ...
-
-
-def answering_of(runner: Runner, without: Sequence[ModelName] = ()) -> Answering:
-    link = EmbeddedLink("runners", [name for name in CATALOGUE if name not in without], cast(Any, runner), [])
-    links: Mapping[ModelName, Link] = dict.fromkeys(link.models, link)
-    return Answering(SETTINGS, links, Spans.of(SETTINGS.tracing))
+def timed(result: Any, began: int, batch: int) -> Any:
+    """A result with its times, as the runner gives them."""
+    times = dict.fromkeys(("taken", "loaded", "forwarded", "interpreted"), began)
+    return result if "error" in result else {**result, "timing": {**times, "batch": batch, "engine": "openvino"}}
 
 
 async def ask(
@@ -191,3 +129,42 @@ async def test_a_model_of_another_service_is_not_assigned() -> None:
     answering = answering_of(Runner(), without=["pet_classifier"])
     with pytest.raises(ApiError, match="pet_classifier is served by the heavy service"):
         await ask(answering, "/pet-classify")
+
+
+async def test_a_models_activity_is_that_of_its_answered_requests() -> None:
+    answering = answering_of(Runner(), without=["pet_classifier"])
+    assert answering.activity("pet_classifier") is None
+    for route in ("/depth-estimate", "/depth-estimate", "/pose-analyze"):
+        await ask(answering, route)
+    with pytest.raises(ApiError):
+        await answering.answer("/pose-analyze", Received("image/png", b"no image", {}), Deadline.after(30))
+    found = {name: answering.activity(name) for name in CATALOGUE}
+    samples = {name: activity.latency["samples"] for name, activity in found.items() if activity}
+    assert samples == {"pose_estimator": 1, "threat_detector": 0, "person_reid": 0, "depth_estimator": 2}
+    assert found["person_reid"] == Activity({"waiting": 0, "in_progress": 0, "expected_ms": None}, NOTHING)
+    depth = found["depth_estimator"]
+    assert depth is not None
+    assert depth.latency["p50"] is not None
+    assert depth.queue["expected_ms"] is not None
+
+
+async def test_the_batches_of_embedded_engines_are_counted_a_second_look_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = Runner()
+    began = itertools.count()
+    infer = runner.infer
+
+    def with_times(name: ModelName, items: Sequence[Item], **rest: Any) -> Sequence[Any]:
+        now = next(began)
+        return [timed(result, now, len(items)) for result in infer(name, items, **rest)]
+
+    monkeypatch.setattr(runner, "infer", with_times)
+    answering = answering_of(runner)
+    link = answering.link("person_reid")
+    runner.hold.clear()
+    tasks = [asyncio.create_task(ask(answering, "/person-reid", (number, 1, 1))) for number in range(15)]
+    await asyncio.sleep(0.5)
+    runner.hold.set()
+    await asyncio.gather(*tasks, ask(answering, "/pet-classify"))
+    assert sum(size * count for size, count in link.batches["person_reid"].sizes.items()) == 15
+    assert max(link.batches["person_reid"].sizes) == 4
+    assert (link.batches["pet_classifier"].sizes, link.batches["pose_estimator"].sizes) == ({1: 1}, {1: 1})

@@ -8,12 +8,13 @@ import pytest
 
 from api.health import is_ready, model_statuses, readiness, report
 from api.link import RunnerLink
-from models.card import ModelInput
+from models.card import CardSummary, ModelInput
 from models.catalogue import CATALOGUE, ModelName
 from models.state import ModelStatus, State
 from runners.contract import DeviceStatus, MemoryStatus, RunnerStatus
 
 NAMES = tuple(CATALOGUE)
+CARD: CardSummary = {"sha256": "0123456789abcdef" * 4, "source": "/zoo/w.pt", "licence": "MIT", "labels": ["a", "b"]}
 
 
 def status(state: State, *, untrained: bool = False) -> ModelStatus:
@@ -25,11 +26,13 @@ def status(state: State, *, untrained: bool = False) -> ModelStatus:
         "weights": ("untrained" if untrained else "weights@0123456789ab") if found else None,
         "untrained": untrained,
         "detail": None if state in (State.READY, State.UNLOADED, State.LOADING) else "why",
-        "input": cast("ModelInput", {}) if found else None,
+        "input": cast("ModelInput", {"height": 256, "width": None}) if found else None,
+        "card": CARD if found else None,
         "memory_mb": 123 if state is State.READY else None,
         "loads": 1 if state is State.READY else 0,
         "last_used": 1.8e9 if state is State.READY else None,
         "engine_build_failed": False,
+        "last_error": {"at": 1.8e9, "message": "why"} if state is State.FAILED else None,
     }
 
 

@@ -392,3 +392,27 @@ async def test_what_had_too_little_memory_is_counted_over_all_processes_of_a_run
     await until(lambda: link.status is None)
     assert counted("hungry") == 6
     watch.cancel()
+
+
+async def test_the_batches_of_a_process_are_counted_whole_though_requests_share_them() -> None:
+    timing = {"taken": 1, "loaded": 2, "batch": 3}
+    failure = {"error": "internal", "message": "no"}
+    runner = Runner([{**RESULT, "timing": timing}], [failure], [{**RESULT, "timing": timing}])
+    async with watched(runner) as link:
+        await infer(link, ITEM)
+        await refusal(link)
+        await infer(link, ITEM)
+    assert link.batches["person_reid"].sizes == {3: 1}
+
+
+async def test_the_last_status_stays_while_the_runner_is_down() -> None:
+    runner = Runner()
+    async with watched(runner) as link:
+        await until(lambda: link.status is not None)
+        known = link.last_status
+        assert known is not None
+        runner.fault = "it lost its device"
+        await until(lambda: link.status is None)
+        assert link.last_status is not None
+        assert link.last_status["models"] == known["models"]
+    assert RunnerLink("other", ["person_reid"], runner).last_status is None

@@ -1,17 +1,22 @@
-"""What /models/status says, and who may load and unload."""
+"""What /models/status says, who may load and unload, and which path is which route."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
 
 from api.errors import ApiError
 from api.link import RunnerLink
 from api.management import Management
+from api.pages import pages
 from models.catalogue import CATALOGUE, ModelName
 from models.state import State
+from tests.api.asgi import ask
 from tests.api.test_health import link_of, status
+from tests.api.test_model_report import report_of
 
 NAMES = tuple(CATALOGUE)
 STATES: dict[ModelName, State] = {
@@ -56,8 +61,8 @@ async def test_on_a_cpu_no_model_takes_video_memory() -> None:
     assert [model["vram_mb"] for model in found["loaded_models"]] == [0, 0]
 
 
-@pytest.mark.parametrize("name", ["osnet-x0-25", "person_reid"])
-async def test_a_model_goes_by_both_of_its_names(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["osnet-x0-25", "person_reid", "reid"])
+async def test_a_model_goes_by_each_of_its_names(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     managed, link = await management()
     calls: list[tuple[str, str]] = []
 
@@ -73,7 +78,7 @@ async def test_a_model_goes_by_both_of_its_names(name: str, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("name", "code", "said"),
     [
-        ("yolo", "not_found", "there is no model 'yolo'; there are yolov8n-pose"),
+        ("yolo", "not_found", "there is no model 'yolo'; there are pose_estimator \\(pose, yolov8n-pose\\), threat"),
         ("depth_estimator", "model_not_assigned", "ENRICHMENT_DEPTH_SERVICE=heavy"),
     ],
 )
@@ -90,3 +95,66 @@ async def test_nothing_can_be_changed_where_that_is_off() -> None:
         with pytest.raises(ApiError, match="ENRICHMENT_MODEL_MANAGEMENT=true") as caught:
             await attempt
         assert caught.value.status == 403
+
+
+async def app_of(*, enabled: bool = True) -> tuple[Starlette, RunnerLink]:
+    managed, link = await management(enabled=enabled)
+    app = pages(dict)
+    app.state.reports = SimpleNamespace(management=lambda: managed, models=lambda: report_of(link))
+    return app, link
+
+
+async def test_the_path_of_a_route_is_not_read_as_a_models_name() -> None:
+    app, _ = await app_of()
+    assert "loaded_models" in (await ask(app, "GET", "/models/status")).json()
+    for method, path, allowed in [
+        ("GET", "/models/preload", {"POST"}),
+        ("GET", "/models/unload-all", {"POST"}),
+        ("POST", "/models/status", {"GET", "HEAD"}),
+        ("POST", "/models/pose", {"GET", "HEAD"}),
+        ("POST", "/models", {"GET", "HEAD"}),
+        ("GET", "/models/pose/load", {"POST"}),
+        ("GET", "/models/pose/unload", {"POST"}),
+        ("DELETE", "/models/status", {"GET", "HEAD"}),
+    ]:
+        refused = await ask(app, method, path)
+        assert (refused.status_code, set(refused.headers["allow"].split(", "))) == (405, allowed), path
+
+
+async def test_a_model_is_a_resource() -> None:
+    app, _ = await app_of()
+    listed = (await ask(app, "GET", "/models")).json()["models"]
+    assert [model["name"] for model in listed] == list(NAMES)
+    for model in listed:
+        for key in ("name", "short_name"):
+            assert (await ask(app, "GET", f"/models/{model[key]}")).json() == model
+        assert (await ask(app, "GET", f"/models/{model['weights']['folder']}")).json() == model
+    assert (await ask(app, "HEAD", "/models/pose")).status_code == 200
+    for method, path in [("GET", "/models/yolo"), ("POST", "/models/yolo/load"), ("POST", "/models/status/unload")]:
+        missing = await ask(app, method, path)
+        assert (missing.status_code, missing.headers["x-error-code"]) == (404, "not_found")
+
+
+@pytest.mark.parametrize("path", ["/models/osnet-x0-25/load", "/models/reid/load", "/models/preload?model_name=reid"])
+async def test_a_model_is_loaded_by_either_route(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    app, link = await app_of()
+    calls: list[tuple[str, str]] = []
+
+    async def manage(action: str, model: ModelName) -> Any:
+        calls.append((action, model))
+        return status(State.READY)
+
+    monkeypatch.setattr(link, "manage", manage)
+    loaded = await ask(app, "POST", path)
+    assert loaded.json() == {"name": "osnet-x0-25", "loaded": True, "state": "ready"}
+    assert calls == [("load", "person_reid")]
+
+
+@pytest.mark.parametrize(
+    "path", ["/models/pose/load", "/models/pose/unload", "/models/preload?model_name=pose", "/models/unload-all"]
+)
+async def test_each_route_that_changes_something_can_be_off(path: str) -> None:
+    app, _ = await app_of(enabled=False)
+    refused = await ask(app, "POST", path)
+    assert (refused.status_code, refused.headers["x-error-code"]) == (403, "forbidden")
+    assert (await ask(app, "GET", "/models/pose")).status_code == 200

@@ -11,7 +11,7 @@ import pytest
 from openapi_spec_validator import validate
 from pydantic import BaseModel, Field
 
-from api import openapi
+from api import openapi, state_operations
 from api.errors import STATUS, ApiError, ErrorCode
 from api.openapi import Operation, document
 from api.schemas import ErrorResponse, ImageInput
@@ -44,7 +44,7 @@ class Api:
 
 
 APIS = {route.replace("-", "_"): Api(route, model) for route, model in RESPONSES.items()}
-OPERATIONS = (*openapi.analysis(APIS), *openapi.STATE)
+OPERATIONS = (*openapi.analysis(APIS), *state_operations.STATE)
 
 
 @pytest.fixture(scope="module")

@@ -141,7 +141,7 @@ async def test_what_cannot_be_answered_in_time_is_refused_and_told_when_to_come_
         clock.now += 1
         await worker.finish(number)
     # A second each: one under way, seven wait, then this one.
-    assert worker.queue.expected_s == pytest.approx(9)
+    assert worker.queue.expected_s() == pytest.approx(9)
     worker.queue.check(18)
     with pytest.raises(ApiError) as caught:
         worker.queue.check(17)
@@ -191,3 +191,18 @@ async def test_who_was_admitted_too_early_is_refused_as_soon_as_that_is_known(
     assert isinstance(error, ApiError)
     assert error.code == "overloaded"
     assert int(error.response("id").headers["retry-after"]) >= 6
+
+
+async def test_the_state_counts_requests_not_groups_and_expects_nothing_before_it_has_measured() -> None:
+    worker = Worker(width=2, most=4)
+    assert worker.queue.state == {"waiting": 0, "in_progress": 0, "expected_ms": None}
+    await worker.ask(*"abcdefghi")
+    assert worker.queue.state == {"waiting": 7, "in_progress": 2, "expected_ms": None}
+    await worker.finish(0)
+    assert (worker.queue.state["waiting"], worker.queue.state["in_progress"]) == (3, 5)
+    least, expected_ms, most = worker.queue.expected_s, worker.queue.state["expected_ms"], worker.queue.expected_s
+    assert expected_ms is not None
+    assert least * 1000 - 0.1 <= expected_ms <= most * 1000 + 0.1
+    for number in range(1, 4):
+        await worker.finish(number)
+    assert (worker.queue.state["waiting"], worker.queue.state["in_progress"]) == (0, 0)

@@ -24,7 +24,8 @@ def valid_data_is_accepted(_: Any, response: Any, case: Any) -> None:
     """In place of `positive_data_acceptance`, which takes each refusal of what fits its schema for a fault.
 
     No schema says that bytes are an image, that a setting allows a route, that a box has its corners in order and lies
-    in the image, or that near_m is less than far_m. An option must not have two values, in the body and in the query.
+    in the image, that two boxes have two ids, that a text is JSON, or that near_m is less than far_m. An option must
+    not have two values, in the body and in the query.
     """
     if case.meta is None or case.meta.generation.mode is not GenerationMode.POSITIVE or response.status_code < 400:
         return
@@ -32,4 +33,5 @@ def valid_data_is_accepted(_: Any, response: Any, case: Any) -> None:
     may_come = {"invalid_image", "unsupported_media_type", "forbidden", "not_found"}
     twice = set(case.query or ())  # in the query, and perhaps in the body, too
     fields = {detail["field"] for detail in error.get("details", [])}
-    assert error["code"] in may_come or (fields and fields <= {"bbox", "near_m", "far_m", *twice}), response.text
+    may_differ = {"bbox", "boxes", "options", "near_m", "far_m", *twice}
+    assert error["code"] in may_come or (fields and fields <= may_differ), response.text

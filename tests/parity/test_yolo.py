@@ -129,12 +129,14 @@ def test_a_gun_is_called_a_gun(make: Make, shared: Path, images: dict[str, RGB],
     """The checkpoint numbers its classes 0 Gun … 3 knife: a table of ids would call the pistol a knife."""
     from engines.openvino import OpenVinoEngine
     from engines.traits import Traits
-    from importing.convert import convert
+    from importing.convert import write_graph
+    from importing.loaders import load
 
     weights = shared / "model-zoo/threat-detection-yolov8n/weights/best_gun_tuned.pt"
-    conversion = convert("threat_detector", weights, tmp_path)
+    network = load("threat_detector", weights)
+    write_graph(network, tmp_path / "graph.onnx")
     usual = make("threat_detector", "openvino", "f32")
-    assert usual.card.labels == conversion.labels == ("Gun", "explosion", "grenade", "knife")
+    assert usual.card.labels == network.labels == ("Gun", "explosion", "grenade", "knife")
     tuned = Pipeline(usual.task, usual.card, OpenVinoEngine(tmp_path / "graph.onnx", "f32", Traits(), threads=0))
     ((_, answer),) = tuned.run([images["gun_pistol_1.jpg"]])
     assert isinstance(answer, ThreatResponse)

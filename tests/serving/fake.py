@@ -169,7 +169,7 @@ def find(name: ModelName, *, untrained: bool = False) -> StoredModel | None:
         source="made up",
         licence=spec.licence,
         labels=labels,
-        input=PET_INPUT if name == "pet_classifier" else cast("ModelInput", {}),
+        input=PET_INPUT if name == "pet_classifier" else cast("ModelInput", {"height": None, "width": None}),
         outputs=(),
         tolerance={},
         conversion=1,

@@ -18,13 +18,15 @@ import psutil
 import yaml
 
 from benchmarks.serving import free_port
-from models.catalogue import ModelName
+from models.catalogue import CATALOGUE, ModelName
 from settings import DEFAULT_FILE, SERVICE_NAME
 
 ROOT: Final = DEFAULT_FILE.parent
 START_S: Final = 90  # a start takes about 7 s of an idle machine
 FAKE: Final = "tests.serving.fake_service:EnrichmentLight"
 REAL: Final = "service:EnrichmentLight"
+#: For starts with real weights: warm-up runs each batch size, and two are the fewest that the settings take.
+SMALL_BATCHES: Final = {f"ENRICHMENT_{spec.short_name}_MAX_BATCH_SIZE".upper(): "2" for spec in CATALOGUE.values()}
 _UP: Final = re.compile(r"the runner (\S+) is up \(process (\d+)\)")
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from models import store
 from tests.serving.pictures import encoded, plain
-from tests.serving.server import ROOT, Server, serving
+from tests.serving.server import ROOT, SMALL_BATCHES, Server, serving
 
 pytestmark = pytest.mark.serve
 
@@ -66,7 +66,7 @@ def test_a_bento_as_it_lies_in_its_image_has_its_models_with_it(model_store: Pat
     for useless in [*bento.glob("models/*/*/graph.pt2"), *bento.glob("models/*/*/weights")]:  # as in a CPU's image
         shutil.rmtree(useless) if useless.is_dir() else useless.unlink()
     configuration = {"BENTOML_CONFIG": str(bento / "src" / "configuration.yaml")}
-    with serving(tmp_path, configuration, str(bento), cwd=tmp_path) as server:
+    with serving(tmp_path, SMALL_BATCHES | configuration, str(bento), cwd=tmp_path) as server:
         assert server.health().json()["status"] == "healthy"
         check_answer(server)
 
@@ -82,7 +82,7 @@ def test_a_built_bento_serves_the_models_it_was_built_with(model_store: Path, ta
     # A model that was imported since then is not what this bento was built with.
     newer = home / "models" / "threat_detector" / "latest"
     newer.write_text("imported-since")
-    with serving(tmp_path, {"BENTOML_HOME": str(home)}, tag, cwd=tmp_path) as server:
+    with serving(tmp_path, SMALL_BATCHES | {"BENTOML_HOME": str(home)}, tag, cwd=tmp_path) as server:
         assert server.model("threat_detector")["weights"] == built.label_for_health
         check_answer(server)
         assert server.health().json()["status"] == "healthy"

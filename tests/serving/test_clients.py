@@ -222,3 +222,5 @@ def test_a_generated_client_reads_errors_and_health(server: Server, generated: s
         wrong = route.sync(client=client, body=models.ImageInputByImage(image="AA==", min_confidence=7)).error
         assert [detail.field for detail in wrong.details] == ["min_confidence"]
         assert health.sync(client=client).models["person_reid"].state is models.State.READY
+        described = importlib.import_module(f"{generated}.api.state.models_get").sync("reid", client=client)
+        assert (described.state, described.weights.licence) == (models.State.READY, "MIT")

@@ -10,7 +10,7 @@ import pytest
 
 from models.catalogue import CATALOGUE
 from tests.serving.pictures import ask, plain
-from tests.serving.server import REAL, ROOT, Server, serving
+from tests.serving.server import REAL, ROOT, SMALL_BATCHES, Server, serving
 
 pytestmark = pytest.mark.serve
 
@@ -20,7 +20,9 @@ def environment(zoo: Path, tmp_path: Path) -> dict[str, str]:
     """One model's weights in place, another's absent and without a download; the others are served elsewhere."""
     ours = {"person_reid", "pet_classifier"}
     elsewhere = {spec.assignment_variable: "heavy" for name, spec in CATALOGUE.items() if name not in ours}
-    return elsewhere | {
+    return {
+        **elsewhere,
+        **SMALL_BATCHES,
         "ENRICHMENT_IMPORT_AT_START": "true",
         "REID_MODEL_PATH": str(zoo / "model-zoo" / "osnet-x0-25" / "osnet_x0_25.pth"),
         "AI_MODELS_PATH": str(tmp_path),

@@ -52,3 +52,34 @@ def test_mistakes_have_the_shape_of_errors(managed: Server, client: httpx.Client
         check_error(own.get("/models/preload"), 405, "method_not_allowed")
     for path in ("/models/preload?model_name=person_reid", "/models/person_reid/unload", "/models/unload-all"):
         check_error(client.post(path), 403, "forbidden")  # of a service as it is delivered
+
+
+def test_each_model_is_described_as_the_document_says(client: httpx.Client) -> None:
+    answer(client, "/person-reid", plain((10, 20, 30)))
+    models = client.get("/models").json()["models"]
+    assert [model["name"] for model in models] == list(CATALOGUE)
+    for name, spec in CATALOGUE.items():
+        for sent in (name, spec.weights, spec.short_name):
+            model = client.get(f"/models/{sent}").json()
+            assert (model["name"], model["state"], model["weights"]["sha256"][:4]) == (name, "ready", "0123")
+    check_error(client.get("/models/yolo"), 404, "not_found")
+
+
+def test_models_of_a_runner_process_are_described_too(shared_server: Server) -> None:
+    with httpx.Client(base_url=shared_server.url, timeout=30) as client:
+        answer(client, "/person-reid", plain((10, 20, 30)))
+        model = client.get("/models/reid").json()
+        assert sum(model["recent_batches"].values()) == model["latency_ms"]["samples"] > 0
+        assert model["queue"]["expected_ms"] > 0
+        assert (model["weights"]["source"], model["device"]) == ("made up", {"name": "CPU", "index": None})
+
+
+def test_models_in_every_state_are_described(limited_client: httpx.Client) -> None:
+    models = {model["short_name"]: model for model in limited_client.get("/models").json()["models"]}
+    states = [model["state"] for model in models.values()]
+    assert states in (
+        ["ready", "absent", "unloaded", "disabled", "failed"],
+        ["ready", "absent", "ready", "disabled", "failed"],
+    )
+    assert models["pose"]["weights"]["untrained"] is True
+    assert models["depth"]["last_error"]["message"] == models["depth"]["detail"]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, get_args
 
-from tools.docs.text import NOTE, Schema, code, fields, kind, resolved, table
+from starlette.testclient import TestClient
+
+from api.errors import ErrorCode
+from api.pages import pages
+from tools.docs.text import NOTE, Schema, code, fields, kind, reference, resolved, table
 
 _JSON: Final = "application/json"
 _TYPICAL: Final = "/pose-analyze"  # its options are shared by all routes that take one image
@@ -22,6 +26,7 @@ _GUIDES: Final = {
     "/health": "health.md#fields-of-health",
     "/metrics": "metrics.md",
 }
+_CODES: Final = ", ".join(map(code, get_args(ErrorCode)))
 _COMMON: Final = {"inference_time_ms", "untrained"}
 _IMAGE_KEYS: Final = {"image", "image_base64"}
 _CALLERS: Final = "header"  # ids that every route takes and gives back
@@ -29,11 +34,11 @@ _SHARED: Final = ("`image_base64` or `image`", "base64", "The image, in JSON or 
 
 
 def document() -> Schema:
-    """The OpenAPI document that the service serves."""
+    """Return the OpenAPI document that the service serves."""
     import service  # reads the settings, so it is not imported with this module
-    from api import openapi
 
-    found: Schema = openapi.document((*openapi.analysis(service.EnrichmentLight.apis), *openapi.STATE))
+    with TestClient(pages(lambda: service.EnrichmentLight.apis)) as client:
+        found: Schema = client.get("/openapi.json").json()
     return found
 
 
@@ -86,7 +91,7 @@ def _section(described: Schema, method: str, path: str, operation: Schema) -> It
     answers: dict[str, list[str]] = {}
     for status, answer in operation["responses"].items():
         if "$ref" not in answer:
-            answers.setdefault(_answer(answer, models), []).append(status)
+            answers.setdefault(_answer(answer, models, _answered(described)), []).append(status)
     for text, statuses in answers.items():
         yield f"Answer {' and '.join(statuses)}:\n"
         yield text
@@ -126,14 +131,28 @@ def _allowed(schema: Schema, models: Mapping[str, Schema]) -> str:
     return kind(schema, models).removesuffix(" or null")  # null means that the option is not set
 
 
-def _answer(answer: Schema, models: Mapping[str, Schema]) -> str:
+def _answered(described: Schema) -> dict[str, str]:
+    """Return the models that a route answers with, each with a link to that route."""
+    found: dict[str, str] = {}
+    for path, methods in described["paths"].items():
+        for method, operation in methods.items():
+            schema = operation["responses"]["200"].get("content", {}).get(_JSON, {}).get("schema", {})
+            route = f"[`{method.upper()} {path}`](#{_anchor(method, path)})"
+            if model := reference(schema):
+                found.setdefault(model, f"what {route} answers")
+    return found
+
+
+def _answer(answer: Schema, models: Mapping[str, Schema], known: Mapping[str, str]) -> str:
     content = answer.get("content", {})
     others = ", ".join(code(media) for media in content if media != _JSON)
     if _JSON not in content:
         return f"{others or 'nothing'}.\n"
     schema = resolved(content[_JSON]["schema"], models)
     rows = [
-        (code(name), kind(field, models), _said(field)) for name, field in fields(schema, models) if name not in _COMMON
+        (code(name), kind(field, models, known).replace(_CODES, "[an error's code](errors.md)"), _said(field))
+        for name, field in fields(schema, models, known)
+        if name not in _COMMON
     ]
     note = f"{schema['description'].strip()}\n\n" if "description" in schema else ""
     return (

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).parents[2]
@@ -20,6 +21,7 @@ _BOUNDS: Final = (
     ("maximum", "≤"),
     ("multipleOf", "multiple of"),
 )
+_NONE: Final[Mapping[str, str]] = MappingProxyType({})
 _FORMATS: Final = {"ipv4": "IPv4 address", "ipv6": "IPv6 address", "path": "path", "uri": "URL"}
 
 
@@ -35,51 +37,64 @@ def code(value: object) -> str:
     return f"`{value if isinstance(value, str) else json.dumps(value)}`"
 
 
+def reference(schema: Schema) -> str | None:
+    """Return the name of the model that a schema refers to."""
+    return str(schema["$ref"]).rsplit("/", 1)[-1] if "$ref" in schema else None
+
+
 def resolved(schema: Schema, models: Mapping[str, Schema]) -> Schema:
     """Follow a reference to its schema. models: name → schema."""
-    if "$ref" not in schema:
+    model = reference(schema)
+    if model is None:
         return schema
-    return {**models[schema["$ref"].rsplit("/", 1)[1]], **{key: schema[key] for key in schema if key != "$ref"}}
+    return {**models[model], **{key: schema[key] for key in schema if key != "$ref"}}
 
 
-def kind(schema: Schema, models: Mapping[str, Schema]) -> str:
-    """Describe the values that a schema allows."""
+def kind(schema: Schema, models: Mapping[str, Schema], known: Mapping[str, str] = _NONE) -> str:
+    """Describe the values that a schema allows. known: model → words, for models that are described elsewhere."""
+    model = reference(schema)
+    if model is not None and model in known:
+        return known[model]
     schema = resolved(schema, models)
     for alternatives in ("anyOf", "oneOf"):
         if alternatives in schema:
-            return " or ".join(dict.fromkeys(kind(one, models) for one in schema[alternatives]))
+            return " or ".join(dict.fromkeys(kind(one, models, known) for one in schema[alternatives]))
     if "enum" in schema:
         return ", ".join(map(code, schema["enum"]))
     if "const" in schema:
         return code(schema["const"])
     if schema.get("type") == "array":
-        return _list(schema, models)
+        return _list(schema, models, known)
     name = _FORMATS.get(schema.get("format", ""), schema.get("type", "any"))
     bounds = [f"{sign} {schema[key]:g}" for key, sign in _BOUNDS if key in schema]
     return ", ".join([str(name), *bounds])
 
 
-def _list(schema: Schema, models: Mapping[str, Schema]) -> str:
+def _list(schema: Schema, models: Mapping[str, Schema], known: Mapping[str, str]) -> str:
     items = schema.get("items", {})
     length = schema.get("minItems")
     count = f"{length} " if length is not None and length == schema.get("maxItems") else ""
-    inner = kind(items, models)
+    inner = kind(items, models, known)
     return f"list of {count}{inner}" if "`" in inner else f"list of {count}{inner}s"
 
 
-def fields(schema: Schema, models: Mapping[str, Schema], prefix: str = "") -> Iterable[tuple[str, Schema]]:
-    """Yield path and schema of each field, nested ones included: `persons[].bbox.x`."""
+def fields(
+    schema: Schema, models: Mapping[str, Schema], known: Collection[str] = (), prefix: str = ""
+) -> Iterable[tuple[str, Schema]]:
+    """Yield path and schema of each field, nested ones included: `persons[].bbox.x`. known: models to leave out."""
+    if reference(schema) in known:
+        return
     schema = resolved(schema, models)
     for one in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):
-        yield from fields(one, models, prefix)
+        yield from fields(one, models, known, prefix)
     if schema.get("type") == "array":
-        yield from fields(schema.get("items", {}), models, f"{prefix}[]")
+        yield from fields(schema.get("items", {}), models, known, f"{prefix}[]")
     others = schema.get("additionalProperties")
     if isinstance(others, Mapping):
         name = f"{prefix}.*"
         yield name, others
-        yield from fields(others, models, name)
+        yield from fields(others, models, known, name)
     for key, value in schema.get("properties", {}).items():
         name = f"{prefix}.{key}" if prefix else key
         yield name, value
-        yield from fields(value, models, name)
+        yield from fields(value, models, known, name)

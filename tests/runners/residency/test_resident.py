@@ -80,6 +80,7 @@ def state(resident: Resident) -> tuple[State, Any]:
 
 def test_a_stored_model_is_unloaded_until_it_is_asked_for(make: Make, world: World) -> None:
     resident = make()
+    assert FOUND is not None
     assert resident.status() == {
         "state": State.UNLOADED,
         "engine": None,
@@ -87,11 +88,13 @@ def test_a_stored_model_is_unloaded_until_it_is_asked_for(make: Make, world: Wor
         "weights": "osnet-x0-25@0123456789ab",
         "untrained": False,
         "detail": None,
-        "input": {},
+        "input": {"height": None, "width": None},
+        "card": FOUND.card.summary,
         "memory_mb": None,
         "loads": 0,
         "last_used": None,
         "engine_build_failed": False,
+        "last_error": None,
     }
     assert world.loads == []
 
@@ -210,3 +213,46 @@ def test_what_a_caller_is_told_of_a_failure_holds_no_path(make: Make, world: Wor
     with pytest.raises(ModelUnavailable) as caught:
         wait(make(), 5)
     assert str(caught.value) == "person_reid has failed: /health says why"
+
+
+def last_error(resident: Resident) -> Any:
+    error = resident.status()["last_error"]
+    return error and error["message"]
+
+
+def test_the_last_error_stays_after_a_success(make: Make, world: World) -> None:
+    world.engine = MemoryError("not now")
+    resident = make()
+    before = time.time()
+    with pytest.raises(ModelUnavailable):
+        wait(resident, 5)
+    error = resident.status()["last_error"]
+    assert error is not None
+    assert before <= error["at"] <= time.time()
+    assert "not now" in error["message"]
+    world.engine = fake.FakeEngine("person_reid")
+    resident._back_off._due = 0
+    wait(resident, 5)
+    assert state(resident) == (State.READY, None)
+    assert resident.status()["last_error"] == error
+
+
+def test_a_damaged_entry_is_one_error_however_often_it_is_looked_at(make: Make, world: World) -> None:
+    world.stored = StoreError("half a copy")
+    resident = make()
+    first = resident.status()["last_error"]
+    assert last_error(resident) == "half a copy"
+    resident.look_again()
+    assert resident.status()["last_error"] == first
+    world.stored = StoreError("nothing of it is left")
+    resident.look_again()
+    assert last_error(resident) == "nothing of it is left"
+
+
+def test_a_failed_engine_build_is_an_error_and_the_next_build_does_not_hide_it(make: Make) -> None:
+    resident = make()
+    wait(resident, 5)
+    resident.set_building(None, failure="no kernel image")
+    assert last_error(resident) == "no kernel image"
+    resident.set_building("building again")
+    assert last_error(resident) == "no kernel image"

@@ -1,0 +1,342 @@
+// The page: one picture at a time, its question, and the answers.
+
+import { depthOf, draw } from "./layers.js";
+import * as service from "./service.js";
+import * as words from "./words.js";
+
+const byId = (id) => document.getElementById(id);
+const canvas = byId("canvas");
+const LEAST_ASKED = 0.1; // the slider filters above it, without a new request
+const MODELS = ["pose_estimator", "threat_detector", "person_reid", "pet_classifier", "depth_estimator"];
+const OPTIONS = { pose: { min_confidence: LEAST_ASKED }, threat: { min_confidence: LEAST_ASKED }, depth: { map: true } };
+
+// One question at a time. A new one ends the last, whose answer can then no longer arrive.
+let question = null;
+let file = null;
+let view = null;
+let last = null; // {answer, id} of the picture that is shown
+
+const element = (tag, text, attributes = {}) => Object.assign(document.createElement(tag), { textContent: text, ...attributes });
+const least = () => Number(byId("confidence").value) / 100;
+const confident = (found) => (found ?? []).filter((each) => each.confidence >= least());
+
+// ── asking ──
+
+async function take(chosen) {
+  file = chosen;
+  view = last = null;
+  for (const id of ["picture", "answers", "compare", "whole"]) byId(id).hidden = true;
+  byId("reveal").value = 0;
+  await ask({});
+}
+
+async function ask(fields) {
+  question?.stop.abort();
+  const own = question = { stop: new AbortController() };
+  const { signal } = own.stop;
+  busy(true);
+  try {
+    view ??= await freshView(file, signal);
+    const found = await service.enrich(file, { models: MODELS, options: OPTIONS, ...fields }, signal);
+    const depth = found.answer.results.depth_estimator?.depth_map_base64;
+    const map = depth ? await depthOf(depth) : null;
+    if (question !== own) return;
+    last = found;
+    Object.assign(view, { depth: map, chosen: [], asked: found.answer.boxes[0]?.bbox ?? null });
+    show(fields);
+  } catch (error) {
+    if (question === own && error.name !== "AbortError") fail(error);
+  } finally {
+    if (question === own) busy(false);
+  }
+}
+
+async function freshView(chosen, signal) {
+  let picture, byServer = false;
+  try {
+    picture = await createImageBitmap(chosen);
+  } catch {
+    picture = await createImageBitmap(await service.shown(chosen, signal));
+    byServer = true;
+  }
+  return { picture, byServer, depth: null, chosen: [], asked: null };
+}
+
+function busy(yes) {
+  byId("progress").hidden = !yes;
+  byId("again").disabled = yes || !file;
+  for (const sample of document.querySelectorAll("[data-sample]")) sample.disabled = yes;
+  document.body.setAttribute("aria-busy", String(yes));
+  clearInterval(busy.timer);
+  if (!yes) return;
+  byId("error").hidden = true;
+  const began = performance.now();
+  const tell = () => { byId("elapsed").textContent = `${Math.round((performance.now() - began) / 1000)} s`; };
+  tell();
+  busy.timer = setInterval(tell, 1000);
+}
+
+function fail(error) {
+  const place = byId("error");
+  place.replaceChildren(element("strong", "No answer. "), error.message);
+  if (error.requestId) place.append(element("span", ` Request ${error.requestId}.`));
+  if (!(error instanceof service.Failure)) console.error(error);
+  place.hidden = false;
+}
+
+// ── showing ──
+
+function show(fields) {
+  const { width, height } = last.answer.image;
+  Object.assign(canvas, { width, height });
+  byId("picture").hidden = byId("answers").hidden = false;
+  byId("whole").hidden = !fields.bbox;
+  byId("compare").hidden = true;
+  byId("reveal").disabled = !view.depth;
+  byId("json").textContent = JSON.stringify(last.answer, shortened, 2);
+  byId("curl").textContent = curl(fields);
+  redraw();
+  times();
+}
+
+const shortened = (key, value) => (key === "depth_map_base64" ? `${value.length} characters` : value);
+
+function curl(fields) {
+  const sent = fields.bbox ? ` -F 'bbox=${JSON.stringify(fields.bbox)}'` : "";
+  const name = (file.name || "photo.jpg").replaceAll("'", "");
+  return `curl -F 'image=@${name}'${sent} ${new URL("enrich", location.href)}`;
+}
+
+function redraw() {
+  const { results } = last.answer;
+  view.people = confident(results.pose_estimator?.persons);
+  view.threats = confident(results.threat_detector?.threats_detected);
+  view.chosen = view.chosen.filter((each) => view.people.includes(each));
+  view.reveal = Number(byId("reveal").value) / 100;
+  view.layers = new Set([...document.querySelectorAll("[data-layer]:checked")].map((each) => each.dataset.layer));
+  draw(canvas, view);
+  verdicts();
+}
+
+function verdicts() {
+  const { results, errors, untrained = [] } = last.answer, list = byId("verdicts");
+  const said = {
+    pose_estimator: people,
+    threat_detector: () => [element("p", words.threats(view.threats), { className: view.threats.length ? "bad" : "" })],
+    person_reid: (answer) => [element("p", words.reid(answer))],
+    pet_classifier: (answer) => [element("p", words.pet(answer), { className: answer.is_household_pet ? "good" : "" })],
+    depth_estimator: (answer) => [element("p", words.scene(answer))],
+  };
+  list.replaceChildren();
+  for (const name of MODELS) {
+    if (results[name]) add(list, name, said[name](results[name]), untrained);
+    if (errors[name]) add(list, name, [wrong(errors[name])], []);
+  }
+  for (const box of last.answer.boxes) {
+    for (const [name, answer] of Object.entries(box.results)) {
+      const text = name === "depth_estimator" ? [element("p", words.boxDepth(answer))] : said[name](answer);
+      add(list, name, text, untrained, " in the box");
+    }
+    for (const [name, error] of Object.entries(box.errors)) add(list, name, [wrong(error)], [], " in the box");
+  }
+  if (view.byServer) list.append(element("dt", "Picture"), element("dd", "This browser can't show the format, so the service drew it."));
+}
+
+function add(list, name, content, untrained, where = "") {
+  const dd = element("dd", "");
+  dd.append(...content);
+  if (untrained.includes(name)) dd.append(element("p", "Untrained: a stand-in with random weights answered.", { className: "warn" }));
+  list.append(element("dt", words.modelName(name) + where), dd);
+}
+
+const wrong = (error) => element("p", `Failed: ${error.message} (${error.code}).`, { className: "bad" });
+
+function people() {
+  if (!view.people.length) return [element("p", "Nobody was found.")];
+  const list = element("ul", "");
+  view.people.forEach((each, index) => {
+    const item = element("li", `${words.person(each, index + 1)} `, { className: each.alerts.length ? "warn" : "" });
+    const pressed = view.chosen.includes(each);
+    const button = element("button", "compare", { type: "button", onclick: () => choose(each) });
+    button.setAttribute("aria-pressed", String(pressed));
+    button.setAttribute("aria-label", `Choose person ${index + 1} for a comparison`);
+    if (view.people.length > 1) item.append(button);
+    for (const reason of words.reasons(each)) item.append(element("div", reason, { className: "hint" }));
+    list.append(item);
+  });
+  return [list];
+}
+
+function times() {
+  const { timings } = last.answer;
+  const rows = [["step", "queue", "forward"], ["read and decode", "", timings.read_ms + timings.decode_ms], ["prepare", "", timings.prepare_ms]];
+  for (const [name, spent] of Object.entries(timings.models)) rows.push([words.modelName(name), spent.queue_ms, spent.forward_ms]);
+  const total = last.answer.inference_time_ms;
+  rows.push(["all, without decoding", "", total]);
+  const caption = byId("timings").caption;
+  byId("timings").replaceChildren(caption, ...rows.map(row));
+}
+
+function row(cells, index) {
+  const tr = element("tr", "");
+  cells.forEach((cell, column) => {
+    const head = index === 0 || column === 0;
+    const td = element(head ? "th" : "td", typeof cell === "number" ? `${cell.toFixed(0)} ms` : cell);
+    if (head) td.scope = index === 0 ? "col" : "row";
+    if (column) td.className = "number";
+    tr.append(td);
+  });
+  return tr;
+}
+
+// ── two people ──
+
+async function choose(person) {
+  view.chosen = view.chosen.includes(person) ? view.chosen.filter((each) => each !== person) : [...view.chosen, person].slice(-2);
+  byId("compare").hidden = true;
+  redraw();
+  if (view.chosen.length < 2) return;
+  const own = last, pair = view.chosen;
+  try {
+    const { answer } = await service.enrich(file, { models: ["person_reid"], boxes: pair.map((each) => ({ bbox: each.bbox })) });
+    const [first, second] = answer.boxes.map((box) => box.results.person_reid);
+    if (!first || !second) throw new service.Failure("Re-identification did not answer for these two people.");
+    const found = await service.compare(embedded(first), embedded(second));
+    if (last !== own || view.chosen !== pair) return;
+    byId("similarity").textContent = words.similarity(found);
+    const meter = byId("meter");
+    Object.assign(meter, { low: found.threshold, high: found.threshold, optimum: 1, value: found.cosine });
+    byId("compare").hidden = false;
+  } catch (error) {
+    if (last === own) fail(error);
+  }
+}
+
+const embedded = (answer) => ({ embedding: answer.embedding, model_id: answer.model_id });
+
+// ── the pointer on the picture ──
+
+let drag = null;
+
+function at(event) {
+  const place = canvas.getBoundingClientRect();
+  const x = ((event.clientX - place.left) / place.width) * canvas.width;
+  const y = ((event.clientY - place.top) / place.height) * canvas.height;
+  return { x: Math.max(0, Math.min(canvas.width - 1, x)), y: Math.max(0, Math.min(canvas.height - 1, y)) };
+}
+
+function spanned(from, to) {
+  return { x: Math.min(from.x, to.x), y: Math.min(from.y, to.y), width: Math.abs(to.x - from.x), height: Math.abs(to.y - from.y) };
+}
+
+canvas.addEventListener("pointerdown", (event) => {
+  drag = at(event);
+  canvas.setPointerCapture(event.pointerId);
+});
+canvas.addEventListener("pointermove", (event) => {
+  if (!view) return;
+  const point = at(event), depth = view.depth ? `, depth ${view.depth.at(point.x, point.y).toFixed(2)} (1 is nearest)` : "";
+  byId("under").textContent = `x ${Math.round(point.x)}, y ${Math.round(point.y)}${depth}`;
+  if (drag) draw(canvas, { ...view, asked: spanned(drag, point) });
+});
+canvas.addEventListener("pointerup", (event) => {
+  const area = drag && spanned(drag, at(event));
+  drag = null;
+  if (!area || !last) return;
+  if (area.width >= 8 && area.height >= 8) {
+    ask({ bbox: [area.x, area.y, area.x + area.width, area.y + area.height].map(Math.round) });
+    return;
+  }
+  draw(canvas, view);
+  const hit = view.people.findLast(({ bbox: { x, y, width, height } }) => area.x >= x && area.x <= x + width && area.y >= y && area.y <= y + height);
+  if (hit && view.people.length > 1) choose(hit);
+});
+canvas.addEventListener("pointercancel", () => { drag = null; });
+
+// ── the other controls ──
+
+for (const id of ["file", "camera"]) {
+  byId(id).addEventListener("change", (event) => {
+    const [chosen] = event.target.files;
+    event.target.value = ""; // the same file may be chosen again
+    if (chosen) take(chosen);
+  });
+}
+for (const button of document.querySelectorAll("[data-sample]")) {
+  button.addEventListener("click", async () => {
+    const response = await fetch(`static/samples/${button.dataset.sample}`);
+    take(new File([await response.blob()], button.dataset.sample, { type: "image/jpeg" }));
+  });
+}
+for (const button of document.querySelectorAll("[data-copy]")) {
+  button.addEventListener("click", async () => {
+    const text = button.dataset.copy === "json" ? JSON.stringify(last.answer, null, 2) : byId(button.dataset.copy).textContent;
+    try {
+      await navigator.clipboard.writeText(text);
+      button.textContent = "copied";
+    } catch {
+      getSelection().selectAllChildren(byId(button.dataset.copy)); // without HTTPS a page may not write the clipboard
+      button.textContent = "selected: press Ctrl+C";
+    }
+  });
+}
+byId("again").addEventListener("click", () => ask({}));
+byId("whole").addEventListener("click", () => ask({}));
+byId("stop").addEventListener("click", () => { question?.stop.abort(); question = null; busy(false); });
+byId("reveal").addEventListener("input", redraw);
+byId("confidence").addEventListener("input", () => { byId("least").textContent = `${byId("confidence").value} %`; if (last) redraw(); });
+for (const layer of document.querySelectorAll("[data-layer]")) layer.addEventListener("change", redraw);
+byId("download").addEventListener("click", () => canvas.toBlob((blob) => {
+  const link = element("a", "", { href: URL.createObjectURL(blob), download: "enriched.png" });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}));
+
+const drop = byId("drop");
+for (const name of ["dragover", "dragleave", "drop"]) {
+  drop.addEventListener(name, (event) => {
+    event.preventDefault();
+    drop.classList.toggle("over", name === "dragover");
+    if (name === "drop" && event.dataTransfer.files[0]) take(event.dataTransfer.files[0]);
+  });
+}
+addEventListener("paste", (event) => {
+  const [pasted] = event.clipboardData.files;
+  if (pasted) take(pasted);
+});
+
+// ── the service's state ──
+
+const STATES = { ready: "good", loading: "warn", building_engine: "warn", failed: "bad" };
+let release = "";
+
+async function watch() {
+  const health = await service.health();
+  const line = byId("service");
+  if (!health) {
+    line.textContent = "The service can't be reached.";
+    line.className = "bad";
+  } else {
+    line.textContent = `${release} ${health.status}, up for ${Math.round(health.uptime_seconds / 60)} min`;
+    line.className = health.status === "healthy" ? "good" : "warn";
+    states(health);
+  }
+  setTimeout(watch, 4000);
+}
+
+function states(health) {
+  const rows = Object.entries(health.models).filter(([, model]) => typeof model === "object").map(([name, model]) => {
+    const tr = element("tr", "");
+    const detail = model.detail ? `${model.state.replaceAll("_", " ")}: ${model.detail}` : model.state.replaceAll("_", " ");
+    const engine = [model.engine, model.precision].filter(Boolean).join(" ");
+    const head = element("th", words.modelName(name), { scope: "row" });
+    tr.append(head, element("td", detail, { className: STATES[model.state] ?? "" }), element("td", engine));
+    tr.append(element("td", model.memory_mb === null ? "" : `${model.memory_mb} MB`, { className: "number" }));
+    return tr;
+  });
+  byId("states").replaceChildren(...rows);
+  const devices = [...new Set(health.runners.map((runner) => runner.device?.name).filter(Boolean))];
+  byId("device").textContent = devices.length ? `Computed on ${devices.join(", ")}.` : "";
+}
+
+service.version().then((found) => { release = `Version ${found},`; }, () => {}).finally(watch);

@@ -1,0 +1,48 @@
+// Says in words what the models found.
+
+const NAMES = {
+  pose_estimator: "People", threat_detector: "Weapons", person_reid: "Re-identification",
+  pet_classifier: "Pet", depth_estimator: "Distance",
+};
+
+export const modelName = (name) => NAMES[name] ?? name;
+export const percent = (value) => `${Math.round(value * 100)} %`;
+const plain = (name) => name.replaceAll("_", " ");
+
+export function person(each, number) {
+  const alerts = each.alerts.length ? `; alert: ${each.alerts.map(plain).join(", ")}` : "";
+  const posture = each.posture === "unknown" ? "posture can't be judged" : plain(each.posture);
+  return `${number}: ${posture} (${percent(each.confidence)})${alerts}`;
+}
+
+export function reasons(each) {
+  return (each.alert_details ?? []).map((detail) => `${plain(detail.alert)}: ${detail.reason}`);
+}
+
+export function threats(found) {
+  if (!found.length) return "No weapon was found. The detector misses many: no finding is no proof.";
+  return found.map((each) => `${each.class} (${each.severity}, ${percent(each.confidence)})`).join("; ");
+}
+
+export function pet(answer) {
+  if (answer.is_household_pet) return `A household pet: ${answer.pet_type} (${percent(answer.confidence)}).`;
+  if (answer.person_in_view) return `No pet: a person is in view. Without one, the guess would be ${answer.pet_type}.`;
+  return `No certain pet. The best guess is ${answer.pet_type} (${percent(answer.confidence)}).`;
+}
+
+export function reid(answer) {
+  return `An embedding of ${answer.embedding_dim} numbers, to find this person again.`;
+}
+
+export function scene(answer) {
+  return `Relative depth, mean ${answer.mean_depth.toFixed(2)} (1 is nearest). Move the slider to see it.`;
+}
+
+export function boxDepth(answer) {
+  return `${answer.nearness} (median ${answer.median.toFixed(2)}, 1 is nearest in this scene)`;
+}
+
+export function similarity(found) {
+  const verdict = found.same_person ? "probably the same person" : "probably two people";
+  return `Cosine ${found.cosine.toFixed(2)}: ${verdict}. The threshold is ${found.threshold.toFixed(2)}.`;
+}

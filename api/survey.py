@@ -1,0 +1,123 @@
+"""Asks several models about one image, which is decoded once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from api.embedded import Link
+from api.errors import ApiError, internal_error
+from api.steps import Finding, Opened, Question, Ready
+from engines.deadline import Abandoned, Deadline
+from models.catalogue import ModelName
+from tasks.task import Options
+from vision.arrays import Box
+
+logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
+
+_SHARE: Final = 0.9  # of the call's time; the rest is left for an answer without the models that were too late
+_DEFAULTS: Final = Options()
+
+
+class Models(Protocol):
+    """The models behind their queues. See api.answering.Answering."""
+
+    def check_model(self, name: ModelName, left_s: float, count: int = 1) -> None: ...
+
+    def link(self, name: ModelName) -> Link: ...
+
+    async def open(self, image: bytes, questions: Sequence[Question], deadline: Deadline) -> Opened: ...
+
+    async def find(self, part: Ready) -> Finding: ...
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question of a caller. box: pixels of the upright image, None for the whole image."""
+
+    name: ModelName
+    box: Box | None = None
+    options: Options = _DEFAULTS
+
+
+@dataclass(frozen=True)
+class Survey:
+    """The outcomes of one call. size: width, height of the upright image. findings: one for each question, in order."""
+
+    size: tuple[int, int]
+    findings: Sequence[Finding | ApiError]
+    read_ms: float
+    decode_ms: float
+    prepare_ms: float
+
+
+class Surveyor:
+    """Makes surveys within a memory limit for the prepared images that wait in the models' queues."""
+
+    def __init__(self, models: Models, most_bytes: int) -> None:
+        self._models = models
+        self._most_bytes = most_bytes
+        self._held = 0
+
+    async def survey(self, image: bytes, asked: Sequence[Asked], deadline: Deadline) -> Survey:
+        """Decode an image once, and ask each question through its model's queue, which batches a model's questions.
+
+        Raises ApiError if the image can't be used, or `overloaded` if too many prepared images wait. An error of one
+        model or box stands in the place of its answer.
+        """
+        refused = self._refused(asked, deadline.left_s)
+        questions = [
+            Question(each.name, self._models.link(each.name), each.box, each.options)
+            for each in asked
+            if each.name not in refused
+        ]
+        own = Deadline.after(deadline.left_s * _SHARE)
+        try:
+            opened = await self._models.open(image, questions, own)
+            with self._holding(opened.parts):
+                found = iter(await asyncio.gather(*map(self._find, opened.parts)))
+        finally:
+            own.abandon()
+        findings = [refused[each.name] if each.name in refused else next(found) for each in asked]
+        return Survey(opened.size, findings, opened.read_ms, opened.decode_ms, opened.prepare_ms)
+
+    def _refused(self, asked: Sequence[Asked], left_s: float) -> Mapping[ModelName, ApiError]:
+        """Return the errors of the models that can't serve, or not in time."""
+        refused = {}
+        for name, count in Counter(each.name for each in asked).items():
+            try:
+                self._models.link(name)
+                self._models.check_model(name, left_s, count)
+            except ApiError as error:
+                refused[name] = error
+        return refused
+
+    @contextmanager
+    def _holding(self, parts: Sequence[Ready | ApiError]) -> Iterator[None]:
+        size = sum(item["image"].nbytes for part in parts if isinstance(part, Ready) for item in part.prepared.items)
+        if self._held and self._held + size > self._most_bytes:
+            raise ApiError("overloaded", "too many prepared images are waiting in memory")
+        self._held += size
+        try:
+            yield
+        finally:
+            self._held -= size
+
+    async def _find(self, part: Ready | ApiError) -> Finding | ApiError:
+        if isinstance(part, ApiError):
+            return part
+        try:
+            async with asyncio.timeout(part.work.deadline.left_s):
+                return await self._models.find(part)
+        except ApiError as error:
+            return error
+        except (TimeoutError, Abandoned):
+            return ApiError("timeout", f"{part.work.name} had no result in time")
+        except Exception:
+            logger.exception("%s failed in a call to several models, which is answered without it", part.work.name)
+            return internal_error()

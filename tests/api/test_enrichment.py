@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from api.answering import Answering
+from api.errors import ApiError
+from api.request import Received
+from engines.deadline import Deadline
+from models.catalogue import CATALOGUE
+from tests.api.answered import Runner, answering_of
+from tests.serving.pictures import base64_of, encoded, plain
+
+IMAGE = encoded(plain((9, 8, 7), (80, 60)))
+BOXES = [[0, 0, 40, 30], [10, 10, 70, 50], [5, 5, 25, 45]]
+
+
+async def enrich(answering: Answering, *, seconds: float = 30, **fields: Any) -> dict[str, Any]:
+    body = json.dumps({"image": base64_of(IMAGE), **fields}).encode()
+    answer = await answering.answer("/enrich", Received("application/json", body, {}), Deadline.after(seconds))
+    found: dict[str, Any] = json.loads(answer.data)
+    return found
+
+
+async def alone(answering: Answering, route: str, **fields: Any) -> dict[str, Any]:
+    body = json.dumps({"image": base64_of(IMAGE), **fields}).encode()
+    answer = await answering.answer(route, Received("application/json", body, {}), Deadline.after(30))
+    found: dict[str, Any] = json.loads(answer.data)
+    return found
+
+
+def untimed(answer: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in answer.items() if key != "inference_time_ms"}
+
+
+async def test_without_boxes_every_model_answers_on_the_whole_image_as_its_route_does() -> None:
+    answering = answering_of(Runner(people=1))
+    answer = await enrich(answering, options={"depth": {"map": True}})
+    assert list(answer["results"]) == list(CATALOGUE)
+    assert (answer["image"], answer["boxes"], answer["errors"]) == ({"width": 80, "height": 60}, [], {})
+    for name, result in answer["results"].items():
+        assert untimed(result) == untimed(await alone(answering, CATALOGUE[name].route)), name
+
+
+async def test_with_boxes_each_is_answered_as_its_own_request_would_be() -> None:
+    runner = Runner()
+    answering = answering_of(runner)
+    answer = await enrich(answering, boxes=[{"id": f"b{n}", "bbox": box} for n, box in enumerate(BOXES)])
+    assert set(answer["results"]) == {"pose_estimator", "threat_detector", "depth_estimator"}
+    calls = [name for name, _ in runner.calls]
+    assert (calls.count("threat_detector"), calls.count("depth_estimator")) == (1, 1)
+    for box, sent in zip(answer["boxes"], BOXES, strict=True):
+        assert set(box["results"]) == {"person_reid", "pet_classifier", "depth_estimator"}
+        assert box["errors"] == {}
+        for name in ("person_reid", "pet_classifier"):
+            assert untimed(box["results"][name]) == untimed(await alone(answering, CATALOGUE[name].route, bbox=sent))
+        distance = await alone(answering, "/object-distance", bbox=sent, method="median")
+        assert box["results"]["depth_estimator"] == {
+            "median": round(1 - distance["relative_depth"], 4),
+            "nearness": distance["proximity_label"],
+        }
+    assert [box["id"] for box in answer["boxes"]] == ["b0", "b1", "b2"]
+    assert answer["boxes"][1]["bbox"] == {"x": 10, "y": 10, "width": 60, "height": 40}
+
+
+async def test_detectors_look_at_the_boxes_where_that_is_asked() -> None:
+    answering = answering_of(Runner(people=1))
+    answer = await enrich(answering, models=["pose", "threat"], boxes=BOXES, options={"threat": {"on": "boxes"}})
+    assert set(answer["results"]) == {"pose_estimator"}
+    for box, sent in zip(answer["boxes"], BOXES, strict=True):
+        assert set(box["results"]) == {"threat_detector"}
+        found = await alone(answering, "/threat-detect", bbox=sent)
+        assert untimed(box["results"]["threat_detector"]) == untimed(found)
+
+
+async def test_a_box_may_have_its_own_models() -> None:
+    boxes = [{"bbox": BOXES[0], "models": ["reid"]}, {"bbox": BOXES[1], "models": ["depth"]}, {"bbox": BOXES[2]}]
+    answer = await enrich(answering_of(Runner()), models=["pet"], boxes=boxes)
+    asked = [list(box["results"]) for box in answer["boxes"]]
+    assert asked == [["person_reid"], ["depth_estimator"], ["pet_classifier"]]
+
+
+async def test_crops_of_one_call_are_computed_together() -> None:
+    runner = Runner()
+    boxes = [[n, n, n + 20, n + 20] for n in range(16)]
+    answer = await enrich(answering_of(runner), models=["reid"], boxes=boxes)
+    assert len([box for box in answer["boxes"] if "person_reid" in box["results"]]) == 16
+    sizes = [size for name, size in runner.calls if name == "person_reid"]
+    assert sum(sizes) == 16
+    assert max(sizes) == CATALOGUE["person_reid"].traits.batch
+
+
+async def test_a_box_that_cannot_be_used_fails_alone() -> None:
+    boxes = [
+        {"id": "good", "bbox": BOXES[0]},
+        {"id": "empty", "bbox": [5, 5, 1, 1]},
+        {"id": "out", "bbox": [900, 0, 950, 9]},
+    ]
+    answer = await enrich(answering_of(Runner()), models=["reid", "depth"], boxes=boxes)
+    good, empty, out = answer["boxes"]
+    assert (set(good["results"]), good["errors"]) == ({"person_reid", "depth_estimator"}, {})
+    for box, said in ((empty, "x2 > x1"), (out, "outside")):
+        assert box["results"] == {}
+        assert {name: error["code"] for name, error in box["errors"].items()} == {
+            "person_reid": "invalid_request",
+            "depth_estimator": "invalid_request",
+        }
+        assert said in box["errors"]["person_reid"]["message"]
+    assert (empty["bbox"], answer["errors"]) == (None, {})
+
+
+@pytest.mark.parametrize(
+    ("pose", "code"), [("failing", "model_unavailable"), ("raising", "internal"), ("slow", "timeout")]
+)
+async def test_a_model_that_fails_fails_alone(pose: str, code: str) -> None:
+    answer = await enrich(answering_of(Runner(pose=pose)), models=["pose", "threat", "reid"], seconds=2)
+    assert set(answer["results"]) == {"threat_detector", "person_reid"}
+    assert {name: error["code"] for name, error in answer["errors"].items()} == {"pose_estimator": code}
+    assert "bug" not in json.dumps(answer)
+
+
+async def test_a_model_served_elsewhere_is_left_out_unless_it_is_asked_for() -> None:
+    answering = answering_of(Runner(), without=["pose_estimator"])
+    assert "pose_estimator" not in (await enrich(answering))["results"]
+    asked = await enrich(answering, models=["pose", "reid"])
+    assert asked["errors"]["pose_estimator"]["code"] == "model_not_assigned"
+    with pytest.raises(ApiError) as caught:
+        await enrich(answering, models=["pose"])
+    assert caught.value.code == "model_not_assigned"
+
+
+async def test_an_image_that_cannot_be_used_fails_the_call() -> None:
+    broken = Received("image/png", b"\x89PNG\r\n\x1a\nno", {})
+    with pytest.raises(ApiError) as caught:
+        await answering_of(Runner()).answer("/enrich", broken, Deadline.after(30))
+    assert caught.value.code == "invalid_image"
+
+
+async def test_a_call_counts_by_its_boxes() -> None:
+    runner = Runner()
+    answering = answering_of(runner)
+    await enrich(answering, models=["reid"], seconds=10)
+    queue = answering._queues["person_reid"]
+    queue._takes_s = queue._between_s = 0.2
+    few = await enrich(answering, models=["reid", "pet"], boxes=BOXES, seconds=10)
+    assert all("person_reid" in box["results"] for box in few["boxes"])
+    queue._takes_s = queue._between_s = 0.2
+    many = await enrich(answering, models=["reid", "pet"], boxes=[[n, 0, n + 9, 9] for n in range(60)], seconds=10)
+    assert {box["errors"]["person_reid"]["code"] for box in many["boxes"]} == {"overloaded"}
+    assert all("pet_classifier" in box["results"] for box in many["boxes"])
+
+
+async def test_who_hangs_up_is_not_computed_further() -> None:
+    runner = Runner()
+    runner.hold.clear()
+    answering = answering_of(runner)
+    deadline = Deadline.after(30)
+    body = json.dumps({"image": base64_of(IMAGE), "models": ["reid"], "boxes": [[n, 0, n + 9, 9] for n in range(40)]})
+    received = Received("application/json", body.encode(), {})
+    task = asyncio.create_task(answering.answer("/enrich", received, deadline))
+    while not runner.calls:
+        await asyncio.sleep(0.01)
+    task.cancel()
+    deadline.abandon()
+    runner.hold.set()
+    await asyncio.gather(task, return_exceptions=True)
+    await alone(answering, "/person-reid")
+    assert sum(size for _, size in runner.calls) < 40
+    assert answering._surveyor._held == 0
+
+
+async def test_times_are_split() -> None:
+    answer = await enrich(answering_of(Runner()), models=["reid"])
+    assert set(answer["timings"]) == {"read_ms", "decode_ms", "prepare_ms", "models"}
+    assert answer["inference_time_ms"] > 0
