@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar, Final
 
 import numpy as np
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from engines.batches import Outputs
 from models.card import ModelCard
@@ -45,10 +45,31 @@ class Keypoint(BaseModel):
     confidence: float
 
 
+class AlertDetail(BaseModel):
+    """Why an alert was given."""
+
+    alert: str = Field(description="one of `alerts`")
+    confidence: float = Field(
+        ge=0,
+        le=1,
+        description="how firmly: at most the confidence of the weakest joint that the alert rests on, and half of that "
+        "where a measure is at its limit; not a calibrated probability",
+    )
+    reason: str = Field(
+        description="the angles and proportions that it rests on, and their limits; lengths are in torsos",
+        examples=["the torso tilts 84° from the vertical (lying: 60 to 120°)"],
+    )
+
+
+_DETAILS: Final = "one for each of `alerts`, in the same order"
+
+
 class Person(BaseModel):
     keypoints: list[Keypoint]
     posture: str
+    posture_reason: str = Field("", description="what the posture rests on; for unknown, why it could not be judged")
     alerts: list[str]
+    alert_details: list[AlertDetail] = Field(default_factory=list, description=_DETAILS)
     bbox: BoundingBox
     confidence: float
 
@@ -59,6 +80,7 @@ class PoseResponse(Answer):
     keypoints: list[Keypoint]
     posture: str
     alerts: list[str]
+    alert_details: list[AlertDetail] = Field(default_factory=list, description=_DETAILS)
     num_people: int
     persons: list[Person]
 
@@ -99,6 +121,7 @@ class PoseEstimator(Detector[PoseResult, PoseResponse]):
             keypoints=first.keypoints if first else [],
             posture=first.posture if first else "unknown",
             alerts=first.alerts if first else [],
+            alert_details=first.alert_details if first else [],
             num_people=len(found),
             persons=found,
         )
@@ -164,7 +187,12 @@ def _person(box: F32, score: float, keypoints: F32, visible: float) -> Person:
     return Person(
         keypoints=listed,
         posture=str(assessment.posture),
+        posture_reason=assessment.reason,
         alerts=[str(alert) for alert in assessment.alerts],
+        alert_details=[
+            AlertDetail(alert=str(detail.alert), confidence=detail.confidence, reason=detail.reason)
+            for detail in assessment.details
+        ],
         bbox=bounding_box(box),
         confidence=round(score, 4),
     )

@@ -200,7 +200,7 @@ async def test_the_state_counts_requests_not_groups_and_expects_nothing_before_i
     assert worker.queue.state == {"waiting": 7, "in_progress": 2, "expected_ms": None}
     await worker.finish(0)
     assert (worker.queue.state["waiting"], worker.queue.state["in_progress"]) == (3, 5)
-    least, expected_ms, most = worker.queue.expected_s, worker.queue.state["expected_ms"], worker.queue.expected_s
+    least, expected_ms, most = worker.queue.expected_s(), worker.queue.state["expected_ms"], worker.queue.expected_s()
     assert expected_ms is not None
     assert least * 1000 - 0.1 <= expected_ms <= most * 1000 + 0.1
     for number in range(1, 4):

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from api.errors import ApiError
+from api.gate import Body
 from api.request import Received
-from api.steps import MODEL_OF, Ready, Steps, Work
+from api.steps import MODEL_OF, Ready, Request, Steps
 from api.tracing import Spans
 from engines.deadline import Deadline
 from models.catalogue import CATALOGUE
@@ -46,9 +47,9 @@ def steps() -> Steps:
     return Steps(SETTINGS, Spans.of(SETTINGS.tracing))
 
 
-def work(body: bytes = PNG, route: str = "/person-reid", link: Any = None, **query: str) -> Work:
+def work(body: bytes = PNG, route: str = "/person-reid", link: Any = None, **query: str) -> Request:
     received = Received("image/png", body, query)
-    return Work(
+    return Request(
         route=route,
         name=MODEL_OF[route],
         link=cast(Any, link or Link(READY)),
@@ -59,7 +60,7 @@ def work(body: bytes = PNG, route: str = "/person-reid", link: Any = None, **que
     )
 
 
-def refusal(asked: Work) -> str:
+def refusal(asked: Request) -> str:
     with pytest.raises(ApiError) as caught:
         steps().ready(asked)
     return caught.value.code
@@ -102,7 +103,9 @@ def test_every_model_has_its_route_and_distance_is_depth_s() -> None:
 
 def encode(made: Steps, ready: Ready) -> dict[str, Any]:
     result = {"embedding": np.ones(512, np.float32), "model_id": "osnet"}
-    body: dict[str, Any] = json.loads(made.encode(ready, made.answer(ready, [result])).data)
+    finished = made.finish(ready, [result], made.answer(ready, [result]))
+    assert isinstance(finished, Body)
+    body: dict[str, Any] = json.loads(finished.data)
     return body
 
 

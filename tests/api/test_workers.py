@@ -21,14 +21,14 @@ def look(group: Sequence[int], alone: bool) -> Outcomes[Seen]:
     return [(group, alone, threading.current_thread().name, nice)]
 
 
-async def seen(workers: Workers, group: Sequence[int], alone: bool) -> Seen:
+async def seen(workers: Workers[int, Seen], group: Sequence[int], alone: bool) -> Seen:
     (outcome,) = await workers.start(look, group, alone)
     assert not isinstance(outcome, Exception)
     return outcome
 
 
 async def test_an_idle_model_s_request_runs_on_a_thread_of_normal_priority_and_queued_ones_step_back() -> None:
-    workers = Workers("pet_classifier", 2)
+    workers: Workers[int, Seen] = Workers("pet_classifier", 2)
     group, alone, thread, nice = await seen(workers, [1, 2], True)
     assert (group, alone) == ([1, 2], True)
     assert thread.startswith("pet_classifier_")
@@ -43,12 +43,13 @@ async def test_an_error_of_the_work_is_the_caller_s() -> None:
     def fail(group: Sequence[int], alone: bool) -> Outcomes[int]:
         raise LookupError(f"no {group[0]}")
 
+    workers: Workers[int, int] = Workers("pet_classifier", 1)
     with pytest.raises(LookupError, match="no 7"):
-        await Workers("pet_classifier", 1).start(fail, [7], False)
+        await workers.start(fail, [7], False)
 
 
 async def test_as_many_queued_groups_run_at_a_time_as_were_asked_for_and_an_idle_request_passes_them() -> None:
-    workers = Workers("pet_classifier", 2)
+    workers: Workers[int, int] = Workers("pet_classifier", 2)
     running, go_on = threading.Semaphore(0), threading.Event()
 
     def hold(group: Sequence[int], alone: bool) -> Outcomes[int]:
@@ -59,7 +60,7 @@ async def test_as_many_queued_groups_run_at_a_time_as_were_asked_for_and_an_idle
     held = [workers.start(hold, [number], False) for number in range(3)]
     for _ in range(2):
         assert await asyncio.to_thread(running.acquire, timeout=10)
-    await workers.start(look, [9], True)
+    assert await workers.start(lambda group, _: group, [9], True) == [9]
     assert not await asyncio.to_thread(running.acquire, timeout=0.05)
     assert not any(future.done() for future in held)  # while a thread works, its future is open
     go_on.set()

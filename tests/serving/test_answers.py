@@ -66,10 +66,26 @@ def test_threats_are_where_they_are_in_the_image_as_sent(
 
 def test_the_shape_of_a_pose(client: httpx.Client) -> None:
     body = answer(client, "/pose-analyze", marked((100, 50, 200, 350), (640, 640)))
-    assert set(body) == {"keypoints", "posture", "alerts", "num_people", "persons", "inference_time_ms"}
+    assert set(body) == {
+        "keypoints",
+        "posture",
+        "alerts",
+        "alert_details",
+        "num_people",
+        "persons",
+        "inference_time_ms",
+    }
     assert body["num_people"] == len(body["persons"]) == 1
-    assert set(body["persons"][0]) == {"keypoints", "posture", "alerts", "bbox", "confidence"}
-    for key in ("keypoints", "posture", "alerts"):
+    assert set(body["persons"][0]) == {
+        "keypoints",
+        "posture",
+        "posture_reason",
+        "alerts",
+        "alert_details",
+        "bbox",
+        "confidence",
+    }
+    for key in ("keypoints", "posture", "alerts", "alert_details"):
         assert body[key] == body["persons"][0][key]
     assert body["posture"] == "standing"
     assert body["alerts"] == []
@@ -78,7 +94,14 @@ def test_the_shape_of_a_pose(client: httpx.Client) -> None:
 def test_nobody_is_an_empty_answer(client: httpx.Client) -> None:
     body = answer(client, "/pose-analyze", plain((0, 0, 0)))
     assert body.pop("inference_time_ms") > 0
-    assert body == {"keypoints": [], "posture": "unknown", "alerts": [], "num_people": 0, "persons": []}
+    assert body == {
+        "keypoints": [],
+        "posture": "unknown",
+        "alerts": [],
+        "alert_details": [],
+        "num_people": 0,
+        "persons": [],
+    }
 
 
 @pytest.mark.parametrize(

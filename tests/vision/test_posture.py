@@ -1,73 +1,18 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
+from benchmarks.figures import Figure, Keypoints, Pair
+from benchmarks.postures import HIPS, KNEES
 from vision.posture import KEYPOINT_NAMES, Alert, Assessment, Posture, assess
-
-Keypoints = NDArray[np.float32]
-Pair = tuple[float, float]
 
 SIDES = {"left": 0, "right": 1}
 SWAPPED = [KEYPOINT_NAMES.index(_swapped) for _swapped in (
     name.replace("left", "*").replace("right", "left").replace("*", "right") for name in KEYPOINT_NAMES
 )]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A stick figure of one torso's length, by joint angles in degrees; pairs are left, right.
-
-    torso and thigh lean forward of up and down; knee and elbow bend from straight; arm swings forward of the torso.
-    """
-
-    torso: float = 0.0
-    thigh: Pair = (0.0, 0.0)
-    knee: Pair = (3.0, 3.0)
-    spread: float = 3.0  # of the thighs, outwards
-    arm: Pair = (0.0, 0.0)
-    arm_out: float = 10.0
-    elbow: Pair = (15.0, 15.0)
-    crossed_shins: bool = False
-
-    def joints(self) -> NDArray[np.float64]:
-        """(17, 3) forward, up, left. Proportions: thigh and shin 0.85 torsos, upper arm 0.62, forearm 0.52."""
-        joints = np.zeros((17, 3))
-        trunk = _swing(-self.torso) * -1.0
-        ahead = np.array((trunk[1], -trunk[0], 0.0))
-        eyes = 1.4 * trunk + 0.2 * ahead
-        joints[:5] = 1.3 * trunk + 0.25 * ahead, eyes, eyes, 1.4 * trunk, 1.4 * trunk
-        joints[1:5, 2] = 0.1, -0.1, 0.2, -0.2
-        for side, out in ((0, 1.0), (1, -1.0)):
-            left = np.array((0.0, 0.0, out))
-            shoulder, hip = trunk + 0.35 * left, 0.22 * left
-            elbow = shoulder + 0.62 * _outwards(_swing(self.arm[side] - self.torso), self.arm_out, left)
-            wrist = elbow + 0.52 * _swing(self.arm[side] + self.elbow[side] - self.torso)
-            knee = hip + 0.85 * _outwards(_swing(self.thigh[side]), self.spread, left)
-            shin = -0.95 * left if self.crossed_shins else _swing(self.thigh[side] - self.knee[side])
-            joints[5 + side], joints[7 + side], joints[9 + side] = shoulder, elbow, wrist
-            joints[11 + side], joints[13 + side], joints[15 + side] = hip, knee, knee + 0.85 * shin
-        return joints
-
-    def seen(self, turn: float = 20.0, height: float = 0.0) -> Keypoints:
-        """(17, 3) keypoints by a far camera: 0 turn is from the side, 90 from the front; height is its elevation."""
-        ahead, up, left = self.joints().T
-        angle, elevation = np.radians(turn), np.radians(height)
-        x = ahead * np.cos(angle) + left * np.sin(angle)
-        away = left * np.cos(angle) - ahead * np.sin(angle)
-        y = up * np.cos(elevation) + away * np.sin(elevation)
-        return np.stack((300 + 100 * x, 400 - 100 * y, np.full(17, 0.9)), axis=1).astype(np.float32)
-
-
-def _swing(degrees: float) -> NDArray[np.float64]:
-    return np.array((np.sin(np.radians(degrees)), -np.cos(np.radians(degrees)), 0.0))
-
-
-def _outwards(direction: NDArray[np.float64], degrees: float, left: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.asarray(direction * np.cos(np.radians(degrees)) + left * np.sin(np.radians(degrees)))
 
 
 STANDING = Figure()
@@ -199,12 +144,9 @@ def test_a_sitter_is_never_an_alert(turn: int, height: int) -> None:
 @pytest.mark.parametrize("height", [0, 20, 40])
 @pytest.mark.parametrize("busy", [(0.0, 15.0), (20.0, 85.0), (45.0, 100.0)], ids=["arms down", "carrying", "phoning"])
 def test_a_pedestrian_is_never_an_alert(height: int, busy: Pair) -> None:
-    # Hip and knee over one gait cycle, every tenth of it: Winter, Biomechanics and Motor Control, normal cadence.
-    hips = (25, 22, 13, 3, -6, -11, -5, 10, 24, 28)
-    knees = (5, 17, 17, 10, 6, 13, 38, 62, 55, 22)
     rng = np.random.default_rng(0)
     for i in range(10):
-        thigh, knee = (hips[i], hips[i - 5]), (knees[i], knees[i - 5])
+        thigh, knee = (HIPS[i], HIPS[i - 5]), (KNEES[i], KNEES[i - 5])
         figure = Figure(torso=4, thigh=thigh, knee=knee, arm=(busy[0], 10), elbow=(busy[1], 20))
         for turn in range(0, 360, 30):
             keypoints = figure.seen(turn, height)
