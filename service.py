@@ -23,7 +23,7 @@ from api.open_files import allow_many_connections
 from api.pages import pages
 from api.reports import Reports
 from api.request import Received
-from api.schemas import DistanceInput, ImageInput
+from api.schemas import DistanceInput, DrawnInput, ImageInput, MapInput
 from api.steps import DISTANCE_ROUTE
 from api.tracing import Spans, bentoml_settings
 from engines.deadline import Deadline
@@ -48,9 +48,9 @@ _Dependencies: Final[Any] = runners.dependencies(RUNNERS)
 _PAGES: Final = pages(lambda: cast(Any, EnrichmentLight).apis)
 
 
-def _analysis(name: ModelName) -> Any:
+def _analysis(name: ModelName, asked: type[ImageInput]) -> Any:
     """Return the decorator of one model's route."""
-    return bentoml.api(route=CATALOGUE[name].route, input_spec=ImageInput, output_spec=TASKS[name].response)
+    return bentoml.api(route=CATALOGUE[name].route, input_spec=asked, output_spec=TASKS[name].response)
 
 
 @bentoml.service(
@@ -111,28 +111,28 @@ class EnrichmentLight(_Dependencies):
         for runner in self._runners.values():
             await asyncio.to_thread(runner.close)
 
-    @_analysis("pose_estimator")
-    async def pose_analyze(self, request: ImageInput) -> Response:
+    @_analysis("pose_estimator", DrawnInput)
+    async def pose_analyze(self, request: DrawnInput) -> Response:
         """Find people, with keypoints, posture and alerts."""
         return await self._respond(CATALOGUE["pose_estimator"].route, request.received)
 
-    @_analysis("threat_detector")
-    async def threat_detect(self, request: ImageInput) -> Response:
+    @_analysis("threat_detector", DrawnInput)
+    async def threat_detect(self, request: DrawnInput) -> Response:
         """Find weapons: guns, knives and all other classes of the checkpoint."""
         return await self._respond(CATALOGUE["threat_detector"].route, request.received)
 
-    @_analysis("person_reid")
+    @_analysis("person_reid", ImageInput)
     async def person_reid(self, request: ImageInput) -> Response:
         """Embed a person's image, for comparison with others by cosine similarity."""
         return await self._respond(CATALOGUE["person_reid"].route, request.received)
 
-    @_analysis("pet_classifier")
-    async def pet_classify(self, request: ImageInput) -> Response:
+    @_analysis("pet_classifier", DrawnInput)
+    async def pet_classify(self, request: DrawnInput) -> Response:
         """Classify a cat or dog, and decide whether it is certainly a household pet."""
         return await self._respond(CATALOGUE["pet_classifier"].route, request.received)
 
-    @_analysis("depth_estimator")
-    async def depth_estimate(self, request: ImageInput) -> Response:
+    @_analysis("depth_estimator", MapInput)
+    async def depth_estimate(self, request: MapInput) -> Response:
         """Estimate the relative depth of the whole image, or of a box in it."""
         return await self._respond(CATALOGUE["depth_estimator"].route, request.received)
 

@@ -23,7 +23,7 @@ from api.link import RunnerLink
 from api.queue import ModelQueue, Outcomes, QueueState
 from api.recent import Latency, RecentLatencies
 from api.request import Received
-from api.steps import MODEL_OF, Finding, Opened, Question, Ready, Request, Second, Steps, Work
+from api.steps import MODEL_OF, Finding, Opened, Question, Ready, Request, Second, Seen, Steps, Work
 from api.survey import Surveyor
 from api.tracing import Spans
 from api.workers import Workers
@@ -32,6 +32,7 @@ from engines.deadline import Deadline
 from models.catalogue import CATALOGUE, ModelName
 from settings import Settings
 from tasks.task import Answer
+from vision.canvas import Form
 
 # Batches in flight to a runner process: one is computed, one waits, one is being assembled.
 _BATCHES: Final = 3
@@ -115,6 +116,10 @@ class Answering:
     async def open(self, image: bytes, questions: Sequence[Question], deadline: Deadline) -> Opened:
         """Decode an image once, and prepare each question's items. Raises as Steps.opened."""
         return await self._on_thread(copy_context(), self._steps.opened, image, questions, deadline)
+
+    async def draw(self, image: bytes, form: Form, seen: Sequence[Seen], text: str, deadline: Deadline) -> Body:
+        """Return an image with several models' answers drawn on it. See Steps.drawn."""
+        return await self._on_thread(copy_context(), self._steps.drawn, image, form, seen, text, deadline)
 
     async def find(self, part: Ready) -> Finding:
         """Return the answer to a prepared question. Raises ApiError, or Abandoned after the deadline."""

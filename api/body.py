@@ -23,7 +23,17 @@ from api.media import (
 )
 
 IMAGE_KEYS: Final = ("image_base64", "image")
-OPTIONS: Final = ("bbox", "min_confidence", "min_keypoint_confidence", "method", "near_m", "far_m")
+OPTIONS: Final = (
+    "bbox",
+    "min_confidence",
+    "min_keypoint_confidence",
+    "method",
+    "near_m",
+    "far_m",
+    "render",
+    "format",
+    "colormap",
+)
 
 # Base64 turns three bytes into four. A tenth more holds the options, form boundaries and line breaks.
 _ENCODING_OVERHEAD: Final = 4 / 3 * 1.1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -13,15 +14,17 @@ from api.body import max_body_bytes, read_fields
 from api.coding import inflate
 from api.errors import ApiError, describe, invalid_field, printable
 from api.numbers import fraction
-from api.request import Received, image_of, option, query_fields
+from api.pictures import RENDERS, overlay
+from api.request import Received, image_of, one_of, option, query_fields
 from models.catalogue import CATALOGUE, NAMES, ModelName
 from tasks import TASKS
 from vision.arrays import Box
+from vision.canvas import Form
 
 MOST_BOXES: Final = 64
 _LONGEST_ID: Final = 64  # characters
 _BOX_KEYS: Final = ("id", "bbox", "models")
-_OPTIONS: Final = ("models", "bbox", "boxes", "options", "min_confidence", "min_keypoint_confidence")
+_OPTIONS: Final = ("models", "bbox", "boxes", "options", "min_confidence", "min_keypoint_confidence", "render")
 _FLAGS: Final = MappingProxyType({"true": True, "false": False, "1": True, "0": False})
 
 Options = Mapping[str, Any]  # an option's name → its value, for one model
@@ -38,12 +41,16 @@ class AskedBox:
 
 @dataclass(frozen=True)
 class EnrichRequest:
-    """A parsed call. image: the encoded file. models: None = every one that can serve."""
+    """A parsed call. image: the encoded file. models: None = every one that can serve.
+
+    picture: the format of the annotated picture, None = JSON.
+    """
 
     image: bytes
     models: Sequence[ModelName] | None
     boxes: Sequence[AskedBox]
     options: Mapping[ModelName, Options]
+    picture: Form | None = None
 
 
 def parse(received: Received, max_image_bytes: int) -> EnrichRequest:
@@ -72,6 +79,7 @@ def parse(received: Received, max_image_bytes: int) -> EnrichRequest:
             name: {key: value for key, value in for_all.items() if key in task.option_names} | dict(own.get(name, {}))
             for name, task in TASKS.items()
         },
+        overlay(option("render", partial(one_of, RENDERS), fields, query), received.accept),
     )
 
 

@@ -9,10 +9,10 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from api.errors import ErrorCode
-from api.schemas import BoxByCorners, BoxBySize, Corners, ImageInput
+from api.schemas import BoxByCorners, BoxBySize, Corners, DrawnInput
 from models.catalogue import ModelName
 from tasks import TASKS
-from tasks.detection import BoundingBox
+from tasks.bounding_box import BoundingBox
 
 
 class AskedBoxInput(BaseModel):
@@ -56,7 +56,7 @@ EnrichOptions = create_model(
 )
 
 
-class EnrichInput(ImageInput):
+class EnrichInput(DrawnInput):
     """One image for several models. Without boxes every model looks at the whole image."""
 
     models: list[ModelName] | None = Field(

@@ -25,13 +25,13 @@ from api.enrich_schemas import (
 from api.errors import ApiError
 from api.gate import Body
 from api.request import Received
-from api.steps import Finding
+from api.steps import Finding, Seen
 from api.survey import Asked, Models, Survey, Surveyor
 from engines.deadline import Deadline
 from models.catalogue import CATALOGUE, ModelName
 from settings import Limits
 from tasks import TASKS
-from tasks.detection import bounding_box
+from tasks.bounding_box import bounding_box
 from tasks.task import Options, SceneOptions
 from vision.arrays import Box
 
@@ -71,17 +71,20 @@ class Enrichment:
         """Return the answer as JSON. Raises ApiError if the call can't be read, or if nobody has an answer."""
         request = await asyncio.to_thread(parse, received, self._limits.max_image_bytes)
         began = time.perf_counter()
-        response = await self._enriched(request, deadline)
+        response, seen = await self._enriched(request, deadline)
         elapsed = time.perf_counter() - began - response.timings.read_ms / 1000 - response.timings.decode_ms / 1000
         metrics.LATENCY.labels(endpoint=ENRICH_ROUTE).observe(elapsed)
         response.inference_time_ms = round(elapsed * 1000, 2)
-        return Body(await asyncio.to_thread(_encoded, response))
+        text = await asyncio.to_thread(_encoded, response)
+        if request.picture is None:
+            return Body(text.encode())
+        return await self._models.draw(request.image, request.picture, seen, text, deadline)
 
-    async def _enriched(self, request: EnrichRequest, deadline: Deadline) -> EnrichResponse:
+    async def _enriched(self, request: EnrichRequest, deadline: Deadline) -> tuple[EnrichResponse, list[Seen]]:
         models = self._able() if request.models is None else request.models
         places = list(_places(request, models))
         found = await self._surveyor.survey(request.image, [place.asked for place in places], deadline)
-        return _Assembly(request, models, found).of(places)
+        return _Assembly(request, models, found).of(places), _seen(places, found)
 
     def _able(self) -> Sequence[ModelName]:
         """Return the models that can serve now. Raises ApiError if there is none."""
@@ -215,5 +218,15 @@ def _gravest(errors: Sequence[ApiError]) -> ApiError:
     return max(errors, key=lambda error: (error.retry_after_s is not None, error.status))
 
 
-def _encoded(response: EnrichResponse) -> bytes:
-    return response.model_dump_json(exclude_unset=True).encode()  # not exclude_none: some answers hold null
+def _seen(places: Sequence[_Place], found: Survey) -> list[Seen]:
+    """Return what to draw, threats before all else: a picture has a limited number of labels."""
+    seen = [
+        (place.asked.name, finding.answer, place.asked.box)
+        for place, finding in zip(places, found.findings, strict=True)
+        if isinstance(finding, Finding)
+    ]
+    return sorted(seen, key=lambda each: not getattr(each[1], "is_threat", False))
+
+
+def _encoded(response: EnrichResponse) -> str:
+    return response.model_dump_json(exclude_unset=True)  # not exclude_none: some answers hold null

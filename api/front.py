@@ -110,7 +110,13 @@ class Front:
         try:
             body = await upload.read(receive, self._timeout_s)
             query = QueryParams(scope["query_string"])
-            received = Received(content_type, body, {name: query.getlist(name) for name in query}, encoding)
+            received = Received(
+                content_type,
+                body,
+                {name: query.getlist(name) for name in query},
+                encoding,
+                ",".join(headers.getlist("accept")),
+            )
             answer = await self._answer(answerer, route, received, deadline, receive)
         finally:
             upload.release()

@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from api.errors import STATUS, ApiError, ErrorCode, invalid_field
 from api.json_schemas import Schema, reference, schemas
-from api.request_schemas import image_body, image_schemas, query_parameters
+from api.request_schemas import BINARY, image_body, image_schemas, query_parameters
 from api.schemas import ErrorResponse, ImageInput
 from vision.decoding import FORMATS
 
@@ -90,7 +90,7 @@ class Operation:
 
     name: the operationId. answers: status → model of the JSON, or the media type of any other answer. image: the
     model of a request with an image. query: the model of the query string's parameters. errors: the codes of this
-    route, without those that every route may answer.
+    route, without those that every route may answer. files: media types of a 200 beside its JSON.
     """
 
     method: Literal["get", "post"]
@@ -102,6 +102,7 @@ class Operation:
     image: type[ImageInput] | None = None
     query: type[BaseModel] | None = None
     errors: Sequence[ErrorCode] = ()
+    files: Sequence[str] = ()
 
 
 def analysis(apis: Mapping[str, Any]) -> tuple[Operation, ...]:
@@ -118,6 +119,7 @@ def analysis(apis: Mapping[str, Any]) -> tuple[Operation, ...]:
             api.input_spec,
             None,
             errors,
+            api.input_spec.files,
         )
         for name, api in apis.items()
     )
@@ -189,6 +191,7 @@ def _operation(operation: Operation, requests: Mapping[type[BaseModel], Schema])
 
 def _responses(operation: Operation) -> Schema:
     described = {str(status): _answer(status, model) for status, model in operation.answers.items()}
+    described["200"]["content"] |= {kind: {"schema": BINARY} for kind in operation.files}
     for status in _by_status([*operation.errors, *_ANYWHERE]):
         described.setdefault(str(status), {"$ref": f"#/components/responses/Error{status}"})
     return dict(sorted(described.items()))

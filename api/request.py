@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from api import box, encoded
@@ -11,10 +12,13 @@ from api.body import IMAGE_KEYS, OPTIONS, gather, max_body_bytes, read_fields
 from api.coding import inflate
 from api.errors import ApiError, describe, invalid_field
 from api.numbers import fraction, number
+from api.pictures import RENDERS, Render, depth_file
 from tasks.distance import METHODS, Calibration, DistanceOptions, Method
 from vision.arrays import Box
+from vision.depth_map import COLORMAPS, FORMATS, Colormap, FileForm, Format
 
 T = TypeVar("T")
+NameT = TypeVar("NameT", bound=str)
 
 
 @dataclass(frozen=True)
@@ -22,30 +26,39 @@ class Received:
     """A request as received.
 
     content_type: with its parameters, "" if none was sent. query: the decoded query string; a repeated name has a
-    list. encoding: the Content-Encoding, "" if none was sent.
+    list. encoding, accept: the headers Content-Encoding and Accept, "" if none was sent.
     """
 
     content_type: str
     body: bytes
     query: Mapping[str, str | Sequence[str]]
     encoding: str = ""
+    accept: str = ""
 
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """A parsed request. image: the encoded file. box: pixels of the upright image, x2 > x1 and y2 > y1."""
+    """A parsed request. image: the encoded file. box: pixels of the upright image, x2 > x1 and y2 > y1.
+
+    depth_file: None = JSON.
+    """
 
     image: bytes
     box: Box | None
     min_confidence: float | None
     min_keypoint_confidence: float | None = None
     distance: DistanceOptions | None = None
+    render: Render | None = None
+    depth_file: FileForm | None = None
 
 
-def parse(received: Received, max_image_bytes: int, *, wants_distance: bool = False) -> ImageRequest:
+def parse(
+    received: Received, max_image_bytes: int, *, wants_distance: bool = False, wants_map: bool = False
+) -> ImageRequest:
     """Parse a body (JSON, a form, or the raw image) and the options in the query string.
 
-    wants_distance: require a box, and read the options of /object-distance, too.
+    wants_distance: require a box, and read the options of /object-distance, too. wants_map: read those of
+    /depth-estimate, too.
 
     Raises ApiError: invalid_json, invalid_base64, invalid_encoding, invalid_image, invalid_request, payload_too_large
     or unsupported_media_type.
@@ -59,7 +72,12 @@ def parse(received: Received, max_image_bytes: int, *, wants_distance: bool = Fa
         option("bbox", box.parse, fields, query),
         option("min_confidence", fraction, fields, query),
         option("min_keypoint_confidence", fraction, fields, query),
+        render=option("render", partial(one_of, RENDERS), fields, query),
     )
+    if wants_map:
+        form: Format | None = option("format", partial(one_of, FORMATS), fields, query)
+        colormap: Colormap | None = option("colormap", partial(one_of, tuple(COLORMAPS)), fields, query)
+        return replace(asked, depth_file=depth_file(form, colormap, received.accept))
     if not wants_distance:
         return asked
     if asked.box is None:
@@ -68,7 +86,7 @@ def parse(received: Received, max_image_bytes: int, *, wants_distance: bool = Fa
 
 
 def _distance(fields: Mapping[str, Any], query: Mapping[str, Any]) -> DistanceOptions:
-    method: Method = option("method", _method, fields, query) or "center"
+    method: Method = option("method", partial(one_of, METHODS), fields, query) or "center"
     near, far = (option(name, _metres, fields, query) for name in ("near_m", "far_m"))
     if (near is None) is not (far is None):
         raise invalid_field("far_m" if far is None else "near_m", "missing: near_m and far_m are sent together or not")
@@ -79,12 +97,13 @@ def _distance(fields: Mapping[str, Any], query: Mapping[str, Any]) -> DistanceOp
     return DistanceOptions(method, Calibration(near, far))
 
 
-def _method(field: str, value: Any) -> Method | None:
+def one_of(accepted: Sequence[NameT], field: str, value: Any) -> NameT | None:
+    """Return one of the accepted names; None if nothing was sent. Raises ApiError invalid_request."""
     if value is None:
         return None
-    found = next((method for method in METHODS if method == value), None)
+    found = next((name for name in accepted if name == value), None)
     if found is None:
-        raise invalid_field(field, f"must be one of {', '.join(METHODS)}; {describe(value)} was received")
+        raise invalid_field(field, f"must be one of {', '.join(accepted)}; {describe(value)} was received")
     return found
 
 

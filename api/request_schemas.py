@@ -14,7 +14,7 @@ _URLENCODED_TYPE: Final = "application/x-www-form-urlencoded"
 # Content types of a raw image. The bytes decide which format it is, whatever the type says.
 _FILE_TYPES: Final = (*(f"image/{name.lower()}" for name in FORMATS), "application/octet-stream")
 _IMAGE_KEYS: Final = ("image_base64", "image")  # exactly one of them is sent
-_FILE: Final[Schema] = {"type": "string", "format": "binary"}
+BINARY: Final[Schema] = {"type": "string", "format": "binary"}
 _NUMBER: Final = r"-?[0-9]+(\.[0-9]+)?"
 
 
@@ -25,7 +25,7 @@ def image_body(name: str) -> Schema:
         _JSON_TYPE: {"schema": reference(name)},
         _FORM_TYPE: {"schema": reference(f"{name}File"), "encoding": encoding},
         _URLENCODED_TYPE: {"schema": reference(f"{name}Text")},
-        **{kind: {"schema": _FILE} for kind in _FILE_TYPES},
+        **{kind: {"schema": BINARY} for kind in _FILE_TYPES},
     }
     return {"required": True, "content": content}
 
@@ -45,7 +45,7 @@ def image_schemas(name: str, model: Schema) -> dict[str, Schema]:
     either = {f"{name}By{_camel_case(key)}": body(key, without_null(fields[key]), options) for key in _IMAGE_KEYS}
     return either | {
         name: {"oneOf": [reference(variant) for variant in either]},
-        f"{name}File": body("image", _FILE | {"description": "an encoded image"}, texts),
+        f"{name}File": body("image", BINARY | {"description": "an encoded image"}, texts),
         f"{name}Text": body("image_base64", without_null(fields["image_base64"]), texts),
     }
 

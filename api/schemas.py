@@ -9,10 +9,12 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from starlette.requests import Request
 
 from api.errors import ErrorCode
+from api.pictures import Render
 from api.request import Received
 from models.catalogue import ModelName
 from models.state import State
 from tasks.distance import Method
+from vision.depth_map import Colormap, Format
 
 
 class BoxByCorners(BaseModel):
@@ -64,6 +66,9 @@ class ImageInput(bentoml.IODescriptor):
         None, ge=0, le=1, description="minimum confidence of a listed keypoint (/pose-analyze)"
     )
 
+    #: The media types of an answer beside JSON.
+    files: ClassVar[tuple[str, ...]] = ()
+
     _received: Received = PrivateAttr()
 
     @property
@@ -92,8 +97,34 @@ class ImageInput(bentoml.IODescriptor):
             body=await request.body(),
             query={name: request.query_params.getlist(name) for name in request.query_params},
             encoding=",".join(request.headers.getlist("content-encoding")),
+            accept=",".join(request.headers.getlist("accept")),
         )
         return instance
+
+
+class DrawnInput(ImageInput):
+    """One image whose answer can be an annotated picture."""
+
+    files: ClassVar[tuple[str, ...]] = ("image/jpeg", "image/png")
+
+    render: Render | None = Field(
+        None,
+        description="overlay answers with the annotated picture. So does an Accept header that prefers image/jpeg or"
+        " image/png to JSON. It is a JPEG unless the header prefers image/png",
+    )
+
+
+class MapInput(ImageInput):
+    """One image whose depth map can be a file."""
+
+    files: ClassVar[tuple[str, ...]] = ("image/png", "application/x-npy")
+
+    format: Format | None = Field(
+        None,
+        description="answers with the map itself: a PNG of 8 or 16 bits, or NumPy's .npy of float32 0…1; 1 is near."
+        " An Accept header that prefers image/png to JSON means png8",
+    )
+    colormap: Colormap | None = Field(None, description="answers with a PNG in colours; not with png16 or npy")
 
 
 class DistanceInput(ImageInput):

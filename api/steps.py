@@ -10,13 +10,14 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass
 from itertools import count
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from api import metrics
 from api.embedded import Link
 from api.errors import ApiError, ErrorCode, internal_error, invalid_field
 from api.gate import Body, request_id
 from api.picture_memory import MemoryBudget
+from api.pictures import overlay
 from api.request import Received, parse
 from api.tracing import Spans
 from engines.deadline import Abandoned, Deadline
@@ -25,9 +26,11 @@ from models.state import ModelStatus
 from settings import Settings
 from tasks import TASKS, AnyTask
 from tasks.picture import Picture
-from tasks.task import Answer, Options, Prepared, SecondLook, Timing
+from tasks.task import Answer, FileAnswer, Options, Prepared, SecondLook, Timing
 from vision import decoding as images
 from vision.arrays import RGB, Box
+from vision.canvas import Canvas, Form, canvas_bytes, encode
+from vision.colours import VERMILION
 
 logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
 audit = logging.getLogger("bentoml.enrichment.audit")
@@ -36,11 +39,18 @@ DISTANCE_ROUTE: Final = "/object-distance"
 MODEL_OF: Final[Mapping[str, ModelName]] = MappingProxyType(
     {spec.route: name for name, spec in CATALOGUE.items()} | {DISTANCE_ROUTE: "depth_estimator"}
 )
+_MAP_ROUTE: Final = CATALOGUE["depth_estimator"].route
+# Routes with annotated pictures.
+_DRAWN: Final = tuple(CATALOGUE[name].route for name, task in TASKS.items() if task.draws)
 _IMAGE_ERRORS: Final[Mapping[type[images.ImageError], ErrorCode]] = {
     images.DamagedImage: "invalid_image",
     images.UnsupportedFormat: "unsupported_media_type",
     images.ImageTooLarge: "image_too_large",
 }
+
+
+# A model, its answer, and the box that it looked at (None: the whole image), to be drawn.
+Seen: TypeAlias = tuple[ModelName, Answer, Box | None]
 
 
 @dataclass(frozen=True)
@@ -107,16 +117,29 @@ class Opened:
 
 
 @dataclass(frozen=True)
+class Drawing:
+    """An annotated picture that is still to be drawn.
+
+    file: decoded again for it, because no pixels may wait in a queue. part: the requested box, None if none was sent.
+    """
+
+    file: images.PictureFile
+    form: Form
+    part: Box | None
+
+
+@dataclass(frozen=True)
 class Ready:
     """Work whose items are prepared and whose image is freed.
 
-    decoded: end of decoding, by time.perf_counter(). untrained: whether stand-in weights answer; recorded here,
-    because the runner may be down when the answer is encoded.
+    drawing: None = no picture. decoded: end of decoding, by time.perf_counter(). untrained: whether stand-in weights
+    answer; recorded here, because the runner may be down when the answer is encoded.
     """
 
     work: Work
     prepared: Prepared[Any]
     second: Second | None
+    drawing: Drawing | None
     decoded: float
     untrained: bool
 
@@ -139,17 +162,32 @@ class Steps:
         """
         self._spans.past("wait", work.queued)
         with self._spans.step("read"):
-            request = parse(work.received, self._limits.max_image_bytes, wants_distance=work.route == DISTANCE_ROUTE)
+            request = parse(
+                work.received,
+                self._limits.max_image_bytes,
+                wants_distance=work.route == DISTANCE_ROUTE,
+                wants_map=work.route == _MAP_ROUTE,
+            )
+            task = self._tasks[work.name]
+            if request.render is not None and not task.draws:
+                raise invalid_field("render", f"there is no picture of {work.route}; there are of {', '.join(_DRAWN)}")
             with _image_errors():
                 file = images.open_image(request.image, self._decoding)
         status = work.link.model(work.name)  # raises before the costly decoding if the model can't serve
-        options = Options(request.min_confidence, request.min_keypoint_confidence, request.distance)
+        options = Options(
+            request.min_confidence,
+            request.min_keypoint_confidence,
+            distance=request.distance,
+            depth_file=request.depth_file,
+        )
         with self._memory.hold(file.peak_bytes, work.deadline):
             with self._spans.step("decode"), _image_errors():
                 picture = Picture.of(file.decode(), request.box)
             decoded = time.perf_counter()
             with self._spans.step("prepare"):
-                return self._prepared(work, picture, options, status, decoded)
+                form = overlay(request.render, work.received.accept) if task.draws else None
+                drawing = None if form is None else Drawing(file, form, picture.frame.box)
+                return self._prepared(work, picture, options, status, decoded, drawing)
 
     def opened(self, image: bytes, questions: Sequence[Question], deadline: Deadline) -> Opened:
         """Decode an image once, and prepare each question's items. deadline: of all questions together.
@@ -193,12 +231,20 @@ class Steps:
             logger.exception("%s can't take this image; the call is answered without it", question.name)
             return internal_error()
 
-    def _prepared(self, work: Work, picture: Picture, options: Options, status: ModelStatus, decoded: float) -> Ready:
+    def _prepared(
+        self,
+        work: Work,
+        picture: Picture,
+        options: Options,
+        status: ModelStatus,
+        decoded: float,
+        drawing: Drawing | None = None,
+    ) -> Ready:
         task = self._tasks[work.name]
         prepared = task.prepare(picture, options, status["input"])
         for item in prepared.items:
             item["id"] = f"{request_id()}#{next(self._numbers)}"  # callers may repeat a request id
-        return Ready(work, prepared, self._second(task, picture), decoded, status["untrained"])
+        return Ready(work, prepared, self._second(task, picture), drawing, decoded, status["untrained"])
 
     def _second(self, task: AnyTask, picture: Picture) -> Second | None:
         look = task.second_look()
@@ -232,7 +278,10 @@ class Steps:
         self._tasks[ready.work.name].after_second_look(answer, other)
 
     def finish(self, ready: Ready, results: Sequence[Any], answer: Answer) -> Body | Finding:
-        """Return a request's answer as JSON, or a question's finding. Write the audit log and observe the latency."""
+        """Return a request's answer as JSON, a file or a picture, or a question's finding.
+
+        Write the audit log and observe the latency.
+        """
         work = ready.work
         if (found := self._tasks[work.name].audit(answer)) is not None:
             audit.warning("request %s found %s", request_id(), found)
@@ -244,7 +293,28 @@ class Steps:
             return Finding(answer, results[0].get("timing") if results else None, work.queued)
         with self._spans.step("encode"):
             metrics.LATENCY.labels(endpoint=work.route).observe(elapsed)
-            return Body(answer.model_dump_json(exclude_unset=True).encode())  # not exclude_none: some answers hold null
+            if isinstance(answer, FileAnswer):
+                return Body(answer.data, answer.media_type)
+            text = answer.model_dump_json(exclude_unset=True)  # not exclude_none: some answers hold null
+        drawing = ready.drawing
+        if drawing is None:
+            return Body(text.encode())
+        return self._drawn(drawing.file, drawing.form, [(work.name, answer, drawing.part)], text, work.deadline)
+
+    def drawn(self, image: bytes, form: Form, seen: Sequence[Seen], text: str, deadline: Deadline) -> Body:
+        """Return an image with several models' answers drawn on it. text: as JSON, which becomes its comment."""
+        with _image_errors():
+            return self._drawn(images.open_image(image, self._decoding), form, seen, text, deadline)
+
+    def _drawn(self, file: images.PictureFile, form: Form, seen: Sequence[Seen], text: str, deadline: Deadline) -> Body:
+        size = file.peak_bytes + canvas_bytes(file.height, file.width)
+        with self._spans.step("draw"), self._memory.hold(size, deadline):
+            canvas = Canvas(file.decode())
+            if any(answer.untrained for _, answer, _ in seen):
+                canvas.note("UNTRAINED stand-in: means nothing", VERMILION)
+            for name, answer, part in seen:
+                self._tasks[name].draw(canvas, answer, part)
+            return Body(encode(canvas.drawn(), form, text), f"image/{form.lower()}")
 
 
 @contextmanager

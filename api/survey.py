@@ -12,11 +12,13 @@ from typing import Final, Protocol
 
 from api.embedded import Link
 from api.errors import ApiError, internal_error
-from api.steps import Finding, Opened, Question, Ready
+from api.gate import Body
+from api.steps import Finding, Opened, Question, Ready, Seen
 from engines.deadline import Abandoned, Deadline
 from models.catalogue import ModelName
 from tasks.task import Options
 from vision.arrays import Box
+from vision.canvas import Form
 
 logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
 
@@ -34,6 +36,8 @@ class Models(Protocol):
     async def open(self, image: bytes, questions: Sequence[Question], deadline: Deadline) -> Opened: ...
 
     async def find(self, part: Ready) -> Finding: ...
+
+    async def draw(self, image: bytes, form: Form, seen: Sequence[Seen], text: str, deadline: Deadline) -> Body: ...
 
 
 @dataclass(frozen=True)

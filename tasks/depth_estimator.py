@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Final, Literal
+from types import MappingProxyType
+from typing import ClassVar, Final, Literal, TypeAlias
 
 import numpy as np
 import pybase64
@@ -17,7 +18,7 @@ from models.catalogue import ModelName
 from tasks.agreement import Figure
 from tasks.distance import DistanceOptions, Proximity, measure
 from tasks.picture import Frame, Picture, area_of
-from tasks.task import Answer, Item, Options, Prepared, Result, SceneOptions, Task, TaskSettings
+from tasks.task import Answer, FileAnswer, Item, Options, Prepared, Result, SceneOptions, Task, TaskSettings
 from vision import depth_map
 from vision.arrays import F32, Box
 from vision.errors import BoxOutside
@@ -29,6 +30,10 @@ PATCH: Final = 14  # pixels, side of DINOv2's patches
 # height of 518 instead. A 16:9 frame then has 1.8 times the square's pixels, and every camera adds a shape.
 ASPECT_RATIOS: Final = (16 / 9, 4 / 3, 1.0, 3 / 4, 9 / 16)
 _MEDIAN: Final = DistanceOptions("median", None)
+
+_MEDIA_TYPES: Final[Mapping[depth_map.Format, str]] = MappingProxyType(
+    {"png8": "image/png", "png16": "image/png", "npy": "application/x-npy"}
+)
 
 
 class DepthSettings(TaskSettings):
@@ -93,7 +98,7 @@ def input_shape(width: int, height: int, size: int) -> tuple[int, int]:
     return max(1, rows) * PATCH, max(1, columns) * PATCH
 
 
-DepthAnswer = DepthResponse | DistanceResponse | SceneResponse
+DepthAnswer: TypeAlias = DepthResponse | DistanceResponse | SceneResponse | FileAnswer
 
 
 class DepthEstimator(Task[DepthSettings, Frame, DepthResult, DepthAnswer]):
@@ -115,7 +120,8 @@ class DepthEstimator(Task[DepthSettings, Frame, DepthResult, DepthAnswer]):
         """Resize the whole image to the network's input, bicubic and antialiased like the official processor."""
         height, width = input_shape(picture.whole.shape[1], picture.whole.shape[0], self.settings.input_size)
         image = resize(picture.whole, width, height, Image.Resampling.BICUBIC)
-        return Prepared([{"image": image}], picture.frame, options, depth_map.answer_bytes(picture.frame.area))
+        size = depth_map.answer_bytes(picture.frame.area, options.depth_file)
+        return Prepared([{"image": image}], picture.frame, options, size)
 
     # Runs beside the engine.
 
@@ -131,11 +137,14 @@ class DepthEstimator(Task[DepthSettings, Frame, DepthResult, DepthAnswer]):
     # Runs in the API process.
 
     def answer(self, results: Sequence[DepthResult], prepared: Prepared[Frame]) -> DepthAnswer:
-        """Return a depth map; for /object-distance the distance of the object in the box; or a scene with its boxes."""
+        """Return a depth map, in JSON or as a file; or the distance of the object in the box; or a scene with boxes."""
         (result,) = results
-        frame, distance = prepared.view, prepared.options.distance
+        frame, distance, form = prepared.view, prepared.options.distance, prepared.options.depth_file
         if prepared.options.scene is not None:
             return _scene(result["depth"], frame, prepared.options.scene)
+        if form is not None:
+            data = depth_map.as_file(result["depth"], frame.size, frame.area, form)
+            return FileAnswer(data=data, media_type=_MEDIA_TYPES[form.format])
         if distance is None:
             rendered = depth_map.rendered(result["depth"], frame.size, frame.area)
             return DepthResponse(
@@ -155,8 +164,7 @@ class DepthEstimator(Task[DepthSettings, Frame, DepthResult, DepthAnswer]):
 
     @staticmethod
     def agreement(
-        reference: Sequence[tuple[DepthResult, DepthAnswer]],
-        other: Sequence[tuple[DepthResult, DepthAnswer]],
+        reference: Sequence[tuple[DepthResult, DepthAnswer]], other: Sequence[tuple[DepthResult, DepthAnswer]]
     ) -> Mapping[str, Figure]:
         """Compare the maps, in the network's resolution."""
         pairs = [(one["depth"], two["depth"]) for (one, _), (two, _) in zip(reference, other, strict=True)]

@@ -8,7 +8,7 @@ from typing import ClassVar, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from models.card import ModelInput
 from tasks.picture import Frame, Picture
@@ -94,23 +94,3 @@ class Detector(Task[DetectorSettings, Sequence[Look], ResultT, AnswerT]):
 def _item(look: Look, options: Options) -> Item:
     item: Item = {"image": look.fitted.image}
     return item if options.min_confidence is None else {**item, "min_confidence": options.min_confidence}
-
-
-class BoundingBox(BaseModel):
-    """Upper left corner and size in pixels of the image as sent, EXIF-upright."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-
-
-def bounding_box(box: F32) -> BoundingBox:
-    """Return a box (4,) x1, y1, x2, y2 in pixels as a response gives it."""
-    left, top, right, bottom = box.tolist()
-    return BoundingBox(x=pixels(left), y=pixels(top), width=pixels(right - left), height=pixels(bottom - top))
-
-
-def pixels(value: float) -> float:
-    """Round a coordinate in pixels for a response."""
-    return round(value, 2)

@@ -16,6 +16,9 @@ from tasks.agreement import Figure
 from tasks.picture import Picture
 from tasks.pose_estimator import PoseResponse
 from tasks.task import Answer, Item, Options, Prepared, Result, SecondLook, Task, TaskSettings
+from vision.arrays import Box
+from vision.canvas import Canvas
+from vision.colours import GREEN, SKY
 from vision.image import resize, resize_shortest_edge
 
 
@@ -50,6 +53,7 @@ class PetClassifier(Task[PetSettings, None, PetResult, PetResponse]):
 
     name: ClassVar[ModelName] = "pet_classifier"
     response: ClassVar[type[BaseModel]] = PetResponse
+    draws: ClassVar[bool] = True
 
     def prepare(self, picture: Picture, options: Options, model_input: ModelInput | None) -> Prepared[None]:
         """Resize an image to the network's input (height, width, 3), as the checkpoint's processor does.
@@ -110,6 +114,17 @@ class PetClassifier(Task[PetSettings, None, PetResult, PetResponse]):
         """See Task.after_second_look. It stays a household pet only if the second look saw no person."""
         answer.person_in_view = seen.num_people > 0 if isinstance(seen, PoseResponse) else None
         answer.is_household_pet = answer.person_in_view is False
+
+    def draw(self, canvas: Canvas, answer: PetResponse, part: Box | None = None) -> None:
+        """See Task.draw. The verdict labels the requested box, or the whole picture."""
+        verdict = "household pet" if answer.is_household_pet else "no household pet"
+        why = " (person in view)" if answer.person_in_view else ""
+        text = f"{answer.pet_type} {answer.confidence:.2f}, {verdict}{why}"
+        colour = GREEN if answer.is_household_pet else SKY
+        if part is None:
+            canvas.note(text, colour)
+        else:
+            canvas.box(part, colour, text)
 
     # Compares engines and precisions.
 

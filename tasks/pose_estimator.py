@@ -12,17 +12,36 @@ from engines.batches import Outputs
 from models.card import ModelCard
 from models.catalogue import ModelName
 from tasks.agreement import SAME_OBJECT, Figure, iou, oks
-from tasks.detection import BoundingBox, Detector, Look, bounding_box, pixels
+from tasks.bounding_box import BoundingBox, bounding_box, corners, pixels
+from tasks.detection import Detector, Look
 from tasks.task import Answer, Item, Prepared, Result
-from vision.arrays import F32
-from vision.boxes import detect, distinct
-from vision.posture import KEYPOINT_NAMES, assess
+from vision.arrays import F32, Box
+from vision.boxes import detect, distinct, intersection
+from vision.canvas import Canvas
+from vision.colours import BLUE, GREEN, PURPLE, SKY, VERMILION, Colour
+from vision.posture import KEYPOINT_NAMES, Posture, assess
 
 # Least confidence of a listed joint. The network gives all 17 joints, hidden ones with a low confidence. Postures rest
 # on joints of this confidence, whatever the caller wants listed.
 VISIBLE: Final = 0.5
 _PERSON: Final = "person"  # COCO's name of the class, and the public weights'
 _KEYPOINT_SHAPE: Final = (17, 3)
+_FACE: Final = KEYPOINT_NAMES[:5]
+_PARTS: Final = (("shoulder", "elbow"), ("elbow", "wrist"), ("hip", "knee"), ("knee", "ankle"))
+# Joints with a bone between them: COCO's skeleton of a person without the links eye–eye and ear–shoulder.
+_LIMBS: Final = (
+    *((f"{side}_{start}", f"{side}_{end}") for side in ("left", "right") for start, end in _PARTS),
+    ("left_shoulder", "right_shoulder"),
+    ("left_hip", "right_hip"),
+    ("left_shoulder", "left_hip"),
+    ("right_shoulder", "right_hip"),
+    ("nose", "left_eye"),
+    ("nose", "right_eye"),
+    ("left_eye", "left_ear"),
+    ("right_eye", "right_ear"),
+)
+_ALERT_COLOUR: Final = VERMILION
+_COLOURS: Final = (BLUE, GREEN, PURPLE, SKY)  # of people without an alert, in turn
 
 
 class PoseResult(Result):
@@ -92,6 +111,7 @@ class PoseEstimator(Detector[PoseResult, PoseResponse]):
     response: ClassVar[type[BaseModel]] = PoseResponse
     option_names: ClassVar[tuple[str, ...]] = ("min_confidence", "min_keypoint_confidence", "on")
     least_share: ClassVar[float] = 0.5  # a person mostly outside the box is somebody else
+    draws: ClassVar[bool] = True
 
     # Runs beside the engine.
 
@@ -147,6 +167,16 @@ class PoseEstimator(Detector[PoseResult, PoseResponse]):
         keypoints[..., :2] = look.to_image(keypoints[..., :2])
         return boxes[counted], result["scores"][counted], keypoints[counted]
 
+    def draw(self, canvas: Canvas, answer: PoseResponse, part: Box | None = None) -> None:  # noqa: ARG002
+        """See Task.draw. Alerts have one colour. People without one differ in colour from those they overlap."""
+        for person, colour in zip(answer.persons, _colours(answer.persons), strict=True):
+            joints = {joint.name: (joint.x, joint.y) for joint in person.keypoints}
+            limbs = [(joints[start], joints[end]) for start, end in _LIMBS if {start, end} <= joints.keys()]
+            canvas.box(corners(person.bbox), colour, _label(person))
+            canvas.limbs(limbs, joints.values(), colour)
+            if face := [joints[name] for name in _FACE if name in joints]:
+                canvas.keep_clear(_head(face, person.bbox))
+
     # Compares engines and precisions.
 
     @staticmethod
@@ -196,3 +226,29 @@ def _person(box: F32, score: float, keypoints: F32, visible: float) -> Person:
         bbox=bounding_box(box),
         confidence=round(score, 4),
     )
+
+
+def _colours(persons: Sequence[Person]) -> list[Colour]:
+    """Return a colour for each person. It differs from that of earlier people in overlapping boxes, while it can."""
+    boxes = np.array([corners(person.bbox) for person in persons], np.float32).reshape(-1, 4)
+    chosen = np.full(len(persons), -1)  # indices of _COLOURS; -1 with an alert
+    for index, person in enumerate(persons):
+        if not person.alerts:
+            near = set(chosen[:index][intersection(boxes[index], boxes[:index]) > 0].tolist())
+            usual = index % len(_COLOURS)
+            chosen[index] = next((colour for colour in (usual, *range(len(_COLOURS))) if colour not in near), usual)
+    return [_ALERT_COLOUR if colour < 0 else _COLOURS[colour] for colour in chosen.tolist()]
+
+
+def _label(person: Person) -> str:
+    posture = "person" if person.posture == Posture.UNKNOWN else person.posture
+    shown = dict.fromkeys([posture, *person.alerts])  # some postures are alerts, too
+    text = ", ".join(shown).replace("_", " ")
+    return f"{'ALERT ' if person.alerts else ''}{text} {person.confidence:.2f}"
+
+
+def _head(face: Sequence[tuple[float, float]], box: BoundingBox) -> Box:
+    """Return the box of a head by the joints of its face."""
+    xs, ys = zip(*face, strict=True)
+    margin = max(max(xs) - min(xs), max(ys) - min(ys), min(box.width, box.height) / 8) / 2
+    return min(xs) - margin, min(ys) - margin, max(xs) + margin, max(ys) + margin

@@ -18,6 +18,8 @@ from tasks.agreement import Figure
 from tasks.distance import DistanceOptions
 from tasks.picture import Picture
 from vision.arrays import Box
+from vision.canvas import Canvas
+from vision.depth_map import FileForm
 
 
 class TaskSettings(BaseModel):
@@ -46,6 +48,7 @@ class Options:
     min_keypoint_confidence: float | None = None
     distance: DistanceOptions | None = None  # only for /object-distance
     scene: SceneOptions | None = None  # only for a model that sees a scene
+    depth_file: FileForm | None = None  # only for /depth-estimate; None = JSON
 
 
 class Item(TypedDict):
@@ -94,6 +97,13 @@ class Answer(BaseModel):
     def of_boxes(self) -> Sequence[BaseModel | None]:
         """The answer for each box in SceneOptions, None for a box outside of the image."""
         return ()
+
+
+class FileAnswer(Answer):
+    """An answer that is a file of its own, not JSON."""
+
+    data: bytes
+    media_type: str
 
 
 SettingsT = TypeVar("SettingsT", bound=TaskSettings)
@@ -149,6 +159,9 @@ class Task(ABC, Generic[SettingsT, ViewT, ResultT, AnswerT]):
             cls.frame_response = cls.__dict__.get("frame_response", cls.response)
             cls.box_response = cls.__dict__.get("box_response", cls.response)
 
+    #: Whether `draw` draws anything.
+    draws: ClassVar[bool] = False
+
     def __init__(self, settings: SettingsT) -> None:
         self.settings = settings
 
@@ -196,6 +209,9 @@ class Task(ABC, Generic[SettingsT, ViewT, ResultT, AnswerT]):
 
     def after_second_look(self, answer: AnswerT, seen: Answer | None) -> None:
         """Update an answer in place by the second model's answer. seen: None if the second look failed."""
+
+    def draw(self, canvas: Canvas, answer: AnswerT, part: Box | None = None) -> None:
+        """Draw an answer onto its picture. part: the requested box, None for the whole image."""
 
     def audit(self, answer: AnswerT) -> str | None:  # noqa: ARG002 - there is nothing to keep
         """Return the audit log's entry for an answer, or None."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import ClassVar, Final, Literal
 
 import numpy as np
@@ -12,10 +13,13 @@ from engines.batches import Outputs
 from models.card import ModelCard
 from models.catalogue import ModelName
 from tasks.agreement import Figure, iou
-from tasks.detection import BoundingBox, Detector, Look, bounding_box, pixels
+from tasks.bounding_box import BoundingBox, bounding_box, pixels
+from tasks.detection import Detector, Look
 from tasks.task import Answer, Item, Prepared, Result
-from vision.arrays import F32
+from vision.arrays import F32, Box
 from vision.boxes import detect, distinct
+from vision.canvas import Canvas
+from vision.colours import ORANGE, VERMILION, YELLOW, Colour
 
 Severity = Literal["critical", "high", "medium"]
 # Parts of the names in public weapon detectors, worst first. Any other threat is `medium`.
@@ -23,6 +27,7 @@ _SEVERITIES: Final[tuple[tuple[Severity, tuple[str, ...]], ...]] = (
     ("critical", ("gun", "pistol", "rifle", "revolver", "firearm", "weapon", "grenade", "explosi", "bomb", "launcher")),
     ("high", ("knife", "knives", "blade", "machete", "sword", "dagger", "axe")),
 )
+_COLOURS: Final[Mapping[Severity, Colour]] = MappingProxyType({"critical": VERMILION, "high": ORANGE, "medium": YELLOW})
 _Found = tuple[str, float, F32]  # label, score, box (4,) in the image's pixels
 
 
@@ -70,6 +75,7 @@ class ThreatDetector(Detector[ThreatResult, ThreatResponse]):
     response: ClassVar[type[BaseModel]] = ThreatResponse
     option_names: ClassVar[tuple[str, ...]] = ("min_confidence", "on")
     least_share: ClassVar[float] = 0.25  # the box may hold little more than the hand with the weapon
+    draws: ClassVar[bool] = True
 
     # Runs beside the engine.
 
@@ -104,6 +110,14 @@ class ThreatDetector(Detector[ThreatResult, ThreatResponse]):
         boxes, counted = self.boxes_in_image(result["boxes"], look)
         detections = zip(result["labels"], result["scores"].tolist(), boxes, counted, strict=True)
         return [(label, score, box) for label, score, box, counts in detections if counts]
+
+    def draw(self, canvas: Canvas, answer: ThreatResponse, part: Box | None = None) -> None:  # noqa: ARG002
+        """See Task.draw. Each threat has a box in the colour of its severity. No label covers a threat."""
+        for threat in answer.threats_detected:
+            x1, y1, x2, y2 = threat.bbox_xyxy
+            canvas.keep_clear((x1, y1, x2, y2))
+            label = f"{threat.label} {threat.confidence:.2f} {threat.severity}"
+            canvas.box((x1, y1, x2, y2), _COLOURS[threat.severity], label)
 
     def audit(self, answer: ThreatResponse) -> str | None:
         """See Task.audit. The entry names the threats and their boxes, and holds nothing of the image."""

@@ -1,8 +1,12 @@
-"""Normalises relative depth maps, cuts regions out of them and encodes them as PNG."""
+"""Normalises relative depth maps, cuts regions out of them and encodes them as files."""
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, Literal, get_args
 
 import cv2
 import numpy as np
@@ -11,6 +15,30 @@ from PIL import Image
 
 from vision.arrays import F32
 from vision.bands import bands
+
+Format = Literal["png8", "png16", "npy"]
+Colormap = Literal["inferno", "magma", "plasma", "viridis", "cividis", "turbo"]
+
+FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+COLORMAPS: Final[Mapping[Colormap, int]] = MappingProxyType(
+    {name: getattr(cv2, f"COLORMAP_{name.upper()}") for name in get_args(Colormap)}
+)
+# Bytes of each pixel while a map is encoded: the array, its colours, the file and its copy.
+_JSON_BYTES: Final = 5
+_COLOUR_BYTES: Final = 10
+_FILE_BYTES: Final[Mapping[Format, int]] = MappingProxyType({"png8": 3, "png16": 6, "npy": 9})
+
+
+@dataclass(frozen=True)
+class FileForm:
+    """The form of a depth map as a file.
+
+    format: 8- or 16-bit PNG, or NumPy's .npy of float32 0…1. 1 and bright is near. colormap: of an 8-bit PNG in
+    colours; None = grey.
+    """
+
+    format: Format
+    colormap: Colormap | None = None
 
 
 @dataclass(frozen=True)
@@ -58,12 +86,9 @@ def rendered(depth: F32, image_size: tuple[int, int], box: tuple[int, int, int, 
 
     Raises ValueError if the PNG can't be encoded.
     """
-    left, top, right, bottom = box
-    wide = region(depth, (image_size[0], len(depth)), (left, 0, right, len(depth)))
-    grey = np.empty((bottom - top, right - left), np.uint8)
+    grey = np.empty(_shape(box), np.uint8)
     low, high, total = np.inf, -np.inf, 0.0
-    for rows in bands(*grey.shape):
-        strip = _rows(wide, image_size[1], top + rows.start, top + rows.stop)
+    for rows, strip in _strips(depth, image_size, box):
         low, high = min(low, float(strip.min())), max(high, float(strip.max()))
         total += float(strip.sum(dtype=np.float64))
         strip *= 255
@@ -71,10 +96,40 @@ def rendered(depth: F32, image_size: tuple[int, int], box: tuple[int, int, int, 
     return Rendered(_png(grey), low, high, total / grey.size)
 
 
-def answer_bytes(box: tuple[int, int, int, int]) -> int:
-    """An upper bound in bytes for the peak memory of `rendered`, and of its PNG as base64 and JSON."""
+def as_file(depth: F32, image_size: tuple[int, int], box: tuple[int, int, int, int], form: FileForm) -> bytes:
+    """Encode the same part as `region`. Raises ValueError if the PNG can't be encoded."""
+    if form.format == "npy":
+        return _npy(_shape(box), (strip for _, strip in _strips(depth, image_size, box)))
+    pixels: NDArray[Any] = np.empty(_shape(box), np.uint8 if form.format == "png8" else np.uint16)
+    highest = np.iinfo(pixels.dtype).max
+    for rows, strip in _strips(depth, image_size, box):
+        strip *= highest
+        pixels[rows] = np.rint(strip, out=strip)
+    return _png(pixels if form.colormap is None else cv2.applyColorMap(pixels, COLORMAPS[form.colormap]))
+
+
+def answer_bytes(box: tuple[int, int, int, int], form: FileForm | None = None) -> int:
+    """An upper bound in bytes for the peak memory of `as_file`.
+
+    Without a form it is that of `rendered`, and of its PNG as base64 and JSON.
+    """
+    height, width = _shape(box)
+    if form is None:
+        return _JSON_BYTES * height * width
+    return (_FILE_BYTES[form.format] if form.colormap is None else _COLOUR_BYTES) * height * width
+
+
+def _shape(box: tuple[int, int, int, int]) -> tuple[int, int]:
     left, top, right, bottom = box
-    return 5 * (right - left) * (bottom - top)
+    return bottom - top, right - left
+
+
+def _strips(depth: F32, image_size: tuple[int, int], box: tuple[int, int, int, int]) -> Iterator[tuple[slice, F32]]:
+    """The region's rows in strips, each writable."""
+    left, top, right, _ = box
+    wide = region(depth, (image_size[0], len(depth)), (left, 0, right, len(depth)))
+    for rows in bands(*_shape(box)):
+        yield rows, _rows(wide, image_size[1], top + rows.start, top + rows.stop)
 
 
 def _rows(wide: F32, image_height: int, top: int, bottom: int) -> F32:
@@ -93,8 +148,17 @@ def _rows(wide: F32, image_height: int, top: int, bottom: int) -> F32:
     return strip
 
 
-def _png(grey: NDArray[np.uint8]) -> bytes:
-    done, png = cv2.imencode(".png", grey)
+def _npy(shape: tuple[int, int], strips: Iterable[F32]) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    for strip in strips:
+        buffer.write(strip.astype("<f4", copy=False).tobytes())
+    return buffer.getvalue()
+
+
+def _png(pixels: NDArray[Any]) -> bytes:
+    """Encode grey (h, w) of 8 or 16 bits, or BGR (h, w, 3)."""
+    done, png = cv2.imencode(".png", pixels)
     if not done:
-        raise ValueError(f"no PNG could be made of a map of {grey.shape[1]}×{grey.shape[0]} pixels")
+        raise ValueError(f"no PNG could be made of a map of {pixels.shape[1]}×{pixels.shape[0]} pixels")
     return png.tobytes()

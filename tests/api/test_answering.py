@@ -1,16 +1,22 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from api import steps
 from api.answering import Activity, Answering
 from api.errors import ApiError
+from api.picture_memory import MemoryBudget
 from api.recent import Latency
 from api.request import Received
 from engines.deadline import Deadline
@@ -27,6 +33,17 @@ def timed(result: Any, began: int, batch: int) -> Any:
     """A result with its times, as the runner gives them."""
     times = dict.fromkeys(("taken", "loaded", "forwarded", "interpreted"), began)
     return result if "error" in result else {**result, "timing": {**times, "batch": batch, "engine": "openvino"}}
+
+
+async def picture_of(
+    answering: Answering, route: str, *, accept: str = "", form: str = "PNG", **query: str
+) -> tuple[str, Image.Image, dict[str, Any]]:
+    """The media type, the picture and the answer in its comment."""
+    received = Received("", encoded(plain((9, 8, 7), (60, 40)), form), query, accept=accept)
+    body = await answering.answer(route, received, Deadline.after(30))
+    image = Image.open(io.BytesIO(body.data))
+    comment = image.info["Comment" if image.format == "PNG" else "comment"]
+    return body.media_type, image, json.loads(comment)
 
 
 async def ask(
@@ -168,3 +185,79 @@ async def test_the_batches_of_embedded_engines_are_counted_a_second_look_too(mon
     assert sum(size * count for size, count in link.batches["person_reid"].sizes.items()) == 15
     assert max(link.batches["person_reid"].sizes) == 4
     assert (link.batches["pet_classifier"].sizes, link.batches["pose_estimator"].sizes) == ({1: 1}, {1: 1})
+
+
+@pytest.mark.parametrize("route", ["/pose-analyze", "/threat-detect", "/pet-classify"])
+async def test_a_picture_holds_the_answer(route: str) -> None:
+    answering = answering_of(Runner())
+    for accept, media_type in (("", "image/jpeg"), ("image/png", "image/png")):
+        kind, image, answer = await picture_of(answering, route, render="overlay", accept=accept)
+        assert (kind, image.size) == (media_type, (60, 40))
+        assert answer.keys() == (await ask(answering, route)).keys()
+    kind, image, _ = await picture_of(answering, route, accept="image/png")
+    assert (kind, image.size) == ("image/png", (60, 40))
+    drawn = (np.asarray(image) != (9, 8, 7)).any()
+    assert drawn == (route != "/pose-analyze")  # nobody is there
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF"])
+async def test_a_file_of_every_format_is_drawn_on(form: str) -> None:
+    _, image, answer = await picture_of(answering_of(Runner()), "/threat-detect", render="overlay", form=form)
+    assert image.size == (60, 40)
+    assert answer["is_threat"]
+
+
+async def test_a_pet_is_drawn_after_the_second_look() -> None:
+    _, _, answer = await picture_of(answering_of(Runner(people=2)), "/pet-classify", render="overlay")
+    assert (answer["person_in_view"], answer["is_household_pet"]) == (True, False)
+
+
+@pytest.mark.parametrize("route", ["/person-reid", "/depth-estimate", "/object-distance"])
+async def test_a_route_without_pictures_says_which_have_them(route: str) -> None:
+    runner = Runner()
+    with pytest.raises(ApiError, match="/pose-analyze, /threat-detect, /pet-classify") as caught:
+        await picture_of(answering_of(runner), route, render="overlay", bbox="5,5,50,30")
+    assert (caught.value.status, runner.calls) == (422, [])
+
+
+async def test_a_header_alone_is_no_reason_to_refuse() -> None:
+    received = Received("image/png", encoded(plain((9, 8, 7))), {}, accept="image/jpeg")
+    body = await answering_of(Runner()).answer("/person-reid", received, Deadline.after(30))
+    assert body.media_type == "application/json"
+
+
+async def test_no_memory_is_held_between_decoding_and_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[int] = []
+    during: list[int] = []
+
+    class Budget(MemoryBudget):
+        @contextmanager
+        def hold(self, amount: int, deadline: Deadline) -> Iterator[None]:
+            held.append(amount)
+            with super().hold(amount, deadline):
+                yield
+            held.append(-amount)
+
+    class Watching(Runner):
+        def infer(self, *args: Any, **kwargs: Any) -> Sequence[Any]:
+            during.append(sum(held))
+            return super().infer(*args, **kwargs)
+
+    monkeypatch.setattr(steps, "MemoryBudget", Budget)
+    await picture_of(answering_of(Watching()), "/threat-detect", render="overlay")
+    assert during == [0]
+    assert len(held) == 4
+    assert held[2] >= held[0] + 13 * 60 * 40
+    assert sum(held) == 0
+
+
+@pytest.mark.parametrize("name", ["png8", "png16", "npy"])
+async def test_a_depth_map_is_a_file_of_the_wanted_form(name: str) -> None:
+    received = Received("image/png", encoded(plain((9, 8, 7), (60, 40))), {"format": name, "bbox": "10,10,40,30"})
+    body = await answering_of(Runner()).answer("/depth-estimate", received, Deadline.after(30))
+    if name == "npy":
+        assert body.media_type == "application/x-npy"
+        assert np.load(io.BytesIO(body.data)).shape == (20, 30)
+    else:
+        assert body.media_type == "image/png"
+        assert Image.open(io.BytesIO(body.data)).size == (30, 20)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from api.answering import Answering
 from api.errors import ApiError
@@ -177,3 +180,13 @@ async def test_times_are_split() -> None:
     answer = await enrich(answering_of(Runner()), models=["reid"])
     assert set(answer["timings"]) == {"read_ms", "decode_ms", "prepare_ms", "models"}
     assert answer["inference_time_ms"] > 0
+
+
+async def test_all_answers_are_drawn_on_one_picture() -> None:
+    answering = answering_of(Runner(people=1))
+    received = Received("image/png", IMAGE, {"render": "overlay"}, accept="image/png")
+    body = await answering.answer("/enrich", received, Deadline.after(30))
+    picture = Image.open(io.BytesIO(body.data))
+    assert (body.media_type, picture.size) == ("image/png", (80, 60))
+    assert set(json.loads(picture.info["Comment"])["results"]) == set(CATALOGUE)
+    assert (np.asarray(picture.convert("RGB")) != (9, 8, 7)).any()

@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 from api import openapi, state_operations
 from api.errors import STATUS, ApiError, ErrorCode
 from api.openapi import Operation, document
-from api.schemas import ErrorResponse, ImageInput
+from api.schemas import DrawnInput, ErrorResponse, ImageInput, MapInput
 from models.state import State
 from tasks.depth_estimator import DepthResponse
 from tasks.person_reid import ReidResponse
@@ -36,7 +36,7 @@ class Api:
     """As BentoML keeps a route."""
 
     doc = "What is to be seen.\n\nMore of it."
-    input_spec = ImageInput
+    input_spec: type[ImageInput] = ImageInput
 
     def __init__(self, route: str, output_spec: Any) -> None:
         self.route = f"/{route}"
@@ -84,6 +84,30 @@ def test_every_option_is_a_parameter_of_the_query_and_a_field_of_each_form(serve
         assert {parameter["name"] for parameter in parameters if parameter.get("in") == "query"} == options
     for body in ("ByImage", "ByImageBase64", "File", "Text"):
         assert options < set(schemas[f"ImageInput{body}"]["properties"])
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "files"),
+    [
+        (ImageInput, set(), set()),
+        (DrawnInput, {"render"}, {"image/jpeg", "image/png"}),
+        (MapInput, {"format", "colormap"}, {"image/png", "application/x-npy"}),
+    ],
+)
+def test_a_route_with_pictures_has_their_options_and_media_types(
+    model: type[ImageInput], options: set[str], files: set[str]
+) -> None:
+    api = Api("pose-analyze", PoseResponse)
+    api.input_spec = model
+    made = Document(document(openapi.analysis({"pose_analyze": api})))
+    validate(made.content)
+    operation = made.content["paths"]["/pose-analyze"]["post"]
+    named = {parameter["name"] for parameter in operation["parameters"] if "name" in parameter}
+    assert named - set(ImageInput.model_fields) == options
+    assert set(operation["responses"]["200"]["content"]) == {"application/json"} | files
+    for body in ("ByImage", "File", "Text"):
+        fields = made.content["components"]["schemas"][f"{model.__name__}{body}"]["properties"]
+        assert set(fields) - set(ImageInput.model_fields) == options
 
 
 @pytest.mark.parametrize(

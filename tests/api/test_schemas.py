@@ -13,7 +13,12 @@ def request(body: bytes, content_type: str, query: bytes = b"") -> Request:
     async def receive() -> dict[str, object]:
         return {"type": "http.request", "body": body, "more_body": False}
 
-    headers = [(b"content-type", content_type.encode()), (b"content-encoding", b"gzip")]
+    headers = [
+        (b"content-type", content_type.encode()),
+        (b"content-encoding", b"gzip"),
+        (b"accept", b"image/png"),
+        (b"accept", b"a/b"),
+    ]
     scope = {"type": "http", "method": "POST", "headers": headers, "query_string": query}
     return Request(scope, receive)
 
@@ -21,6 +26,7 @@ def request(body: bytes, content_type: str, query: bytes = b"") -> Request:
 async def test_a_body_is_taken_as_it_came() -> None:
     got = (await ImageInput.from_http_request(request(b"bytes", "image/png", b"a=1&a=2&b="), None)).received
     assert (got.body, got.content_type, got.encoding) == (b"bytes", "image/png", "gzip")
+    assert got.accept == "image/png,a/b"
     assert {name: list(values) for name, values in got.query.items()} == {"a": ["1", "2"], "b": [""]}
 
 

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from settings import EngineChoice
-from tasks.detection import BoundingBox
+from tasks.bounding_box import BoundingBox
 from tasks.pipeline import Pipeline
 from tasks.pose_estimator import PoseResponse
 from tasks.threat_detector import ThreatResponse

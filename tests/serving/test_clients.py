@@ -182,16 +182,18 @@ def generated(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Itera
         del sys.modules[name]
 
 
-def _bodies(models: ModuleType, types: ModuleType, picture: Picture) -> dict[str, Any]:
+def _bodies(models: ModuleType, types: ModuleType, picture: Picture, method: str) -> dict[str, Any]:
     """Every body that the generated client knows; None is where a query takes the box."""
+    name = {"person_reid": "ImageInput", "depth_estimate": "MapInput"}.get(method, "DrawnInput")
+    forms = {form: getattr(models, f"{name}{form}") for form in ("ByImage", "ByImageBase64", "File", "Text")}
     file = types.File(io.BytesIO(picture.data), "camera.png", "image/png")
     box = models.BoxBySize(x=0, y=0, width=30, height=48)
     return {
-        "image_base64": models.ImageInputByImageBase64(image_base64=picture.base64, bbox=list(BOX)),
-        "image": models.ImageInputByImage(image=picture.base64, bbox=box, min_confidence=0.5),
-        "unset": models.ImageInputByImage(image=picture.base64, bbox=list(BOX), min_confidence=None),
-        "file": models.ImageInputFile(image=file, bbox=BOX_TEXT, min_confidence=0.5),
-        "form": models.ImageInputText(image_base64=picture.base64, bbox=BOX_TEXT),
+        "image_base64": forms["ByImageBase64"](image_base64=picture.base64, bbox=list(BOX)),
+        "image": forms["ByImage"](image=picture.base64, bbox=box, min_confidence=0.5),
+        "unset": forms["ByImage"](image=picture.base64, bbox=list(BOX), min_confidence=None),
+        "file": forms["File"](image=file, bbox=BOX_TEXT, min_confidence=0.5),
+        "form": forms["Text"](image_base64=picture.base64, bbox=BOX_TEXT),
         "raw": types.File(io.BytesIO(picture.data)),
     }
 
@@ -205,7 +207,7 @@ def test_a_generated_client_calls_every_route(
     models, types = (importlib.import_module(f"{generated}.{name}") for name in ("models", "types"))
     options = {"bbox": BOX_TEXT} if body == "raw" else {}
     with importlib.import_module(generated).Client(server.url, raise_on_unexpected_status=True) as client:
-        answer = route.sync(client=client, body=_bodies(models, types, picture)[body], **options)
+        answer = route.sync(client=client, body=_bodies(models, types, picture, method)[body], **options)
     assert not isinstance(answer, models.ErrorResponse), answer
     assert answer.inference_time_ms > 0
     if method == "person_reid":

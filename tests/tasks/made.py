@@ -11,7 +11,6 @@ from models.catalogue import ModelName
 from settings import DEFAULT_FILE, load
 from tasks import AnyTask
 from tasks.depth_estimator import DepthEstimator
-from tasks.detection import BoundingBox
 from tasks.person_reid import PersonReid
 from tasks.pet_classifier import PetClassifier
 from tasks.picture import Picture
@@ -43,7 +42,3 @@ def card(name: ModelName) -> ModelCard:
 
 def picture(width: int, height: int, box: Box | None = None) -> Picture:
     return Picture.of(np.zeros((height, width, 3), np.uint8), box)
-
-
-def corners(box: BoundingBox) -> tuple[float, float, float, float]:
-    return box.x, box.y, box.x + box.width, box.y + box.height

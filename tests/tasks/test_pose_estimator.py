@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tasks.bounding_box import corners
 from tasks.picture import Picture
 from tasks.pose_estimator import PoseResponse, PoseResult
 from tasks.task import Options
-from tests.tasks.made import ITEM, POSE, card, corners, picture
+from tests.tasks.made import ITEM, POSE, card, picture
 
 
 def pose(boxes: list[list[float]], scores: list[float], keypoints: NDArray[np.float32] | None = None) -> PoseResult:

@@ -2,13 +2,15 @@ from __future__ import annotations
 
 import io
 import tracemalloc
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from vision import depth_map
-from vision.depth_map import normalise, region, rendered
+from vision.depth_map import Colormap, FileForm, as_file, normalise, region, rendered
 
 
 def ramp(height: int, width: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
@@ -96,3 +98,53 @@ def test_a_large_map_takes_little_more_than_its_own_bytes(monkeypatch: pytest.Mo
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 5000 * 4000 * 1.4
+
+
+def pixels(data: bytes) -> Any:
+    """The pixels of a grey PNG, in its own depth."""
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+
+
+@pytest.mark.parametrize("image_size", [(28, 14), (900, 700), (21, 9), (1, 1), (40_000, 15)])
+def test_files_hold_the_region(image_size: tuple[int, int]) -> None:
+    depth = normalise(np.random.default_rng(0).uniform(0, 1, size=(14, 28)).astype(np.float32))
+    width, height = image_size
+    for box in [(0, 0, width, height), (width // 2, height // 3, width, height)]:
+        whole = region(depth, image_size, box)
+        floats = np.load(io.BytesIO(as_file(depth, image_size, box, FileForm("npy"))), allow_pickle=False)
+        assert (floats.dtype, floats.shape) == (np.float32, whole.shape)
+        assert np.abs(floats - whole).max() <= 1 / 65_535
+        deep = pixels(as_file(depth, image_size, box, FileForm("png16")))
+        assert deep.dtype == np.uint16
+        assert np.abs(np.float64(deep) / 65_535 - floats).max() <= 0.51 / 65_535
+        assert as_file(depth, image_size, box, FileForm("png8")) == rendered(depth, image_size, box).png
+
+
+@pytest.mark.parametrize(
+    ("colormap", "far", "near"),  # matplotlib's first and last colours
+    [
+        ("inferno", (0, 0, 4), (252, 255, 164)),
+        ("magma", (0, 0, 4), (252, 253, 191)),
+        ("plasma", (13, 8, 135), (240, 249, 33)),
+        ("viridis", (68, 1, 84), (253, 231, 37)),
+        ("cividis", (0, 34, 78), (254, 232, 56)),
+        ("turbo", (48, 18, 59), (122, 4, 3)),
+    ],
+)
+def test_a_colormap_has_matplotlibs_colours(
+    colormap: Colormap, far: tuple[int, int, int], near: tuple[int, int, int]
+) -> None:
+    data = as_file(np.array([[0, 0.5, 1]], np.float32), (3, 1), (0, 0, 3, 1), FileForm("png8", colormap))
+    found = np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).astype(int)
+    assert found.shape == (1, 3, 3)
+    assert np.abs(found[0, [0, -1]] - [far, near]).max() <= 2
+
+
+@pytest.mark.parametrize("form", [FileForm("npy"), FileForm("png16"), FileForm("png8"), FileForm("png8", "turbo")])
+def test_the_memory_of_a_file_is_foreseen(form: FileForm) -> None:
+    box = (0, 0, 3000, 2000)
+    tracemalloc.start()
+    as_file(ramp(14, 28), (3000, 2000), box, form)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak <= depth_map.answer_bytes(box, form)
