@@ -23,11 +23,12 @@ help: ## this list
 
 install: $(INSTALLED) ## the environment, in .venv
 
-$(INSTALLED): requirements/dev.txt
+$(INSTALLED): requirements/dev.txt client/pyproject.toml
 	@echo "== installing the environment: about 5 GB"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip sync --quiet --require-hashes requirements/dev.txt
+	VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable client
 	@touch $@
 
 # A folder of your own pictures, to calibrate an int8 version of each model

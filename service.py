@@ -13,6 +13,8 @@ import runners
 from api import links, metrics
 from api.answering import Answering
 from api.application import ROUTES, surround
+from api.comparison import COMPARE_ROUTE, MATCH_ROUTE
+from api.comparison_schemas import CompareInput, MatchInput
 from api.embedded import Link
 from api.enrich_schemas import EnrichInput, EnrichResponse
 from api.enrichment import ENRICH_ROUTE
@@ -36,6 +38,7 @@ from runners.profiling import Profiler
 from settings import SERVICE_NAME, get_settings
 from tasks import TASKS
 from tasks.depth_estimator import DistanceResponse
+from tasks.similarity import CompareResponse, MatchResponse
 
 # Only this module reads the settings at import: BentoML's decorators need host, port and batch sizes.
 SETTINGS: Final = get_settings()
@@ -145,6 +148,16 @@ class EnrichmentLight(_Dependencies):
     async def enrich(self, request: EnrichInput) -> Response:
         """Ask several models about one image and its boxes. One that fails has an error beside the others' results."""
         return await self._respond(ENRICH_ROUTE, request.received)
+
+    @bentoml.api(route=COMPARE_ROUTE, input_spec=CompareInput, output_spec=CompareResponse)
+    async def person_reid_compare(self, request: CompareInput) -> Response:
+        """Compare two people, each by an image or an embedding."""
+        return await self._respond(COMPARE_ROUTE, request.received)
+
+    @bentoml.api(route=MATCH_ROUTE, input_spec=MatchInput, output_spec=MatchResponse)
+    async def person_reid_match(self, request: MatchInput) -> Response:
+        """Find a person among up to 1,000 embeddings. Nothing is stored."""
+        return await self._respond(MATCH_ROUTE, request.received)
 
     async def _respond(self, route: str, received: Received) -> Response:
         """Answer a call from within BentoML. The front answers HTTP requests before they get here."""

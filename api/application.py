@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
+from api.comparison import COMPARE_ROUTE, MATCH_ROUTE
 from api.enrichment import ENRICH_ROUTE
 from api.front import Answerer, Front
 from api.gate import Gate
@@ -21,7 +22,7 @@ from api.uploads import STALLED_S
 from runners import bentoml_cures
 from settings import Settings
 
-ROUTES: Final = frozenset({*MODEL_OF, ENRICH_ROUTE})  # the inference routes
+ROUTES: Final = frozenset({*MODEL_OF, ENRICH_ROUTE, COMPARE_ROUTE, MATCH_ROUTE})  # the inference routes
 _UNTOUCHED: Final = frozenset({"/health", "/livez", "/readyz", "/healthz", "/metrics"})
 
 

@@ -84,7 +84,7 @@ def gather(pairs: Iterable[Pair], options: Sequence[str] = OPTIONS) -> dict[str,
     found: dict[str, list[Any]] = {}
     for name, value in pairs:
         known = name.removesuffix("[]")  # PHP, jQuery and axios name lists so
-        if known in (*IMAGE_KEYS, *options) and not _is_unset(value):
+        if known in (*IMAGE_KEYS, *options) and not is_unset(value):
             found.setdefault(known, []).append(value)
     fields: dict[str, Any] = {}
     for name, values in found.items():
@@ -94,7 +94,8 @@ def gather(pairs: Iterable[Pair], options: Sequence[str] = OPTIONS) -> dict[str,
     return fields
 
 
-def _is_unset(value: Any) -> bool:
+def is_unset(value: Any) -> bool:
+    """Whether a client means by this value that it does not set the field."""
     if isinstance(value, str):
         return len(value) <= _LONGEST_UNSET and value.strip().lower() in _UNSET
     return value is None or value == b""

@@ -27,7 +27,19 @@ _FOREIGN_KINDS: Final[tuple[tuple[str, Callable[[str], bool]], ...]] = (
     ("a percent sign", lambda char: char == "%"),
     ("a punctuation mark", lambda _: True),
 )
-_URL: Final = re.compile(r"\s*[a-z][a-z0-9+.-]{1,20}://", re.IGNORECASE)
+# What callers send in place of base64. Each holds a character that base64 does not have.
+_MISTAKES: Final = (
+    (
+        re.compile(r"\s*[a-z][a-z0-9+.-]{1,20}://.*", re.IGNORECASE | re.DOTALL),
+        "the address of an image was received, and the service fetches nothing",
+    ),
+    (
+        re.compile(r".{1,1000}\.(?:jpe?g|png|webp|bmp|gif|tiff?)\s*", re.IGNORECASE),
+        "the name of a file was received, and the service opens none; send what is in it",
+    ),
+    (re.compile(r"\s*b['\"].*", re.DOTALL), "Python's text of bytes (b'…') was received; `.decode()` is missing"),
+    (re.compile(r"\s*[{\[].*", re.DOTALL), "JSON was received"),
+)
 
 
 def to_bytes(field: str, text: str) -> bytes:
@@ -109,8 +121,9 @@ def _holds_foreign(text: str) -> bool:
 
 
 def _foreign(text: str) -> str:
-    if _URL.match(text):
-        return "the address of an image was received, and the service fetches nothing"
+    for pattern, mistake in _MISTAKES:
+        if pattern.fullmatch(text):
+            return mistake
     found = _FOREIGN.search(text)
     assert found
     kind = next(kind for kind, holds in _FOREIGN_KINDS if holds(found[0]))

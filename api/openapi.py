@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from api.errors import STATUS, ApiError, ErrorCode, invalid_field
 from api.json_schemas import Schema, reference, schemas
 from api.request_schemas import BINARY, image_body, image_schemas, query_parameters
-from api.schemas import ErrorResponse, ImageInput
+from api.schemas import ErrorResponse, ImageInput, Unparsed
 from vision.decoding import FORMATS
 
 # The first version with full JSON Schema: our schemas use `null` and `const`, which 3.0 does not have.
@@ -89,8 +89,9 @@ class Operation:
     """One method of one route.
 
     name: the operationId. answers: status → model of the JSON, or the media type of any other answer. image: the
-    model of a request with an image. query: the model of the query string's parameters. errors: the codes of this
-    route, without those that every route may answer. files: media types of a 200 beside its JSON.
+    model of a request with an image. bodies: content type → model of any other request. query: the model of the query
+    string's parameters. errors: the codes of this route, without those that every route may answer. files: media types
+    of a 200 beside its JSON.
     """
 
     method: Literal["get", "post"]
@@ -102,26 +103,30 @@ class Operation:
     image: type[ImageInput] | None = None
     query: type[BaseModel] | None = None
     errors: Sequence[ErrorCode] = ()
+    bodies: Mapping[str, type[BaseModel]] = field(default_factory=dict)
     files: Sequence[str] = ()
 
 
 def analysis(apis: Mapping[str, Any]) -> tuple[Operation, ...]:
-    """Return the routes that take an image. apis: the APIs of a BentoML Service, by name."""
-    errors = [code for code, status in STATUS.items() if status not in {403, 404}]
-    return tuple(
-        Operation(
-            "post",
-            api.route,
-            name,
-            api.doc,
-            {200: _declared(api.output_spec)},
-            "analysis",
-            api.input_spec,
-            None,
-            errors,
-            api.input_spec.files,
-        )
-        for name, api in apis.items()
+    """Return the routes that analyse images. apis: the APIs of a BentoML Service, by name."""
+    return tuple(_analysis(name, api) for name, api in apis.items())
+
+
+def _analysis(name: str, api: Any) -> Operation:
+    asked: type[Unparsed] = api.input_spec
+    is_image = issubclass(asked, ImageInput)
+    return Operation(
+        "post",
+        api.route,
+        name,
+        api.doc,
+        {200: _declared(api.output_spec)},
+        "analysis",
+        asked if is_image else None,
+        asked.query_options,
+        [code for code, status in STATUS.items() if status not in {403, 404}],
+        {} if is_image else {_JSON_TYPE: asked, **asked.forms},
+        asked.files,
     )
 
 
@@ -129,8 +134,9 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
     """Return the OpenAPI document of these routes, ready for JSON."""
     images = list(dict.fromkeys(operation.image for operation in operations if operation.image))
     asked = dict.fromkeys(model for operation in operations if (model := operation.image or operation.query))
+    bodies = {model for operation in operations for model in operation.bodies.values()}
     answers = {model for operation in operations for model in operation.answers.values() if isinstance(model, type)}
-    models = schemas(asked, answers | {ErrorResponse})
+    models = schemas([*asked, *bodies], answers | {ErrorResponse})
     requests = {model: models.pop(_name(model)) for model in asked}
     for model in images:
         models |= image_schemas(_name(model), requests[model])
@@ -186,6 +192,9 @@ def _operation(operation: Operation, requests: Mapping[type[BaseModel], Schema])
     }
     if operation.image:
         described["requestBody"] = {"$ref": f"#/components/requestBodies/{_name(operation.image)}"}
+    elif operation.bodies:
+        content = {kind: {"schema": reference(_name(model))} for kind, model in operation.bodies.items()}
+        described["requestBody"] = {"required": True, "content": content}
     return described
 
 

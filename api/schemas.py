@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import bentoml
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
@@ -40,11 +42,53 @@ Base64 = Annotated[str, Field(min_length=1, json_schema_extra={"format": "byte"}
 Corners = Annotated[list[float], Field(min_length=4, max_length=4)]
 
 
-class ImageInput(bentoml.IODescriptor):
-    """One image and its options, as a JSON body holds them. api/request_schemas.py derives the other bodies."""
+class Unparsed(bentoml.IODescriptor):
+    """A request body as received. The fields of its classes are for the OpenAPI document.
+
+    forms: further content types of the body → their model. query_options: the query string's parameters; None if
+    api/request_schemas.py derives them. files: media types of an answer beside JSON.
+    """
 
     # Makes BentoML pass this object to the method, not its fields one by one.
     __root_input__: ClassVar[bool] = True
+
+    forms: ClassVar[Mapping[str, type[BaseModel]]] = MappingProxyType({})
+    query_options: ClassVar[type[BaseModel] | None] = None
+    files: ClassVar[tuple[str, ...]] = ()
+
+    _received: Received = PrivateAttr()
+
+    @property
+    def received(self) -> Received:
+        """The request as received, not parsed yet."""
+        return self._received
+
+    @classmethod
+    def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Return the schema that BentoML's Python client reads from /schema.json.
+
+        Without BentoML's mark for root inputs the client takes the fields as keywords.
+        """
+        schema: dict[str, Any] = super().model_json_schema(*args, **kwargs)
+        schema.pop("root_input", None)
+        return schema
+
+    @classmethod
+    async def from_http_request(cls, request: Request, serde: object) -> Self:  # noqa: ARG003
+        """Keep the body unparsed: BentoML's own parser knows neither raw images nor our errors."""
+        instance: Self = cls.model_construct()
+        instance._received = Received(
+            content_type=request.headers.get("content-type", ""),
+            body=await request.body(),
+            query={name: request.query_params.getlist(name) for name in request.query_params},
+            encoding=",".join(request.headers.getlist("content-encoding")),
+            accept=",".join(request.headers.getlist("accept")),
+        )
+        return instance
+
+
+class ImageInput(Unparsed):
+    """One image and its options, as a JSON body holds them. api/request_schemas.py derives the other bodies."""
 
     image_base64: Base64 | None = Field(
         None,
@@ -66,40 +110,12 @@ class ImageInput(bentoml.IODescriptor):
         None, ge=0, le=1, description="minimum confidence of a listed keypoint (/pose-analyze)"
     )
 
-    #: The media types of an answer beside JSON.
-    files: ClassVar[tuple[str, ...]] = ()
-
-    _received: Received = PrivateAttr()
-
-    @property
-    def received(self) -> Received:
-        """The request as received, not parsed yet."""
-        return self._received
-
     @classmethod
     def model_json_schema(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Return the schema that BentoML's Python client reads from /schema.json.
-
-        Without BentoML's mark for root inputs the client takes the fields as keywords. It takes an `image` as a path or
-        as a Pillow image, and base64 as `image_base64`.
-        """
-        schema: dict[str, Any] = super().model_json_schema(*args, **kwargs)
-        schema.pop("root_input", None)
+        """See Unparsed. The client takes an `image` as a path or as a Pillow image, and base64 as `image_base64`."""
+        schema = super().model_json_schema(*args, **kwargs)
         schema["properties"]["image"] = {"type": "file", "format": "image"}
         return schema
-
-    @classmethod
-    async def from_http_request(cls, request: Request, serde: object) -> ImageInput:  # noqa: ARG003
-        """Keep the body unparsed: BentoML's own parser knows neither raw images nor our errors."""
-        instance: ImageInput = cls.model_construct()
-        instance._received = Received(
-            content_type=request.headers.get("content-type", ""),
-            body=await request.body(),
-            query={name: request.query_params.getlist(name) for name in request.query_params},
-            encoding=",".join(request.headers.getlist("content-encoding")),
-            accept=",".join(request.headers.getlist("accept")),
-        )
-        return instance
 
 
 class DrawnInput(ImageInput):

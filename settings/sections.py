@@ -20,6 +20,7 @@ from pydantic import (
 from models.catalogue import CATALOGUE, ModelName
 from tasks.depth_estimator import DepthSettings
 from tasks.detection import DetectorSettings
+from tasks.person_reid import ReidSettings
 from tasks.pet_classifier import PetSettings
 from tasks.task import TaskSettings
 
@@ -125,7 +126,7 @@ class Models(_Section):
 
     pose_estimator: DetectorSettings
     threat_detector: DetectorSettings
-    person_reid: TaskSettings
+    person_reid: ReidSettings
     pet_classifier: PetSettings
     depth_estimator: DepthSettings
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel
 
-from vision.arrays import F32
+from vision.arrays import F32, Box
 
 
 class BoundingBox(BaseModel):

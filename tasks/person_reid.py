@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Final
+from typing import Annotated, ClassVar, Final, Literal
 
 import numpy as np
 from PIL import Image
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from engines.batches import Outputs
 from models.card import ModelCard, ModelInput
@@ -21,6 +21,12 @@ from vision.image import resize
 # torchreid/data/transforms.py, build_transforms(height=256, width=128): Resize, bilinear, without the aspect ratio.
 HEIGHT: Final = 256
 WIDTH: Final = 128
+
+
+class ReidSettings(TaskSettings):
+    """same_person_threshold: the cosine from which two embeddings show one person; auto = as measured."""
+
+    same_person_threshold: Literal["auto"] | Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class ReidResult(Result):
@@ -39,7 +45,7 @@ class ReidResponse(Answer):
     model_id: str
 
 
-class PersonReid(Task[TaskSettings, None, ReidResult, ReidResponse]):
+class PersonReid(Task[ReidSettings, None, ReidResult, ReidResponse]):
     """See Task."""
 
     name: ClassVar[ModelName] = "person_reid"

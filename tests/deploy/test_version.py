@@ -18,9 +18,18 @@ REPEATED = (
 )
 
 
+def version_of(file: str) -> str:
+    version: str = tomllib.loads((ROOT / file).read_text("utf-8"))["project"]["version"]
+    return version
+
+
+def test_the_client_has_the_projects_version() -> None:
+    assert version_of("client/pyproject.toml") == version_of("pyproject.toml")
+
+
 @pytest.mark.parametrize("file", REPEATED)
 def test_the_version_is_the_projects(file: str) -> None:
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    version = version_of("pyproject.toml")
     lines = [
         line
         for line in (ROOT / file).read_text("utf-8").splitlines()

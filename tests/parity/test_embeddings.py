@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from settings import EngineChoice, Precision
 from tasks.person_reid import ReidResponse
+from tasks.similarity import threshold_for
 from tests.parity.conftest import Make
 from vision.arrays import F32, RGB
 
@@ -54,3 +55,16 @@ def test_auto_precision_keeps_every_nearest_neighbour(
     for rows in (exact, reduced):
         nearest = (rows @ rows.T - 2 * np.eye(len(rows))).argmax(axis=1)
         assert [who[index] for index in nearest] == who
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("precision", ["f32", "auto"])
+def test_the_threshold_tells_the_crops_apart(
+    precision: Precision, make: Make, images: dict[str, RGB], image_files: list[Path]
+) -> None:
+    people = {path.name: images[path.name] for path in image_files if path.parent.name == "reid"}
+    who = np.array([name.rsplit("_", 1)[0] for name in people])
+    rows = embeddings(make, "openvino", precision, people)
+    threshold = threshold_for(make("person_reid", "openvino", precision).card.model_id, None, None)
+    assert threshold.source == "measured"
+    np.testing.assert_array_equal(rows @ rows.T >= threshold.value, who[:, None] == who)

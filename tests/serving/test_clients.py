@@ -1,26 +1,23 @@
-"""Every client that exists asks the service: libraries, programs, generated code, and BentoML's own client."""
+"""Every client asks the service: libraries, programs and generated code. BentoML's has test_bentoml_client.py."""
 
 from __future__ import annotations
 
-import base64
 import importlib
 import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-import bentoml
 import httpx
-import numpy as np
 import pytest
 from PIL import Image
 
 from tests.clients.ways import BOX, BOX_TEXT, WAYS, Picture, Way
 from tests.serving.fake import colour_of
-from tests.serving.pictures import ROUTES, base64_of, encoded, plain
+from tests.serving.pictures import ROUTES, base64_of, encoded
 from tests.serving.server import Server
 
 pytestmark = pytest.mark.serve
@@ -52,102 +49,7 @@ def test_an_image_and_its_box_arrive(picture: Picture, way: Way) -> None:
     assert colour_of(answer["embedding"]) == LEFT
 
 
-# ── BentoML's own client ──
-
 METHODS = tuple(route.removeprefix("/").replace("-", "_") for route in ROUTES)
-
-
-@pytest.fixture(scope="module")
-def bento(server: Server) -> Iterator[bentoml.SyncHTTPClient]:
-    with bentoml.SyncHTTPClient(server.url) as client:
-        yield client
-
-
-@pytest.mark.parametrize(
-    "image",
-    [
-        lambda picture: {"image_base64": picture.base64},
-        lambda picture: {"image_base64": f"data:image/png;base64,{picture.base64}"},
-        lambda picture: {"image": picture.path},
-        lambda picture: {"image": str(picture.path)},
-        lambda picture: {"image": Image.open(picture.path)},
-    ],
-    ids=["base64", "data URL", "Path", "str", "Pillow"],
-)
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"bbox": list(BOX)},
-        {"bbox": BOX},
-        {"bbox": {"x": 0, "y": 0, "width": 30, "height": 48}, "min_confidence": 0.5},
-        {"bbox": BOX_TEXT, "min_confidence": None},
-    ],
-    ids=["list", "tuple", "dict", "text"],
-)
-def test_bentomls_client_sends_images_and_options(
-    bento: bentoml.SyncHTTPClient, picture: Picture, image: Callable[[Picture], dict[str, Any]], options: dict[str, Any]
-) -> None:
-    assert colour_of(bento.person_reid(**image(picture), **options)["embedding"]) == LEFT
-    assert colour_of(bento.call("person_reid", **image(picture), **options)["embedding"]) == LEFT
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_bentomls_client_has_every_route_as_a_method(
-    bento: bentoml.SyncHTTPClient, picture: Picture, method: str
-) -> None:
-    for request in ({"image": picture.path}, {"image_base64": picture.base64}, {"image": picture.path, "bbox": None}):
-        assert getattr(bento, method)(**request)["inference_time_ms"] > 0
-
-
-@pytest.mark.parametrize("method", METHODS)
-async def test_bentomls_asynchronous_client_has_every_route_as_a_method(
-    server: Server, picture: Picture, method: str
-) -> None:
-    async with bentoml.AsyncHTTPClient(server.url) as client:
-        assert await client.is_ready()
-        for request in (
-            {"image": picture.path, "bbox": BOX},
-            {"image": Image.open(picture.path)},
-            {"image_base64": picture.base64, "bbox": list(BOX)},
-            {"image_base64": picture.base64, "bbox": None},
-        ):
-            assert (await getattr(client, method)(**request))["inference_time_ms"] > 0
-        answer = await client.person_reid(image=picture.path, bbox=BOX)
-        assert colour_of(answer["embedding"]) == LEFT
-
-
-def test_bentomls_client_raises_a_mistake_with_its_status(bento: bentoml.SyncHTTPClient) -> None:
-    with pytest.raises(bentoml.exceptions.BentoMLException) as caught:
-        bento.person_reid(image_base64="not base64!")
-    assert caught.value.error_code == 400
-    assert "invalid_base64" in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("request_", "error"),
-    [
-        ({"image": b"bytes"}, AssertionError),  # it takes files that are typing.BinaryIO only, and none is
-        ({"image": io.BytesIO(b"bytes")}, AssertionError),
-        ({"image": plain(LEFT)}, AttributeError),  # it sends the file that a picture was opened from
-        ({"image": base64_of(plain(LEFT))}, OSError),  # a path
-        ({"image_base64": "AA==", "bbox": np.array(BOX)}, TypeError),  # .tolist() helps
-    ],
-    ids=["bytes", "open file", "Pillow, in memory", "base64 as image", "array"],
-)
-def test_what_bentomls_client_refuses_itself(
-    bento: bentoml.SyncHTTPClient, request_: dict[str, Any], error: type[Exception]
-) -> None:
-    """Where this fails BentoML has learnt something: say so in docs/use/python.md."""
-    with pytest.raises(error):
-        bento.person_reid(**request_)
-
-
-def test_what_bentomls_client_refuses_can_be_sent_as_base64(bento: bentoml.SyncHTTPClient) -> None:
-    buffer = io.BytesIO()
-    plain(LEFT).save(buffer, "PNG")
-    text = base64.b64encode(buffer.getvalue()).decode()
-    answer = bento.person_reid(image_base64=text, bbox=np.array(BOX).tolist())
-    assert colour_of(answer["embedding"]) == LEFT
 
 
 # ── a client generated from the document ──
@@ -212,6 +114,15 @@ def test_a_generated_client_calls_every_route(
     assert answer.inference_time_ms > 0
     if method == "person_reid":
         assert colour_of(answer.embedding) == LEFT
+
+
+def test_a_generated_client_compares_people(server: Server, picture: Picture, generated: str) -> None:
+    route = importlib.import_module(f"{generated}.api.analysis.person_reid_compare")
+    models = importlib.import_module(f"{generated}.models")
+    first, second = models.SideByImage(image=picture.base64), models.SideByImageBase64(image_base64=picture.base64)
+    with importlib.import_module(generated).Client(server.url, raise_on_unexpected_status=True) as client:
+        answer = route.sync(client=client, body=models.CompareInput(first=first, second=second, threshold=0.9))
+    assert (answer.cosine, answer.same_person, answer.threshold) == (1.0, True, 0.9)
 
 
 def test_a_generated_client_reads_errors_and_health(server: Server, generated: str) -> None:

@@ -33,7 +33,7 @@ _BLOCK: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _PICTURE: Final = re.compile(r"[\w-]+\.(?:jpg|png)")
 _ASSIGNMENT: Final = re.compile(r"[A-Z_]+=")
 _ADDRESS: Final = re.compile(r"(?:localhost|127\.0\.0\.1):8096")
-_SHELL: Final = {"curl", "printf", "cp"}
+_SHELL: Final = {"curl", "printf", "cp", "enrich"}
 _CURL: Final = 'curl() { command curl --silent --show-error --fail-with-body "$@"; }\n'
 
 
@@ -101,7 +101,13 @@ class Reader:
         return _ADDRESS.sub(self.address, text)
 
     def _run(self, command: list[str]) -> str:
-        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False, timeout=60)
+        environment = os.environ | {
+            "PATH": f"{Path(sys.prefix) / 'bin'}:{os.environ['PATH']}",
+            "ENRICHMENT_LIGHT_URL": f"http://{self.address}",
+        }
+        done = subprocess.run(
+            command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False, timeout=60
+        )
         assert done.returncode == 0, f"{command[-1]}\n{done.stdout}{done.stderr}"
         return done.stdout
 
@@ -122,6 +128,8 @@ def check_command(words: list[str]) -> None:
             assert (ROOT / folder / "kustomization.yaml").is_file()
         case [".venv/bin/python", "-m", module, *_]:
             assert find_spec(module), module
+        case ["pip", "install", folder]:
+            assert (ROOT / folder / "pyproject.toml").is_file()
         case ["git", "pull"]:
             pass
         case [program, *_] if program.startswith(".venv/bin/"):

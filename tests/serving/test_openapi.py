@@ -48,7 +48,7 @@ def test_every_content_type_of_the_document_is_taken(client: httpx.Client, docum
 def test_bentomls_client_still_gets_its_own_schema(client: httpx.Client) -> None:
     routes = client.get("/schema.json").json()["routes"]
     assert {route["route"] for route in routes} >= set(ROUTES)
-    for route in routes:
+    for route in (route for route in routes if route["route"] in ROUTES):
         assert route["input"]["properties"]["image"]["type"] == "file"
         assert not {"image", "image_base64"} & set(route["input"].get("required", ()))
 

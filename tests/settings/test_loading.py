@@ -38,6 +38,7 @@ def test_the_file_of_the_checkout_is_valid_and_has_the_documented_defaults() -> 
     [
         ("ENRICHMENT_POSE_MIN_CONFIDENCE", "0.4", "models.pose_estimator.min_confidence", "0.4"),
         ("ENRICHMENT_THREAT_IOU_THRESHOLD", "0.5", "models.threat_detector.iou_threshold", "0.5"),
+        ("ENRICHMENT_REID_SAME_PERSON_THRESHOLD", "0.7", "models.person_reid.same_person_threshold", "0.7"),
         ("ENRICHMENT_REID_IDLE_TTL_S", "60", "models.person_reid.idle_ttl_s", "60.0"),
         ("ENRICHMENT_PET_PERSON_VETO", "0", "models.pet_classifier.person_veto", "0.0"),
         ("ENRICHMENT_DEPTH_INPUT_SIZE", "280", "models.depth_estimator.input_size", "280"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from benchmarks.figures import Figure
 from tasks.bounding_box import corners
 from tasks.picture import Picture
 from tasks.pose_estimator import PoseResponse, PoseResult
@@ -85,6 +86,20 @@ def test_min_keypoint_confidence_decides_which_joints_are_listed_and_not_the_pos
     assert {limit: len(answer.keypoints) for limit, answer in answers.items()} == {0: 17, 0.3: 13, 0.875: 1}
     assert len(poses(picture(640, 640), result).keypoints) == 9  # from 0.5, as documented
     assert {answer.posture for answer in answers.values()} == {"unknown"}
+
+
+def test_each_alert_of_each_person_says_why() -> None:
+    joints = np.stack((Figure().seen(), Figure(torso=-90, thigh=(85, 85)).seen()))
+    boxes: list[list[float]] = [[250, 100, 350, 600], [50, 300, 600, 450]]
+    answer = poses(picture(640, 640), pose(boxes, [0.9, 0.95], joints))
+    first, second = answer.persons
+    assert (first.posture, first.alerts, second.alerts) == ("lying_down", ["lying_down"], [])
+    assert [detail.alert for detail in first.alert_details] == first.alerts
+    assert 0 < first.alert_details[0].confidence <= 0.9
+    assert "(lying: 60 to 120°)" in first.alert_details[0].reason
+    assert (answer.alerts, answer.alert_details) == (first.alerts, first.alert_details)
+    assert second.alert_details == []
+    assert second.posture_reason.startswith("the torso tilts 0° from the vertical (upright")
 
 
 def test_a_person_on_the_seam_of_two_tiles_is_one_person() -> None:

@@ -15,7 +15,7 @@ from vision.posture import joints
 from vision.posture.arms import guard, hands_raised
 from vision.posture.body import Body, measure
 from vision.posture.checks import Check, Checks, met, sentence, slack
-from vision.posture.joints import ELBOWS, FACE, SHOULDERS, WRISTS
+from vision.posture.joints import ELBOWS, FACE, HIPS, SHOULDERS, WRISTS
 from vision.posture.legs import feet_apart
 from vision.posture.rules import Finding, Posture, judge
 
@@ -66,7 +66,8 @@ def assess(keypoints: NDArray[np.float32], min_confidence: float = 0.5) -> Asses
     Raises ValueError for another shape.
 
     A posture needs a shoulder and a hip of one side, and a knee with its hip. With less it is UNKNOWN. So are
-    ambiguous views: a torso pointing at the camera, a straight body at a slant or upside down.
+    ambiguous views: a torso pointing at the camera, a straight body at a slant, upside down or over its hands.
+    Bent legs with the hands at a foot are BENDING: somebody ties a shoe.
 
     One image shows no motion. Strides towards the camera count as STANDING, a jog as WALKING. A person who sits facing
     a high camera may count as STANDING.
@@ -88,7 +89,7 @@ def assess(keypoints: NDArray[np.float32], min_confidence: float = 0.5) -> Asses
     if found.posture.value in {*Alert}:  # a posture is an alert if Alert has its name
         alert(found.posture, found.checks, (*used, *found.more), found.against)
     if met(raised := hands_raised(points, body)):
-        alert(Alert.HANDS_RAISED, raised, (*FACE, *SHOULDERS, *WRISTS, *(used[:0] if body is None else used)))
+        alert(Alert.HANDS_RAISED, raised, FACE + SHOULDERS + WRISTS + HIPS)
     elif body and found.posture in _ON_FOOT and met(fists := (*guard(body), feet_apart(body))):
         alert(Alert.FIGHTING_STANCE, fists, (*used, *_ARMS))
     given = tuple(one for one in Alert if one in details)

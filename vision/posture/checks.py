@@ -39,11 +39,9 @@ class Check(NamedTuple):
     @property
     def slack(self) -> float:
         """Distance to the nearer limit: 1 is clear, 0 at the limit, negative if the check fails."""
-        value = self.value
-        if value != value:
+        if math.isnan(self.value):
             return -math.inf
-        below, above = value - self.least, self.most - value
-        return (below if below < above else above) / self.unit.clear
+        return min(self.value - self.least, self.most - self.value) / self.unit.clear
 
     def __str__(self) -> str:
         say = self.unit.say

@@ -70,6 +70,8 @@ def _folded_up(leg: Leg) -> Checks:
 def kneeling(body: Body) -> Checks:
     """Checks of low hips over a vertical thigh and a shin on the floor, where no leg stands on its foot."""
     low = Check(REACH, body.max_reach, "kneeling", most=KNEELING_REACH)
+    if not met([low]):
+        return [low]
     ways = [_on_knee(leg, body) for leg in body.legs]
     if len(body.thighs) == 2 and not all(map(met, ways)):
         steps = min(leg.drop for leg in body.thighs)
