@@ -5,9 +5,17 @@ from __future__ import annotations
 import pytest
 from pydantic import AliasChoices, BaseModel
 
-from api import comparison_schemas, enrich_schemas, model_schemas, schemas
+from api import enrich_schemas, model_schemas, schemas
 from enrichment_client import answers
-from tasks import bounding_box, depth_estimator, person_reid, pet_classifier, pose_estimator, threat_detector
+from tasks import (
+    bounding_box,
+    depth_estimator,
+    person_reid,
+    pet_classifier,
+    pose_estimator,
+    similarity,
+    threat_detector,
+)
 
 PAIRS: list[tuple[type[BaseModel], type[BaseModel]]] = [
     (answers.Box, bounding_box.BoundingBox),
@@ -23,9 +31,9 @@ PAIRS: list[tuple[type[BaseModel], type[BaseModel]]] = [
     (answers.Depth, depth_estimator.SceneResponse),
     (answers.Distance, depth_estimator.DistanceResponse),
     (answers.BoxDepth, depth_estimator.BoxDepth),
-    (answers.Comparison, comparison_schemas.CompareResponse),
-    (answers.Matches, comparison_schemas.MatchResponse),
-    (answers.Match, comparison_schemas.Match),
+    (answers.Comparison, similarity.CompareResponse),
+    (answers.Matches, similarity.MatchResponse),
+    (answers.Match, similarity.Match),
     (answers.Problem, enrich_schemas.EnrichError),
     (answers.BoxAnswer, enrich_schemas.BoxAnswer),
     (answers.Enrichment, enrich_schemas.EnrichResponse),
