@@ -12,11 +12,14 @@ from typing import Any, Final, get_args
 import pytest
 from pydantic import BaseModel
 
+from api.enrich_schemas import EnrichResponse
+from models.catalogue import CATALOGUE
 from tasks import distance
 from tasks.depth_estimator import DepthResponse, DistanceResponse
 from tasks.person_reid import ReidResponse
 from tasks.pet_classifier import PetResponse
 from tasks.pose_estimator import PoseResponse
+from tasks.similarity import CompareResponse, MatchResponse
 from tasks.threat_detector import Severity, ThreatResponse
 from tools.docs import measure
 from tools.docs.text import ROOT, fields
@@ -29,10 +32,15 @@ AVERAGE: Final = 16  # words of a sentence
 ANSWERS: Final[dict[str, tuple[tuple[type[BaseModel], ...], Iterable[str]]]] = {
     "pose": ((PoseResponse,), [*KEYPOINT_NAMES, *Posture, *Alert]),
     "threat": ((ThreatResponse,), get_args(Severity)),
-    "reid": ((ReidResponse,), ()),
+    "reid": ((ReidResponse, CompareResponse, MatchResponse), ("request", "setting", "measured", "borrowed")),
+    "enrich": ((EnrichResponse,), [*CATALOGUE, *(spec.short_name for spec in CATALOGUE.values())]),
     "pet": ((PetResponse,), ("cat", "dog")),
     "depth": ((DepthResponse, DistanceResponse), [*distance.METHODS, *get_args(distance.Proximity)]),
 }
+
+
+# Models that the pages of their own routes explain.
+ELSEWHERE: Final = ("PoseResponse", "ThreatResponse", "ReidResponse", "PetResponse")
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +88,9 @@ def test_a_route_s_page_explains_each_field_and_value_and_what_is_missed(name: s
     models, values = ANSWERS[name]
     schemas = [model.model_json_schema(mode="serialization", by_alias=True) for model in models]
     names = {
-        path.split(".")[-1].strip("[]*") for schema in schemas for path, _ in fields(schema, schema.get("$defs", {}))
+        path.split(".")[-1].strip("[]*")
+        for schema in schemas
+        for path, _ in fields(schema, schema.get("$defs", {}), ELSEWHERE if name == "enrich" else ())
     }
     of_every_answer = {"inference_time_ms", "untrained", ""}  # docs/use/images.md
     assert names - of_every_answer - explained == set()
