@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The benchmarks' pictures; the project has none.
 PICTURES ?= ../shared/images
 
-.PHONY: help install import run test coverage check bench soak compare image lock
+.PHONY: help install import run test coverage check docs bench soak compare image lock
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -52,6 +52,19 @@ check: install ## lint, format, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --num-workers auto
 	$(BIN)/lint-imports --no-logo
+
+# The site's source is a copy of what the pages link to, so that links work there as they do on the forge. Zensical
+# stays out of the lock: it runs in an environment of its own.
+SITE := .run/docs
+ZENSICAL := zensical==0.0.73
+
+docs: install ## the documentation as a site, in .run/docs/site; fails on stale pages and dead links
+	$(BIN)/python -m tools.docs check
+	$(BIN)/python -m tools.docs measure
+	rm -rf $(SITE) && mkdir -p $(SITE)/source
+	git ls-files -z -- '*.md' ':!tests' docs benchmarks deploy examples configuration.yaml LICENSE \
+		| xargs -0 cp --parents --target-directory $(SITE)/source
+	$(BIN)/uvx --from $(ZENSICAL) zensical build --strict --clean
 
 bench: install ## the time of starts and first requests, with the models of the store
 	$(BIN)/python -m benchmarks.starts $(firstword $(wildcard $(PICTURES)/*.jpg))

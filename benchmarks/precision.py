@@ -3,8 +3,8 @@
 usage: python -m benchmarks.precision FOLDER [NAME …] [--engine openvino|torch] [--precision bf16|auto|int8]
 
 FOLDER has pictures, and in `reid/` crops of people; re-identification uses only those. int8 needs models that were
-imported with --calibrate. Prints the Markdown table of README "Precision"; figures beyond a bound are bold. The figures
-hold only for this processor.
+imported with --calibrate. Prints the Markdown table of docs/operate/tuning.md; figures beyond a bound are bold. The
+figures hold only for this processor.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def losses(outcomes: Iterable[Outcome]) -> list[str]:
 def _verdict(outcome: Outcome) -> str:
     if outcome.int8 is None or outcome.int8.broken:
         return f"out of bounds (**): served in int8 only where ENRICHMENT_INT8_MODELS names {outcome.name}"
-    return 'within the bounds of README "Precision": served in int8 on OpenVINO'
+    return "within the bounds of docs/understand/accuracy.md: served in int8 on OpenVINO"
 
 
 def _row(outcome: Outcome) -> tuple[str, ...]:

@@ -39,7 +39,7 @@ class Loss:
     """The loss of a precision against f32, as measured by tasks.agreement.
 
     pictures: number of images compared. figures: name (such as "OKS min") → value. broken: names of the figures that
-    are out of bounds (README "Precision").
+    are out of bounds (docs/understand/accuracy.md).
     """
 
     pictures: int

@@ -161,8 +161,7 @@ class Settings(_Section):
     tracing: Tracing
     limits: Limits
     models: Models
-    # Only `make run` sets this: its trial may serve untrained stand-ins for missing weights.
-    allow_untrained: bool = False
+    allow_untrained: bool = Field(False, description="only for a trial: untrained stand-ins answer for missing weights")
 
     @field_validator("preload", "int8", mode="before")
     @classmethod

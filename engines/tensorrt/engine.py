@@ -1,4 +1,4 @@
-"""The TensorRT engine: runs on CUDA what ultralytics' exporter built. Not run on hardware so far: see README."""
+"""The TensorRT engine: runs on CUDA what ultralytics' exporter built. Not run on hardware so far."""
 
 from __future__ import annotations
 

@@ -129,7 +129,7 @@ def test_a_graph_without_the_node_to_cut_at_is_refused(model_store: Path) -> Non
 
 @pytest.mark.weights
 def test_pets_are_told_from_the_rest(make: Make, images: dict[str, RGB]) -> None:
-    """README "Is it a pet?" in figures, without the veto of people that the service adds."""
+    """docs/use/pet.md in figures, without the veto of people that the service adds."""
     pets = {"cat_chelsea.png", "cat_kaggle_1.jpg", "dog_kaggle_1.jpg", "fmt_rgba_cat.png", "fmt_webp_cat.webp"}
     # A white dog and a 32-pixel thumbnail that the weights are unsure of: a pet missed is an alarm too many, no more.
     unsure = {"dog_samoyed.jpg", "fmt_tiny_32px.jpg"}

@@ -71,7 +71,7 @@ REFUSED: Final[dict[str, tuple[Form, str]]] = {
     "true": (lambda path: {"image": path, "min_confidence": True}, "must be a number from 0 to 1"),
 }
 
-# What BentoML's client refuses before anything is sent. docs/reference/api.md says what to send instead.
+# What BentoML's client refuses before anything is sent. docs/use/python.md says what to send instead.
 REFUSED_BY_ITSELF: Final[dict[str, tuple[Form, type[Exception] | tuple[type[Exception], ...]]]] = {
     "bytes": (lambda path: {"image": path.read_bytes()}, AssertionError),
     "open file": (lambda path: {"image": path.open("rb")}, AssertionError),
@@ -171,7 +171,7 @@ def json_message(error: Exception) -> str:
 
 @pytest.mark.parametrize("name", REFUSED_BY_ITSELF)
 def test_what_bentomls_client_refuses_itself(bento: Any, path: Path, name: str) -> None:
-    """Where this fails BentoML has learnt something: say so in docs/reference/api.md."""
+    """Where this fails BentoML has learnt something: say so in docs/use/python.md."""
     form, error = REFUSED_BY_ITSELF[name]
     with pytest.raises(error):
         bento.person_reid(**form(path))
