@@ -14,6 +14,8 @@ from contextvars import Context, copy_context
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 
+from api.deepstack import DeepStack
+from api.deepstack_shapes import ASKED
 from api.embedded import EmbeddedLink, Link, unwrap
 from api.enrichment import ENRICH_ROUTE, Enrichment
 from api.errors import not_assigned
@@ -54,7 +56,11 @@ class Answering:
         self._threads = ThreadPoolExecutor(settings.limits.decode_threads, thread_name_prefix="picture")
         self._queues = {name: self._queue(name, link) for name, link in links.items()}
         self._surveyor = Surveyor(self, settings.limits.max_picture_bytes)
-        self._calls = {ENRICH_ROUTE: Enrichment(self, self._surveyor, settings.limits)}
+        self._calls: dict[str, Enrichment | DeepStack] = {
+            ENRICH_ROUTE: Enrichment(self, self._surveyor, settings.limits)
+        }
+        if settings.server.deepstack:
+            self._calls |= {route: DeepStack(route, self, self._surveyor, links, settings.limits) for route in ASKED}
 
     def check(self, route: str, left_s: float) -> None:
         """Refuse a request that can't be answered within `left_s` seconds.

@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
+from api.deepstack_shapes import ASKED
 from api.enrichment import ENRICH_ROUTE
 from api.front import Answerer, Front
 from api.gate import Gate
@@ -21,8 +22,12 @@ from api.uploads import STALLED_S
 from runners import bentoml_cures
 from settings import Settings
 
-ROUTES: Final = frozenset({*MODEL_OF, ENRICH_ROUTE})  # the inference routes
 _UNTOUCHED: Final = frozenset({"/health", "/livez", "/readyz", "/healthz", "/metrics"})
+
+
+def inference_routes(settings: Settings) -> frozenset[str]:
+    """Return the paths that the front answers."""
+    return frozenset({*MODEL_OF, ENRICH_ROUTE, *(ASKED if settings.server.deepstack else ())})
 
 
 def surround(
@@ -37,7 +42,7 @@ def surround(
     traced = settings.tracing.endpoint is not None
 
     def front(app: ASGIApp) -> Front:
-        return Front(app, ROUTES, settings.limits, answerer, outermost=not traced)
+        return Front(app, inference_routes(settings), settings.limits, answerer, outermost=not traced)
 
     def outermost(app: Starlette) -> ASGIApp:
         served: ASGIApp = app if traced else front(app)

@@ -61,6 +61,7 @@ class Detector(Task[DetectorSettings, Sequence[Look], ResultT, AnswerT]):
     """A YOLO model's task: letterboxed views of the image in, boxes with scores out."""
 
     sees: ClassVar[Literal["frame", "box", "scene"]] = "frame"
+    gives_labels: ClassVar[bool] = True
     #: The least share of a detection's box that must lie inside the requested box.
     least_share: ClassVar[float]
 
@@ -103,6 +104,11 @@ class BoundingBox(BaseModel):
     y: float
     width: float
     height: float
+
+    @property
+    def corners(self) -> Box:
+        """x1, y1, x2, y2 in pixels."""
+        return (self.x, self.y, self.x + self.width, self.y + self.height)
 
 
 def bounding_box(box: F32) -> BoundingBox:

@@ -13,7 +13,7 @@ from models.card import ModelCard
 from models.catalogue import ModelName
 from tasks.agreement import SAME_OBJECT, Figure, iou, oks
 from tasks.detection import BoundingBox, Detector, Look, bounding_box, pixels
-from tasks.task import Answer, Item, Prepared, Result
+from tasks.task import Answer, Item, Label, Prepared, Result
 from vision.arrays import F32
 from vision.boxes import detect, distinct
 from vision.posture import KEYPOINT_NAMES, assess
@@ -61,6 +61,11 @@ class PoseResponse(Answer):
     alerts: list[str]
     num_people: int
     persons: list[Person]
+
+    @property
+    def labels(self) -> Sequence[Label]:
+        """See Answer.labels."""
+        return [Label(_PERSON, person.confidence, person.bbox.corners) for person in self.persons]
 
 
 class PoseEstimator(Detector[PoseResult, PoseResponse]):

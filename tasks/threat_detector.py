@@ -13,7 +13,7 @@ from models.card import ModelCard
 from models.catalogue import ModelName
 from tasks.agreement import Figure, iou
 from tasks.detection import BoundingBox, Detector, Look, bounding_box, pixels
-from tasks.task import Answer, Item, Prepared, Result
+from tasks.task import Answer, Item, Label, Prepared, Result
 from vision.arrays import F32
 from vision.boxes import detect, distinct
 
@@ -61,6 +61,11 @@ class ThreatResponse(Answer):
     threats_detected: list[Threat]
     is_threat: bool
     max_confidence: float
+
+    @property
+    def labels(self) -> Sequence[Label]:
+        """See Answer.labels."""
+        return [Label(threat.label, threat.confidence, threat.bbox.corners) for threat in self.threats_detected]
 
 
 class ThreatDetector(Detector[ThreatResult, ThreatResponse]):
