@@ -43,7 +43,10 @@ def error_response(path: str, error: ApiError, request_id: str) -> Response:
 
 
 class DetectionInput(BaseModel):
-    """One image for a route of DeepStack. Its clients send a form with the file `image`."""
+    """One image for a route of DeepStack. Its clients send a form with the file `image`.
+
+    Other fields are ignored. Clients send `api_key`, which nothing checks.
+    """
 
     image_base64: Base64 | None = Field(None, description="base64 of an encoded image")
     image: Base64 | None = Field(None, description="another name for image_base64; send exactly one of the two")
@@ -53,7 +56,6 @@ class DetectionInput(BaseModel):
     min_confidence: float | None = Field(
         None, ge=0, le=1, description=f"minimum confidence of a prediction; default: {DEFAULT_CONFIDENCE}"
     )
-    api_key: str | None = Field(None, description="accepted and not checked")
 
 
 class Prediction(BaseModel):
