@@ -12,7 +12,7 @@ from starlette.responses import Response
 import runners
 from api import links, metrics
 from api.answering import Answering
-from api.application import ROUTES, surround
+from api.application import inference_routes, surround
 from api.comparison import COMPARE_ROUTE, MATCH_ROUTE
 from api.comparison_schemas import CompareInput, MatchInput
 from api.embedded import Link
@@ -48,7 +48,7 @@ try:
 except EngineError as error:
     sys.exit(f"{SERVICE_NAME} can't start: {error}")
 _Dependencies: Final[Any] = runners.dependencies(RUNNERS)
-_PAGES: Final = pages(lambda: cast(Any, EnrichmentLight).apis)
+_PAGES: Final = pages(lambda: cast(Any, EnrichmentLight).apis, SETTINGS)
 
 
 def _analysis(name: ModelName, asked: type[ImageInput]) -> Any:
@@ -87,7 +87,7 @@ class EnrichmentLight(_Dependencies):
         self._runners: dict[str, Any] = {}  # embedded runners by name
         self._watches: list[asyncio.Task[None]] = []
         self.reports = _PAGES.state.reports = Reports(SETTINGS)
-        metrics.begin(ROUTES)
+        metrics.begin(inference_routes(SETTINGS))
 
     @bentoml.on_startup
     async def connect(self) -> None:

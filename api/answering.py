@@ -16,6 +16,8 @@ from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 
 from api.comparison import Call, comparisons
+from api.deepstack import DeepStack
+from api.deepstack_shapes import ASKED
 from api.embedded import EmbeddedLink, Link, unwrap
 from api.enrichment import ENRICH_ROUTE, Enrichment
 from api.errors import not_assigned
@@ -66,10 +68,12 @@ class Answering:
         self._threads = ThreadPoolExecutor(settings.limits.decode_threads, thread_name_prefix="picture")
         self._queues = {name: self._queue(name, link) for name, link in links.items()}
         self._surveyor = Surveyor(self, settings.limits.max_picture_bytes)
-        self._calls: Mapping[str, Call] = {
+        self._calls: dict[str, Call] = {
             ENRICH_ROUTE: Enrichment(self, self._surveyor, settings.limits),
             **comparisons(self._surveyor, settings),
         }
+        if settings.server.deepstack:
+            self._calls |= {route: DeepStack(route, self, self._surveyor, links, settings.limits) for route in ASKED}
         self._latencies = {name: RecentLatencies() for name in links}
 
     def activity(self, name: ModelName) -> Activity | None:

@@ -11,6 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from api.comparison import COMPARE_ROUTE, MATCH_ROUTE
+from api.deepstack_shapes import ASKED
 from api.enrichment import ENRICH_ROUTE
 from api.front import Answerer, Front
 from api.gate import Gate
@@ -22,8 +23,13 @@ from api.uploads import STALLED_S
 from runners import bentoml_cures
 from settings import Settings
 
-ROUTES: Final = frozenset({*MODEL_OF, ENRICH_ROUTE, COMPARE_ROUTE, MATCH_ROUTE})  # the inference routes
 _UNTOUCHED: Final = frozenset({"/health", "/livez", "/readyz", "/healthz", "/metrics"})
+
+
+def inference_routes(settings: Settings) -> frozenset[str]:
+    """Return the paths that the front answers."""
+    deepstack = ASKED if settings.server.deepstack else ()
+    return frozenset({*MODEL_OF, ENRICH_ROUTE, COMPARE_ROUTE, MATCH_ROUTE, *deepstack})
 
 
 def surround(
@@ -38,7 +44,7 @@ def surround(
     traced = settings.tracing.endpoint is not None
 
     def front(app: ASGIApp) -> Front:
-        return Front(app, ROUTES, settings.limits, answerer, outermost=not traced)
+        return Front(app, inference_routes(settings), settings.limits, answerer, outermost=not traced)
 
     def outermost(app: Starlette) -> ASGIApp:
         served: ASGIApp = app if traced else front(app)

@@ -104,6 +104,8 @@ class EmbeddedLink:
         self._runner = runner
         self._preload = tuple(preload)
         self._counter = metrics.OUT_OF_MEMORY.labels(runner=name)  # made at start: Prometheus has to see it at 0
+        # Made here, because the first requests of two models may ask for the one histogram at the same time.
+        self._batch_sizes = {model: batch_size_of(name, model) for model in models}
         self._out_of_memory = 0
         status = runner.status()
         self.status: RunnerStatus | None = status
@@ -122,7 +124,7 @@ class EmbeddedLink:
 
         deadline, alone, and the Abandoned that it raises: see Engine.run.
         """
-        batch_size_of(self.name, name).observe(len(items))
+        self._batch_sizes[name].observe(len(items))
         results = self._runner.infer(name, items, alone=alone, deadline=deadline)
         self.batches[name].note(results)
         return results

@@ -22,7 +22,7 @@ from api.enrich_schemas import (
     ModelTimings,
     Timings,
 )
-from api.errors import ApiError
+from api.errors import ApiError, gravest
 from api.gate import Body
 from api.request import Received
 from api.steps import Finding, Seen
@@ -65,7 +65,7 @@ class Enrichment:
             except ApiError as error:
                 refusals.append(error)
         if len(refusals) == len(CATALOGUE):
-            raise _gravest(refusals)
+            raise gravest(refusals)
 
     async def answer(self, received: Received, deadline: Deadline) -> Body:
         """Return the answer as JSON. Raises ApiError if the call can't be read, or if nobody has an answer."""
@@ -97,7 +97,7 @@ class Enrichment:
             except ApiError as error:
                 refusals.append(error)
         if not able:
-            raise _gravest(refusals)
+            raise gravest(refusals)
         return able
 
 
@@ -135,7 +135,7 @@ class _Assembly:
             self._put(place, finding)
         failures = [finding for finding in self._found.findings if isinstance(finding, ApiError)]
         if failures and len(failures) == len(places):
-            raise _gravest(failures)
+            raise gravest(failures)
         response = EnrichResponse(
             image=ImageSize(width=self._found.size[0], height=self._found.size[1]),
             results=FrameResults.model_validate(self._frame),
@@ -211,11 +211,6 @@ def _model_timings(findings: Sequence[Finding]) -> ModelTimings:
         forward_ms=round(sum(forward_ns) / 1e6, 2),
         items=len(timings),
     )
-
-
-def _gravest(errors: Sequence[ApiError]) -> ApiError:
-    """Return the error for a call that nobody answers: one that a retry may mend goes before a final one."""
-    return max(errors, key=lambda error: (error.retry_after_s is not None, error.status))
 
 
 def _seen(places: Sequence[_Place], found: Survey) -> list[Seen]:

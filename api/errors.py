@@ -92,16 +92,25 @@ class ApiError(Exception):
     def status(self) -> int:
         return STATUS[self.code]
 
+    @property
+    def headers(self) -> dict[str, str]:
+        headers: dict[str, str] = {ERROR_HEADER: self.code}
+        if self.retry_after_s is not None:
+            headers["Retry-After"] = str(self.retry_after_s)
+        return headers
+
     def response(self, request_id: str) -> Response:
         """Return the error as JSON, with `Retry-After` if a retry may help."""
         error: dict[str, object] = {"code": self.code, "message": self.message, "request_id": request_id}
         if self.details:
             error["details"] = list(self.details)
-        headers: dict[str, str] = {ERROR_HEADER: self.code}
-        if self.retry_after_s is not None:
-            headers["Retry-After"] = str(self.retry_after_s)
         body = json.dumps({"error": error}, ensure_ascii=False)
-        return Response(body, self.status, headers, media_type="application/json")
+        return Response(body, self.status, self.headers, media_type="application/json")
+
+
+def gravest(errors: Sequence[ApiError]) -> ApiError:
+    """Return the error for a call that nobody answers: one that a retry may mend goes before a final one."""
+    return max(errors, key=lambda error: (error.retry_after_s is not None, error.status))
 
 
 def internal_error() -> ApiError:

@@ -1,4 +1,4 @@
-"""Gives each request its ids, and each error response the one JSON shape."""
+"""Gives each request its ids, and each error response the JSON shape of its route."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.deepstack_shapes import error_response
 from api.errors import ERROR_HEADER, ApiError, internal_error
 from api.identity import Identity
 from api.uploads import ClientGone
@@ -71,6 +72,7 @@ class Reply:
         self._keeps_errors = keeps_errors
         # Kept from the request, because a mounted app changes the scope's path.
         self._asked = f"{scope['method']} {scope['path'][:_SHOWN]}"
+        self._path = scope["path"]
         self._replaced = False
         self._error: ApiError | None = None
         self.status: int | None = None
@@ -100,11 +102,11 @@ class Reply:
         await self._send({"type": "http.response.body", "body": body.data})
 
     async def fail(self, error: ApiError, allow: str = "") -> None:
-        response = error.response(self.identity.request_id)
+        response = error_response(self._path, error, self.identity.request_id)
         self.identity.sign(response.headers)
         if allow:
             response.headers["Allow"] = allow
-        self.status = error.status
+        self.status = response.status_code
         self._error = error
         await response(self._scope, self._receive, self._send)
 
@@ -141,12 +143,13 @@ class Reply:
             self._report(self._error)
 
     def _report(self, error: ApiError) -> None:
+        assert self.status is not None
         logger.log(
-            logging.ERROR if error.status >= 500 else logging.WARNING,
+            logging.ERROR if self.status >= 500 else logging.WARNING,
             "request %s %s → %d %s after %.0f ms: %s",
             self.identity.request_id,
             self._asked,
-            error.status,
+            self.status,
             error.code,
             self.took_s * 1000,
             error.message,

@@ -9,6 +9,7 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from http import HTTPStatus
 from pathlib import Path
 from types import MappingProxyType
@@ -32,10 +33,11 @@ Options may also be sent in the query string.
 Accepted formats are {", ".join(FORMATS)}. The first frame of an animation is used.
 Coordinates are pixels of the image as sent, upright by its EXIF orientation.
 
-Every error has the shape of `ErrorResponse`.
+Every error has the shape of `ErrorResponse`, except below /v1/.
 A 4xx is final, except 429. A 429 or 5xx may be retried, after `Retry-After` seconds if that header is sent.
 """
 _JSON_TYPE: Final = "application/json"
+_DEEPSTACK: Final = {"name": "deepstack", "description": "routes of DeepStack and CodeProject.AI"}
 
 #: The cause of each error, used as the message of its example. A real message also says what was received.
 MEANINGS: Final[Mapping[ErrorCode, str]] = MappingProxyType(
@@ -100,11 +102,18 @@ class Operation:
     summary: str
     answers: Mapping[int, type[BaseModel] | str]
     tag: str = "state"
-    image: type[ImageInput] | None = None
+    image: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
     errors: Sequence[ErrorCode] = ()
     bodies: Mapping[str, type[BaseModel]] = field(default_factory=dict)
     files: Sequence[str] = ()
+
+
+@cache
+def project() -> Mapping[str, Any]:
+    """Return the table `project` of pyproject.toml."""
+    table: Mapping[str, Any] = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
+    return table
 
 
 def analysis(apis: Mapping[str, Any]) -> tuple[Operation, ...]:
@@ -152,6 +161,7 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
         "tags": [
             {"name": "analysis", "description": "analysis of an image"},
             {"name": "state", "description": "state of the service and its models"},
+            *([_DEEPSTACK] if any(operation.tag == _DEEPSTACK["name"] for operation in operations) else ()),
         ],
         "paths": paths,
         "components": {
@@ -165,13 +175,13 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
 
 
 def _info() -> Schema:
-    project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
+    described = project()
     return {
-        "title": project["name"],
-        "version": project["version"],
-        "summary": project["description"],
+        "title": described["name"],
+        "version": described["version"],
+        "summary": described["description"],
         "description": _DESCRIPTION,
-        "license": {"name": project["license"], "identifier": project["license"]},
+        "license": {"name": described["license"], "identifier": described["license"]},
     }
 
 

@@ -14,10 +14,12 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from api import management, openapi, state_operations
+from api import deepstack_pages, management, openapi, state_operations
+from api.deepstack_shapes import error_response
 from api.errors import ApiError
 from api.gate import request_id
 from api.page import FILES, INDEX
+from settings import Settings
 
 # Nothing on the page comes from another host, and no other page may frame it.
 _GUARDS: Final = {
@@ -29,7 +31,7 @@ _GUARDS: Final = {
 }
 
 
-def pages(apis: Callable[[], Any]) -> Starlette:
+def pages(apis: Callable[[], Any], settings: Settings) -> Starlette:
     """Make the app that BentoML mounts. `app.state.reports` must be set before the first request.
 
     apis: returns the service's BentoML APIs, for the OpenAPI document.
@@ -38,6 +40,8 @@ def pages(apis: Callable[[], Any]) -> Starlette:
     @cache
     def document() -> bytes:
         operations = [*openapi.analysis(apis()), *state_operations.STATE]
+        if settings.server.deepstack:  # the document has what this server answers, and without the setting it is a 403
+            operations += deepstack_pages.operations()
         return json.dumps(openapi.document(operations), ensure_ascii=False).encode()
 
     async def described(_: Request) -> Response:
@@ -47,6 +51,7 @@ def pages(apis: Callable[[], Any]) -> Starlette:
         routes=[
             Route("/health", _health),
             *management.routes(),
+            *deepstack_pages.routes(settings),
             Route("/", _index),
             Mount("/static", _Files(directory=FILES)),
             Route("/openapi.json", described),
@@ -74,6 +79,6 @@ class _Files(StaticFiles):
         return response
 
 
-async def _refused(_: Request, error: Exception) -> Response:
+async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError)
-    return error.response(request_id())
+    return error_response(request.url.path, error, request_id())

@@ -43,6 +43,7 @@ ENVIRONMENT: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("HOST", ("server", "host")),
     ("PORT", ("server", "port")),
     ("ENRICHMENT_MODEL_MANAGEMENT", ("server", "model_management")),
+    ("ENRICHMENT_DEEPSTACK", ("server", "deepstack")),
     ("ENRICHMENT_CORS_ORIGINS", ("server", "cors_origins")),
     ("ENRICHMENT_PRELOAD_MODELS", ("preload",)),
     ("ENRICHMENT_LIGHT_PRELOAD_MODELS", ("preload",)),

@@ -39,6 +39,7 @@ class Server(_Section):
     host: IPv4Address | IPv6Address
     port: int = Field(ge=1, le=65535)
     model_management: bool
+    deepstack: bool
     keep_alive_s: int = Field(ge=1)
     cors_origins: tuple[str, ...]
 

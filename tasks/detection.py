@@ -61,6 +61,7 @@ class Detector(Task[DetectorSettings, Sequence[Look], ResultT, AnswerT]):
     """A YOLO model's task: letterboxed views of the image in, boxes with scores out."""
 
     sees: ClassVar[Literal["frame", "box", "scene"]] = "frame"
+    gives_labels: ClassVar[bool] = True
     #: The least share of a detection's box that must lie inside the requested box.
     least_share: ClassVar[float]
 

@@ -15,7 +15,7 @@ from models.catalogue import ModelName
 from tasks.agreement import Figure
 from tasks.picture import Picture
 from tasks.pose_estimator import PoseResponse
-from tasks.task import Answer, Item, Options, Prepared, Result, SecondLook, Task, TaskSettings
+from tasks.task import Answer, Item, Label, Options, Prepared, Result, SecondLook, Task, TaskSettings
 from vision.arrays import Box
 from vision.canvas import Canvas
 from vision.colours import GREEN, SKY
@@ -47,6 +47,11 @@ class PetResponse(Answer):
     probabilities: dict[str, float]
     person_in_view: bool | None = None
 
+    @property
+    def labels(self) -> Sequence[Label]:
+        """See Answer.labels. Only a household pet has one, because the softmax calls everything a cat or a dog."""
+        return [Label(self.pet_type, self.confidence, None)] if self.is_household_pet else []
+
 
 class PetClassifier(Task[PetSettings, None, PetResult, PetResponse]):
     """See Task."""
@@ -54,6 +59,7 @@ class PetClassifier(Task[PetSettings, None, PetResult, PetResponse]):
     name: ClassVar[ModelName] = "pet_classifier"
     response: ClassVar[type[BaseModel]] = PetResponse
     draws: ClassVar[bool] = True
+    gives_labels: ClassVar[bool] = True
 
     def prepare(self, picture: Picture, options: Options, model_input: ModelInput | None) -> Prepared[None]:
         """Resize an image to the network's input (height, width, 3), as the checkpoint's processor does.

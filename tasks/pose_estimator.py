@@ -14,7 +14,7 @@ from models.catalogue import ModelName
 from tasks.agreement import SAME_OBJECT, Figure, iou, oks
 from tasks.bounding_box import BoundingBox, bounding_box, corners, pixels
 from tasks.detection import Detector, Look
-from tasks.task import Answer, Item, Prepared, Result
+from tasks.task import Answer, Item, Label, Prepared, Result
 from vision.arrays import F32, Box
 from vision.boxes import detect, distinct, intersection
 from vision.canvas import Canvas
@@ -102,6 +102,11 @@ class PoseResponse(Answer):
     alert_details: list[AlertDetail] = Field(default_factory=list, description=_DETAILS)
     num_people: int
     persons: list[Person]
+
+    @property
+    def labels(self) -> Sequence[Label]:
+        """See Answer.labels."""
+        return [Label(_PERSON, person.confidence, corners(person.bbox)) for person in self.persons]
 
 
 class PoseEstimator(Detector[PoseResult, PoseResponse]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, NotRequired, TypedDict, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, NotRequired, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +85,14 @@ class Result(TypedDict):
     timing: NotRequired[Timing]
 
 
+class Label(NamedTuple):
+    """A name for a part of the image. box: x1, y1, x2, y2 in its pixels; None for the part that the model was shown."""
+
+    name: str
+    confidence: float
+    box: Box | None
+
+
 class Answer(BaseModel):
     """The part that all 200 answers share. inference_time_ms: from the decoded image to the result, with queueing."""
 
@@ -96,6 +104,11 @@ class Answer(BaseModel):
     @property
     def of_boxes(self) -> Sequence[BaseModel | None]:
         """The answer for each box in SceneOptions, None for a box outside of the image."""
+        return ()
+
+    @property
+    def labels(self) -> Sequence[Label]:
+        """What it names, for clients that read labels and boxes alone. See Task.gives_labels."""
         return ()
 
 
@@ -151,6 +164,8 @@ class Task(ABC, Generic[SettingsT, ViewT, ResultT, AnswerT]):
     box_response: ClassVar[type[BaseModel]]
     #: Names of the options that it takes in a call to several models.
     option_names: ClassVar[tuple[str, ...]] = ()
+    #: Whether its answers have labels.
+    gives_labels: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Let the two further responses be the own route's, unless the class has others."""

@@ -13,9 +13,9 @@ from engines.batches import Outputs
 from models.card import ModelCard
 from models.catalogue import ModelName
 from tasks.agreement import Figure, iou
-from tasks.bounding_box import BoundingBox, bounding_box, pixels
+from tasks.bounding_box import BoundingBox, bounding_box, corners, pixels
 from tasks.detection import Detector, Look
-from tasks.task import Answer, Item, Prepared, Result
+from tasks.task import Answer, Item, Label, Prepared, Result
 from vision.arrays import F32, Box
 from vision.boxes import detect, distinct
 from vision.canvas import Canvas
@@ -66,6 +66,11 @@ class ThreatResponse(Answer):
     threats_detected: list[Threat]
     is_threat: bool
     max_confidence: float
+
+    @property
+    def labels(self) -> Sequence[Label]:
+        """See Answer.labels."""
+        return [Label(threat.label, threat.confidence, corners(threat.bbox)) for threat in self.threats_detected]
 
 
 class ThreatDetector(Detector[ThreatResult, ThreatResponse]):

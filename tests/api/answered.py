@@ -16,7 +16,7 @@ from engines.deadline import Abandoned, Deadline
 from models.catalogue import CATALOGUE, ModelName
 from models.state import State
 from runners.contract import Failure
-from settings import DEFAULT_FILE, load
+from settings import DEFAULT_FILE, Settings, load
 from tasks.task import Item
 from tests.serving.fake import PET_INPUT
 
@@ -37,7 +37,8 @@ class Runner:
 
     def status(self) -> Any:
         model = {"state": State.READY, "input": PET_INPUT, "untrained": False, "detail": None}
-        return {"models": dict.fromkeys(CATALOGUE, model)}
+        device = {"name": "CPU", "index": None, "memory_gb": None, "driver": None}
+        return {"models": dict.fromkeys(CATALOGUE, model), "device": device}
 
     def infer(
         self, name: ModelName, items: Sequence[Item], *, alone: bool | None, deadline: Deadline | None
@@ -80,7 +81,7 @@ class Runner:
     def unload(self, name: ModelName) -> Any: ...
 
 
-def answering_of(runner: Runner, without: Sequence[ModelName] = ()) -> Answering:
+def answering_of(runner: Runner, without: Sequence[ModelName] = (), settings: Settings = SETTINGS) -> Answering:
     link = EmbeddedLink("runners", [name for name in CATALOGUE if name not in without], cast(Any, runner), [])
     links: Mapping[ModelName, Link] = dict.fromkeys(link.models, link)
-    return Answering(SETTINGS, links, Spans.of(SETTINGS.tracing))
+    return Answering(settings, links, Spans.of(settings.tracing))

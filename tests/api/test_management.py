@@ -14,6 +14,7 @@ from api.management import Management
 from api.pages import pages
 from models.catalogue import CATALOGUE, ModelName
 from models.state import State
+from settings import DEFAULT_FILE, load
 from tests.api.asgi import ask
 from tests.api.test_health import link_of, status
 from tests.api.test_model_report import report_of
@@ -99,7 +100,7 @@ async def test_nothing_can_be_changed_where_that_is_off() -> None:
 
 async def app_of(*, enabled: bool = True) -> tuple[Starlette, RunnerLink]:
     managed, link = await management(enabled=enabled)
-    app = pages(dict)
+    app = pages(dict, load(DEFAULT_FILE, {}))
     app.state.reports = SimpleNamespace(management=lambda: managed, models=lambda: report_of(link))
     return app, link
 

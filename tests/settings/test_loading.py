@@ -45,6 +45,7 @@ def test_the_file_of_the_checkout_is_valid_and_has_the_documented_defaults() -> 
         ("HOST", "127.0.0.1", "server.host", "127.0.0.1"),
         ("HOST", "::1", "server.host", "::1"),
         ("PORT", "9000", "server.port", "9000"),
+        ("ENRICHMENT_DEEPSTACK", "true", "server.deepstack", "True"),
         ("ENRICHMENT_CORS_ORIGINS", "*", "server.cors_origins", "('*',)"),
         (
             "ENRICHMENT_CORS_ORIGINS",

@@ -37,7 +37,7 @@ def document() -> Schema:
     """Return the OpenAPI document that the service serves."""
     import service  # reads the settings, so it is not imported with this module
 
-    with TestClient(pages(lambda: service.EnrichmentLight.apis)) as client:
+    with TestClient(pages(lambda: service.EnrichmentLight.apis, service.SETTINGS)) as client:
         found: Schema = client.get("/openapi.json").json()
     return found
 

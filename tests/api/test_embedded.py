@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from api import embedded
+from models.catalogue import CATALOGUE, ModelName
+from tests.api.answered import Runner
+
+
+class Histogram:
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def observe(self, value: int) -> None:
+        self.seen.append(value)
+
+
+def test_the_histograms_of_batch_sizes_are_made_before_any_thread_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: dict[tuple[str, str], Histogram] = {}
+
+    def make(runner: str, method: str) -> Histogram:
+        return made.setdefault((runner, method), Histogram())
+
+    monkeypatch.setattr(embedded, "batch_size_of", make)
+    runner: Any = Runner()
+    link = embedded.EmbeddedLink("runners", list(CATALOGUE), runner, [])
+    assert set(made) == {("runners", name) for name in CATALOGUE}
+    before = dict(made)
+    names: tuple[ModelName, ...] = ("threat_detector", "pet_classifier")
+    threads = [threading.Thread(target=link.compute, args=(name, [{}], None), kwargs={"alone": True}) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == before
+    assert [made["runners", name].seen for name in names] == [[1], [1]]
