@@ -17,7 +17,7 @@ from api.deepstack_shapes import (
     PREFIX,
     DetectionInput,
     DetectionResponse,
-    ModelsResponse,
+    CustomModelsResponse,
     PingResponse,
     Refusal,
     UpdateResponse,
@@ -38,7 +38,7 @@ def routes(settings: Settings) -> list[Route]:
     """Return the routes below /v1/. Without the setting server.deepstack all of them answer 403."""
     if not settings.server.deepstack:
         return [Route(f"{PREFIX}{{path:path}}", _off, methods=_BOTH)]
-    models = ModelsResponse(models=[CATALOGUE[name].short_name for name in CUSTOM if name in settings.assigned()])
+    models = CustomModelsResponse(models=[CATALOGUE[name].short_name for name in CUSTOM if name in settings.assigned()])
 
     async def listed(_: Request) -> Response:
         return _answer(models)
@@ -89,7 +89,7 @@ _OF_INFERENCE: Final = (400, 403, 408, 429, 503)
 def operations() -> tuple[Operation, ...]:
     """Return the descriptions of the routes that answer more than a 403."""
     inferred = _answers(DetectionResponse, *_OF_INFERENCE)
-    listed = _answers(ModelsResponse)
+    listed = _answers(CustomModelsResponse)
     found = [Operation("post", path, _name(path), _asks(path), inferred, "deepstack", DetectionInput) for path in ASKED]
     found += [
         Operation("get", _LIST, "v1_custom_list", "The custom models", listed, "deepstack"),

@@ -96,7 +96,7 @@ class DetectionResponse(_Shape):
     timestamp_utc: str = Field(alias="timestampUTC", description="an HTTP date")
 
 
-class ModelsResponse(_Shape):
+class CustomModelsResponse(_Shape):
     """The names of the custom models that this service serves."""
 
     models: list[str]
