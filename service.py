@@ -19,6 +19,7 @@ from api.enrichment import ENRICH_ROUTE
 from api.errors import ApiError
 from api.gate import request_id
 from api.heap import keep_freed
+from api.keys import open_paths, warn_if_open
 from api.open_files import allow_many_connections
 from api.pages import pages
 from api.reports import Reports
@@ -45,7 +46,7 @@ try:
 except EngineError as error:
     sys.exit(f"{SERVICE_NAME} can't start: {error}")
 _Dependencies: Final[Any] = runners.dependencies(RUNNERS)
-_PAGES: Final = pages(lambda: cast(Any, EnrichmentLight).apis)
+_PAGES: Final = pages(lambda: cast(Any, EnrichmentLight).apis, open_paths(SETTINGS.server))
 
 
 def _analysis(name: ModelName) -> Any:
@@ -73,6 +74,7 @@ class EnrichmentLight(_Dependencies):
             runners.check_start(SETTINGS, PLACEMENT)
         except EngineError as error:
             sys.exit(f"{SERVICE_NAME} can't start: {error}")
+        warn_if_open(SETTINGS.server)
         if PLACEMENT == "embedded":
             bentoml_cures.start_no_runners(_service)
         if SETTINGS.import_at_start:

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp
 from api.enrichment import ENRICH_ROUTE
 from api.front import Answerer, Front
 from api.gate import Gate
+from api.keys import KeyCheck
 from api.paths import OneSpelling
 from api.probes import Probes
 from api.protocol import Protocol
@@ -23,6 +24,9 @@ from settings import Settings
 
 ROUTES: Final = frozenset({*MODEL_OF, ENRICH_ROUTE})  # the inference routes
 _UNTOUCHED: Final = frozenset({"/health", "/livez", "/readyz", "/healthz", "/metrics"})
+
+# Headers of every answer: no browser may guess another content type, or show an answer within another page.
+_GUARDS: Final = [("X-Content-Type-Options", "nosniff"), ("X-Frame-Options", "DENY")]
 
 
 def surround(
@@ -41,6 +45,8 @@ def surround(
 
     def outermost(app: Starlette) -> ASGIApp:
         served: ASGIApp = app if traced else front(app)
+        if settings.server.keys:
+            served = KeyCheck(served, app, settings.server, ROUTES)
         if settings.server.cors_origins:  # outside of the rest, so that a web page can read refusals, too
             served = CORSMiddleware(
                 served,
@@ -56,6 +62,7 @@ def surround(
         http=partial(Protocol, patience_s=min(STALLED_S, settings.limits.request_timeout_s)),
         ws="none",
         timeout_keep_alive=settings.server.keep_alive_s,
+        headers=_GUARDS,
     )
     if traced:
         service.add_asgi_middleware(front)

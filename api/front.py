@@ -84,11 +84,9 @@ class Front:
             BoundedMetrics.end(route, reply.status, took_s)
         if reply.status is None:
             return
-        status = str(reply.status)
-        metrics.REQUESTS.labels(endpoint=route, status=status).inc()
-        metrics.DURATION.labels(endpoint=route, status=status).observe(took_s)
+        metrics.count(route, reply.status, took_s)
         if self._outermost and reply.status < 400:  # Reply logs errors itself
-            access.info("%s POST %s %s %.1f ms", reply.identity.request_id, route, status, took_s * 1000)
+            access.info("%s POST %s %s %.1f ms", reply.identity.request_id, route, reply.status, took_s * 1000)
 
     async def _respond(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         headers = Headers(scope=scope)

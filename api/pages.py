@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from functools import cache
 from typing import Any, Final
 
@@ -17,28 +17,27 @@ from starlette.types import Scope
 from api import management, openapi, state_operations
 from api.errors import ApiError
 from api.gate import request_id
+from api.keys import is_trusted
 from api.page import FILES, INDEX
 
-# Nothing on the page comes from another host, and no other page may frame it.
+# Nothing on the page comes from another host, and no other page may frame it. See api/application.py for more.
 _GUARDS: Final = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",  # the page of an older version must not ask a newer service
 }
 
 
-def pages(apis: Callable[[], Any]) -> Starlette:
+def pages(apis: Callable[[], Any], open_paths: Set[str] | None = None) -> Starlette:
     """Make the app that BentoML mounts. `app.state.reports` must be set before the first request.
 
-    apis: returns the service's BentoML APIs, for the OpenAPI document.
+    apis: returns the service's BentoML APIs, for the OpenAPI document. open_paths: as for api.openapi.document.
     """
 
     @cache
     def document() -> bytes:
-        operations = [*openapi.analysis(apis()), *state_operations.STATE]
-        return json.dumps(openapi.document(operations), ensure_ascii=False).encode()
+        operations = [*openapi.analysis(apis()), *state_operations.state(keyed=open_paths is not None)]
+        return json.dumps(openapi.document(operations, open_paths), ensure_ascii=False).encode()
 
     async def described(_: Request) -> Response:
         return Response(document(), media_type="application/json")
@@ -58,7 +57,7 @@ def pages(apis: Callable[[], Any]) -> Starlette:
 
 async def _health(request: Request) -> Response:
     status, body = request.app.state.reports.health()
-    return JSONResponse(body, status)
+    return JSONResponse(body if is_trusted(request.scope) else {"status": body["status"]}, status)
 
 
 async def _index(_: Request) -> Response:
