@@ -44,7 +44,8 @@ def test_all_models_leave_on_request_and_each_comes_back_when_it_is_asked(manage
         assert len(client.post("/models/unload-all").json()["models"]) == 5
         assert client.get("/models/status").json()["loaded_models"] == []
         answer(client, "/person-reid", plain((10, 20, 30)))
-        managed.wait(lambda: managed.model("person_reid")["state"] == "ready", "loaded", 5)  # by the next heartbeat
+        # By the next heartbeat.
+        managed.wait(lambda: client.get("/models/reid").json()["state"] == "ready", "loaded", 5)
         assert [model["name"] for model in client.get("/models/status").json()["loaded_models"]] == ["osnet-x0-25"]
 
 
