@@ -43,12 +43,14 @@ def test_no_runner_process_is_started_that_others_could_reach(tmp_path: Path) ->
 def test_without_a_runner_process_there_is_nothing_to_reach(tmp_path: Path) -> None:
     with serving(tmp_path, {"BENTOML_NO_UDS": "1"}) as server:
         family = psutil.Process(server.process.pid).children(recursive=True)
-        ports = {
-            connection.laddr.port
+        listening = {
+            connection.laddr
             for process in [psutil.Process(server.process.pid), *family]
             for connection in process.net_connections("tcp")
             if connection.status == psutil.CONN_LISTEN
         }
-        assert server.address[1] in ports
+        assert {address.ip for address in listening} == {"127.0.0.1"}
+        ports = {address.port for address in listening}
+        assert len(ports - {server.address[1]}) == 2  # of Circus, BentoML's supervisor: SECURITY.md
         workers = [process for process in family if "_bentoml_impl.worker.service" in process.cmdline()]
         assert len(workers) == 1
