@@ -31,7 +31,7 @@ from engines.deadline import Deadline
 from engines.errors import EngineError
 from importing.at_start import import_at_start
 from models.catalogue import CATALOGUE, ModelName
-from runners import bentoml_cures
+from runners import bentoml_cures, supervisor
 from runners.loader import pinned_versions
 from runners.profiling import Profiler
 from settings import SERVICE_NAME, get_settings
@@ -74,6 +74,7 @@ class EnrichmentLight(_Dependencies):
             runners.check_start(SETTINGS, PLACEMENT)
         except EngineError as error:
             sys.exit(f"{SERVICE_NAME} can't start: {error}")
+        supervisor.control_by_unix_sockets()
         warn_if_open(SETTINGS.server)
         if PLACEMENT == "embedded":
             bentoml_cures.start_no_runners(_service)

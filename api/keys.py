@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api import metrics
 from api.errors import ApiError, printable
 from api.gate import Reply
-from runners import bentoml_cures
+from runners import bentoml_cures, supervisor
 from runners.bentoml_cures import BoundedMetrics
 from settings import Server
 
@@ -118,7 +118,7 @@ def open_paths(server: Server) -> frozenset[str] | None:
 
 def warn_if_open(server: Server) -> None:
     """Log a warning if other machines can reach the service without a key. Call it in the supervisor."""
-    host = ip_address(asked) if (asked := bentoml_cures.host_of_command_line()) else server.host
+    host = ip_address(asked) if (asked := supervisor.asked_host()) else server.host
     if not server.keys and not host.is_loopback:
         logger.warning(
             "listening on %s without an API key: everybody who reaches port %d is answered; set ENRICHMENT_API_KEY, "

@@ -261,13 +261,6 @@ def runners_by_unix_sockets() -> bool:
     return not serving.WINDOWS and "BENTOML_NO_UDS" not in os.environ
 
 
-def host_of_command_line() -> str | None:
-    """The `--host` of `bentoml serve`, which takes precedence over the service's own. Call it in the supervisor."""
-    command = click.get_current_context(silent=True)
-    host: str | None = command.params.get("host") if command else None
-    return host
-
-
 def start_no_runners(service: bentoml.Service[Any]) -> None:
     """Keep BentoML from starting processes for the runners of a service. Call it in the supervisor.
 

@@ -16,7 +16,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from api import keys
 from api.keys import KeyCheck, Keys, is_trusted, open_paths, warn_if_open
-from runners import bentoml_cures
+from runners import bentoml_cures, supervisor
 from settings import DEFAULT_FILE, Server, load
 from tests.api import asgi
 from tests.api.asgi import ROUTE, error_of
@@ -195,7 +195,7 @@ def test_a_service_that_others_can_reach_without_a_key_says_so(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(bentoml_cures, "host_of_command_line", lambda: asked)
+    monkeypatch.setattr(supervisor, "asked_host", lambda: asked)
     warn_if_open(load(DEFAULT_FILE, environment).server)
     assert bool(caplog.messages) is warned
     for message in caplog.messages:

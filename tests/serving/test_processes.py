@@ -40,7 +40,7 @@ def test_no_runner_process_is_started_that_others_could_reach(tmp_path: Path) ->
 
 
 @pytest.mark.serve
-def test_without_a_runner_process_there_is_nothing_to_reach(tmp_path: Path) -> None:
+def test_the_api_alone_listens_on_a_port(tmp_path: Path) -> None:
     with serving(tmp_path, {"BENTOML_NO_UDS": "1"}) as server:
         family = psutil.Process(server.process.pid).children(recursive=True)
         listening = {
@@ -49,8 +49,6 @@ def test_without_a_runner_process_there_is_nothing_to_reach(tmp_path: Path) -> N
             for connection in process.net_connections("tcp")
             if connection.status == psutil.CONN_LISTEN
         }
-        assert {address.ip for address in listening} == {"127.0.0.1"}
-        ports = {address.port for address in listening}
-        assert len(ports - {server.address[1]}) == 2  # of Circus, BentoML's supervisor: SECURITY.md
+        assert listening == {server.address}  # Circus', by which others could start programs, are cured
         workers = [process for process in family if "_bentoml_impl.worker.service" in process.cmdline()]
         assert len(workers) == 1
