@@ -31,13 +31,13 @@ _LOG_EVERY_S: Final = 10.0
 
 
 class Keys:
-    """API keys, kept as digests. With none, every caller is trusted."""
+    """API keys, kept as digests."""
 
     def __init__(self, keys: Sequence[str]) -> None:
         self._digests = tuple(_digest(key) for key in keys)
 
     def accept(self, sent: str) -> bool:
-        """Whether `sent` is one of the keys. The time it takes does not depend on `sent`, nor on which key it is."""
+        """Whether `sent` is one of the keys. The time that it takes says nothing about them."""
         digest = _digest(sent)
         return sum(hmac.compare_digest(digest, key) for key in self._digests) > 0
 

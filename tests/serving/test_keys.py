@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import bentoml
 import httpx
 import pytest
 
 from tests.serving.conftest import checking_client
 from tests.serving.document import Document
-from tests.serving.pictures import ROUTES, answer, check_error, plain
+from tests.serving.pictures import ROUTES, answer, base64_of, check_error, plain
 from tests.serving.server import Server, serving
 from tests.serving.test_http import PNG, PREFLIGHT, Connection
 
@@ -56,6 +57,11 @@ def test_with_a_key_all_is_as_ever(keyed: httpx.Client) -> None:
     for key in (KEY, OTHER):
         assert keyed.get("/models", headers={"Authorization": f"Bearer {key}"}).status_code == 200
     check_error(keyed.get("/models"), 401, "unauthorized")
+
+
+def test_bentomls_client_sends_a_key_as_its_token(guarded: Server) -> None:
+    with bentoml.SyncHTTPClient(guarded.url, token=KEY) as client:
+        assert client.person_reid(image_base64=base64_of(plain((1, 2, 3))))["embedding_dim"] == 512
 
 
 def test_without_one_every_route_is_closed_even_bentomls_own(stranger: httpx.Client, keyed: httpx.Client) -> None:
