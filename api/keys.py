@@ -100,7 +100,7 @@ class KeyCheck:
             return
         host = scope["client"][0] if scope.get("client") else "an unknown address"
         logger.warning(
-            "refused %d requests without a valid API key, the last from %s: %s %s",
+            "refused %d request(s) without a valid API key, the last from %s: %s %s",
             self._refused,
             host,
             scope["method"],

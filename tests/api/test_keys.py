@@ -169,8 +169,8 @@ async def test_a_flood_of_refusals_is_one_line_in_ten_seconds(
         now += 11
         await asgi.ask(refusing, "POST", "/y" * 300)
     first, second = caplog.messages
-    assert first == "refused 1 requests without a valid API key, the last from 127.0.0.1: GET /models/x"
-    assert second.startswith("refused 50 requests without a valid API key, the last from 127.0.0.1: POST /y/y")
+    assert first == "refused 1 request(s) without a valid API key, the last from 127.0.0.1: GET /models/x"
+    assert second.startswith("refused 50 request(s) without a valid API key, the last from 127.0.0.1: POST /y/y")
     assert len(second) < 200
     assert "a-wrong-one" not in caplog.text
 
