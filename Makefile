@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The benchmarks' pictures; the project has none.
 PICTURES ?= ../shared/images
 
-.PHONY: help install import run test coverage check docs bench soak compare image lock
+.PHONY: help install import run test coverage check audit sbom docs bench soak compare image lock
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -47,11 +47,29 @@ test: install ## all tests, two files at a time; tests with real weights need ..
 coverage: install ## the tests once more, counting what they run; fails below what was reached on 2026-11-27
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-fail-under=92
 
-check: install ## lint, format, types, import rules
+# What bandit reads: all but tests and benchmarks, which do on purpose what it looks for, against this machine.
+CODE := service.py api engines importing models runners settings tasks vision tools examples
+
+check: install ## lint, format, types, import rules, unsafe code
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --num-workers auto
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive $(CODE)
+
+# Each in an environment of its own: their packages change how the service's libraries behave.
+audit: install ## look the locked packages up in the index of vulnerabilities; needs a network
+	@for lock in serve gpu dev; do echo "== requirements/$$lock.txt"; \
+		$(BIN)/uv tool run --from pip-audit==2.10.1 pip-audit --strict --disable-pip --require-hashes \
+			--requirement requirements/$$lock.txt || exit 1; done
+
+sbom: install ## the packages of both images as CycloneDX documents, into sbom/
+	@mkdir -p sbom
+	@for image in cpu:serve gpu:gpu; do \
+		$(BIN)/uv tool run --from cyclonedx-bom==7.5.0 cyclonedx-py requirements requirements/$${image#*:}.txt \
+			--pyproject pyproject.toml --mc-type application --output-reproducible \
+			--output-file sbom/ai-enrichment-light-$${image%:*}.cdx.json && \
+		echo "sbom/ai-enrichment-light-$${image%:*}.cdx.json"; done
 
 # The site's source is a copy of what the pages link to, so that links work there as they do on the forge. Zensical
 # stays out of the lock: it runs in an environment of its own.

@@ -21,6 +21,7 @@ from api.enrichment import ENRICH_ROUTE
 from api.errors import ApiError
 from api.gate import request_id
 from api.heap import keep_freed
+from api.keys import warn_if_open
 from api.open_files import allow_many_connections
 from api.pages import pages
 from api.reports import Reports
@@ -32,7 +33,7 @@ from engines.deadline import Deadline
 from engines.errors import EngineError
 from importing.at_start import import_at_start
 from models.catalogue import CATALOGUE, ModelName
-from runners import bentoml_cures
+from runners import bentoml_cures, supervisor
 from runners.loader import pinned_versions
 from runners.profiling import Profiler
 from settings import SERVICE_NAME, get_settings
@@ -76,6 +77,8 @@ class EnrichmentLight(_Dependencies):
             runners.check_start(SETTINGS, PLACEMENT)
         except EngineError as error:
             sys.exit(f"{SERVICE_NAME} can't start: {error}")
+        supervisor.control_by_unix_sockets()
+        warn_if_open(SETTINGS.server)
         if PLACEMENT == "embedded":
             bentoml_cures.start_no_runners(_service)
         if SETTINGS.import_at_start:

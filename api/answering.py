@@ -73,7 +73,7 @@ class Answering:
             **comparisons(self._surveyor, settings),
         }
         if settings.server.deepstack:
-            self._calls |= {route: DeepStack(route, self, self._surveyor, links, settings.limits) for route in ASKED}
+            self._calls |= {route: DeepStack(route, self, self._surveyor, links, settings) for route in ASKED}
         self._latencies = {name: RecentLatencies() for name in links}
 
     def activity(self, name: ModelName) -> Activity | None:

@@ -15,6 +15,7 @@ from api.deepstack_shapes import ASKED
 from api.enrichment import ENRICH_ROUTE
 from api.front import Answerer, Front
 from api.gate import Gate
+from api.keys import KeyCheck
 from api.paths import OneSpelling
 from api.probes import Probes
 from api.protocol import Protocol
@@ -25,11 +26,18 @@ from settings import Settings
 
 _UNTOUCHED: Final = frozenset({"/health", "/livez", "/readyz", "/healthz", "/metrics"})
 
+# Headers of every answer: no browser may guess another content type, or show an answer within another page.
+_GUARDS: Final = [("X-Content-Type-Options", "nosniff"), ("X-Frame-Options", "DENY")]
+
 
 def inference_routes(settings: Settings) -> frozenset[str]:
     """Return the paths that the front answers."""
-    deepstack = ASKED if settings.server.deepstack else ()
-    return frozenset({*MODEL_OF, ENRICH_ROUTE, COMPARE_ROUTE, MATCH_ROUTE, *deepstack})
+    return frozenset({*MODEL_OF, ENRICH_ROUTE, COMPARE_ROUTE, MATCH_ROUTE}) | deepstack_routes(settings)
+
+
+def deepstack_routes(settings: Settings) -> frozenset[str]:
+    """Return the inference paths of DeepStack, if they are on."""
+    return frozenset(ASKED if settings.server.deepstack else ())
 
 
 def surround(
@@ -48,6 +56,8 @@ def surround(
 
     def outermost(app: Starlette) -> ASGIApp:
         served: ASGIApp = app if traced else front(app)
+        if settings.server.keys:
+            served = KeyCheck(served, app, settings.server, inference_routes(settings), deepstack_routes(settings))
         if settings.server.cors_origins:  # outside of the rest, so that a web page can read refusals, too
             served = CORSMiddleware(
                 served,
@@ -63,6 +73,7 @@ def surround(
         http=partial(Protocol, patience_s=min(STALLED_S, settings.limits.request_timeout_s)),
         ws="none",
         timeout_keep_alive=settings.server.keep_alive_s,
+        headers=_GUARDS,
     )
     if traced:
         service.add_asgi_middleware(front)

@@ -10,16 +10,19 @@ from email.utils import format_datetime
 from typing import Final
 
 from api import metrics
+from api.body import max_body_bytes, read_fields
+from api.coding import inflate
 from api.deepstack_shapes import ASKED, DEFAULT_CONFIDENCE, DETECTION_ROUTE, MOST, DetectionResponse, Prediction
 from api.embedded import Link
 from api.errors import ApiError, gravest
 from api.gate import Body
+from api.keys import Keys
 from api.request import Received, parse
 from api.steps import Finding
 from api.survey import Asked, Models, Survey, Surveyor
 from engines.deadline import Deadline
 from models.catalogue import ModelName
-from settings import SERVICE_NAME, Limits
+from settings import SERVICE_NAME, Settings
 from tasks.task import Label, Options
 from vision.arrays import Box
 
@@ -31,7 +34,7 @@ class DeepStack:
     """Answers one of the routes. Its models look at one decoded image, through their queues."""
 
     def __init__(
-        self, route: str, models: Models, surveyor: Surveyor, links: Mapping[ModelName, Link], limits: Limits
+        self, route: str, models: Models, surveyor: Surveyor, links: Mapping[ModelName, Link], settings: Settings
     ) -> None:
         """links: one for each assigned model."""
         self._route = route
@@ -39,7 +42,8 @@ class DeepStack:
         self._models = models
         self._surveyor = surveyor
         self._links = [links[name] for name in self._names if name in links]
-        self._limits = limits
+        self._limits = settings.limits
+        self._keys = Keys(settings.server.keys)
 
     def check(self, left_s: float) -> None:
         """Refuse a request that can't be answered within `left_s` seconds. Raises ApiError."""
@@ -57,9 +61,11 @@ class DeepStack:
     async def answer(self, received: Received, deadline: Deadline) -> Body:
         """Return the answer as JSON. Raises ApiError if the request can't be read, or if a model fails.
 
-        Clients send their API key in the field `api_key`. It is accepted and not checked.
+        Clients send their API key in the field `api_key`, unless they send it in a header.
         """
         received_at = time.perf_counter()
+        if not received.trusted and not self._keys.accept(await asyncio.to_thread(self._form_key, received)):
+            raise ApiError("unauthorized", "send a valid API key in the field api_key, or as X-API-Key")
         asked = await asyncio.to_thread(parse, received, self._limits.max_image_bytes)
         least = DEFAULT_CONFIDENCE if asked.min_confidence is None else asked.min_confidence
         began = time.perf_counter()
@@ -85,6 +91,10 @@ class DeepStack:
             timestamp_utc=format_datetime(datetime.now(UTC), usegmt=True),
         )
         return Body(response.model_dump_json().encode())
+
+    def _form_key(self, received: Received) -> str:
+        body = inflate(received.body, received.encoding, max_body_bytes(self._limits.max_image_bytes))
+        return str(read_fields(received.content_type, body, ("api_key",)).get("api_key", ""))
 
     def _findings(self, found: Survey) -> Sequence[Finding]:
         """Return the models' answers, without the absent models. Raises ApiError if a model failed or all are absent.

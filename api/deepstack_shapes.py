@@ -45,7 +45,7 @@ def error_response(path: str, error: ApiError, request_id: str) -> Response:
 class DetectionInput(BaseModel):
     """One image for a route of DeepStack. Its clients send a form with the file `image`.
 
-    Other fields are ignored. Clients send `api_key`, which nothing checks.
+    Other fields are ignored. Clients send `api_key`, which is checked if the service has keys.
     """
 
     image_base64: Base64 | None = Field(None, description="base64 of an encoded image")

@@ -17,6 +17,7 @@ ErrorCode = Literal[
     "invalid_base64",
     "invalid_encoding",
     "invalid_image",
+    "unauthorized",
     "forbidden",
     "not_found",
     "method_not_allowed",
@@ -40,6 +41,7 @@ STATUS: Final[Mapping[ErrorCode, int]] = MappingProxyType(
         "invalid_base64": 400,
         "invalid_encoding": 400,
         "invalid_image": 400,
+        "unauthorized": 401,
         "forbidden": 403,
         "not_found": 404,
         "method_not_allowed": 405,
@@ -94,13 +96,16 @@ class ApiError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
+        """The headers of the error response: its code, when to retry, and a 401's scheme."""
         headers: dict[str, str] = {ERROR_HEADER: self.code}
+        if self.code == "unauthorized":
+            headers["WWW-Authenticate"] = "Bearer"
         if self.retry_after_s is not None:
             headers["Retry-After"] = str(self.retry_after_s)
         return headers
 
     def response(self, request_id: str) -> Response:
-        """Return the error as JSON, with `Retry-After` if a retry may help."""
+        """Return the error as JSON, with `Retry-After` if a retry may help, and a 401 with its scheme."""
         error: dict[str, object] = {"code": self.code, "message": self.message, "request_id": request_id}
         if self.details:
             error["details"] = list(self.details)

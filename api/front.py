@@ -15,6 +15,7 @@ from api.body import max_body_bytes
 from api.coding import check_encoding
 from api.errors import ApiError
 from api.gate import Body, Reply
+from api.keys import is_trusted
 from api.media import is_accepted, unsupported_type
 from api.request import Received
 from api.uploads import ClientGone, Uploads
@@ -84,11 +85,9 @@ class Front:
             BoundedMetrics.end(route, reply.status, took_s)
         if reply.status is None:
             return
-        status = str(reply.status)
-        metrics.REQUESTS.labels(endpoint=route, status=status).inc()
-        metrics.DURATION.labels(endpoint=route, status=status).observe(took_s)
+        metrics.count(route, reply.status, took_s)
         if self._outermost and reply.status < 400:  # Reply logs errors itself
-            access.info("%s POST %s %s %.1f ms", reply.identity.request_id, route, status, took_s * 1000)
+            access.info("%s POST %s %s %.1f ms", reply.identity.request_id, route, reply.status, took_s * 1000)
 
     async def _respond(self, scope: Scope, receive: Receive, reply: Reply) -> None:
         headers = Headers(scope=scope)
@@ -116,6 +115,7 @@ class Front:
                 {name: query.getlist(name) for name in query},
                 encoding,
                 ",".join(headers.getlist("accept")),
+                is_trusted(scope),
             )
             answer = await self._answer(answerer, route, received, deadline, receive)
         finally:

@@ -23,7 +23,8 @@ Action = Literal["load", "unload"]
 class Management:
     """Answers the routes that load and unload, and /models/status.
 
-    enabled: the setting server.model_management; without it, models can't be loaded or unloaded by request.
+    enabled: whether models can be loaded and unloaded by request. This needs the setting server.model_management and an
+    API key: a page that somebody visits can make their browser send a POST, but not with a header.
     """
 
     def __init__(
@@ -95,7 +96,8 @@ class Management:
         if not self._enabled:
             raise ApiError(
                 "forbidden",
-                "loading and unloading by request is off; an operator can set ENRICHMENT_MODEL_MANAGEMENT=true",
+                "loading and unloading by request is off; an operator can set ENRICHMENT_MODEL_MANAGEMENT=true and "
+                "ENRICHMENT_API_KEY",
             )
 
 

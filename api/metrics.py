@@ -79,6 +79,12 @@ def begin(routes: Iterable[str]) -> None:
             REQUESTS.labels(endpoint=route, status=str(status))
 
 
+def count(route: str, status: int, seconds: float) -> None:
+    """Count an answered request to an inference route. status: HTTP status."""
+    REQUESTS.labels(endpoint=route, status=str(status)).inc()
+    DURATION.labels(endpoint=route, status=str(status)).observe(seconds)
+
+
 def set_gauges(health: Mapping[str, Any]) -> None:
     """Publish a heartbeat's state. health: the body of /health."""
     GPU_MEMORY.set(health["gpu_memory_used_gb"])

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
@@ -47,6 +47,7 @@ MEANINGS: Final[Mapping[ErrorCode, str]] = MappingProxyType(
         "invalid_base64": "image_base64 is not base64",
         "invalid_encoding": "the body can't be decoded by its content encoding",
         "invalid_image": "the bytes are not an image, or the image is damaged",
+        "unauthorized": "no valid API key was sent",
         "forbidden": "the service's settings forbid this request",
         "not_found": "there is no such route, or no model of that name",
         "method_not_allowed": "this route does not take this method",
@@ -74,8 +75,13 @@ _HEADERS: Final[Mapping[str, str]] = MappingProxyType(
         "X-Error-Code": "the code of the error",
         "Retry-After": "seconds after which a retry may help",
         "Allow": "the methods that the route takes",
+        "WWW-Authenticate": "how a key is sent: Bearer, or as X-API-Key",
     }
 )
+_KEYS: Final[Schema] = {
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "bearer": {"type": "http", "scheme": "bearer"},
+}
 # Headers that a caller may send. The answer repeats them.
 _IDS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -93,7 +99,7 @@ class Operation:
     name: the operationId. answers: status → model of the JSON, or the media type of any other answer. image: the
     model of a request with an image. bodies: content type → model of any other request. query: the model of the query
     string's parameters. errors: the codes of this route, without those that every route may answer. files: media types
-    of a 200 beside its JSON.
+    of a 200 beside its JSON. keyed: whether callers must send an API key.
     """
 
     method: Literal["get", "post"]
@@ -107,6 +113,7 @@ class Operation:
     errors: Sequence[ErrorCode] = ()
     bodies: Mapping[str, type[BaseModel]] = field(default_factory=dict)
     files: Sequence[str] = ()
+    keyed: bool = False
 
 
 @cache
@@ -133,14 +140,22 @@ def _analysis(name: str, api: Any) -> Operation:
         "analysis",
         asked if is_image else None,
         asked.query_options,
-        [code for code, status in STATUS.items() if status not in {403, 404}],
+        [code for code, status in STATUS.items() if status not in {401, 403, 404}],
         {} if is_image else {_JSON_TYPE: asked, **asked.forms},
         asked.files,
     )
 
 
-def document(operations: Sequence[Operation]) -> dict[str, Any]:
-    """Return the OpenAPI document of these routes, ready for JSON."""
+def document(operations: Sequence[Operation], open_paths: Set[str] | None = None) -> dict[str, Any]:
+    """Return the OpenAPI document of these routes, ready for JSON.
+
+    open_paths: the paths that need no API key. None = the service asks for none.
+    """
+    if open_paths is not None:
+        operations = [
+            each if each.path in open_paths else replace(each, errors=(*each.errors, "unauthorized"), keyed=True)
+            for each in operations
+        ]
     images = list(dict.fromkeys(operation.image for operation in operations if operation.image))
     asked = dict.fromkeys(model for operation in operations if (model := operation.image or operation.query))
     bodies = {model for operation in operations for model in operation.bodies.values()}
@@ -170,6 +185,7 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
             "responses": {f"Error{status}": _failure(codes) for status, codes in _by_status(used).items()},
             "headers": {name: _header(name, text) for name, text in _HEADERS.items()},
             "parameters": {name: _id_parameter(name, text) for name, text in _IDS.items()},
+            **({} if open_paths is None else {"securitySchemes": _KEYS}),
         },
     }
 
@@ -200,6 +216,8 @@ def _operation(operation: Operation, requests: Mapping[type[BaseModel], Schema])
         ],
         "responses": _responses(operation),
     }
+    if operation.keyed:
+        described["security"] = [{scheme: []} for scheme in _KEYS]
     if operation.image:
         described["requestBody"] = {"$ref": f"#/components/requestBodies/{_name(operation.image)}"}
     elif operation.bodies:

@@ -18,14 +18,13 @@ from api import deepstack_pages, management, openapi, state_operations
 from api.deepstack_shapes import error_response
 from api.errors import ApiError
 from api.gate import request_id
+from api.keys import is_trusted, open_paths
 from api.page import FILES, INDEX
 from settings import Settings
 
-# Nothing on the page comes from another host, and no other page may frame it.
+# Nothing on the page comes from another host, and no other page may frame it. See api/application.py for more.
 _GUARDS: Final = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",  # the page of an older version must not ask a newer service
 }
@@ -39,10 +38,11 @@ def pages(apis: Callable[[], Any], settings: Settings) -> Starlette:
 
     @cache
     def document() -> bytes:
-        operations = [*openapi.analysis(apis()), *state_operations.STATE]
+        without_key = open_paths(settings.server)
+        operations = [*openapi.analysis(apis()), *state_operations.state(keyed=without_key is not None)]
         if settings.server.deepstack:  # the document has what this server answers, and without the setting it is a 403
             operations += deepstack_pages.operations()
-        return json.dumps(openapi.document(operations), ensure_ascii=False).encode()
+        return json.dumps(openapi.document(operations, without_key), ensure_ascii=False).encode()
 
     async def described(_: Request) -> Response:
         return Response(document(), media_type="application/json")
@@ -63,7 +63,7 @@ def pages(apis: Callable[[], Any], settings: Settings) -> Starlette:
 
 async def _health(request: Request) -> Response:
     status, body = request.app.state.reports.health()
-    return JSONResponse(body, status)
+    return JSONResponse(body if is_trusted(request.scope) else {"status": body["status"]}, status)
 
 
 async def _index(_: Request) -> Response:

@@ -23,6 +23,7 @@ class Reports:
         self.activity: Callable[[ModelName], Activity | None] = lambda _: None  # Answering's, once it is there
         self._settings = settings
         self._started = time.monotonic()
+        self._can_manage = settings.server.model_management and bool(settings.server.keys)
 
     def readiness(self) -> tuple[int, dict[str, Any]]:
         """Return HTTP status and body of GET /readyz."""
@@ -38,10 +39,7 @@ class Reports:
 
     def management(self) -> Management:
         """Return the Management that loads and unloads models."""
-        server = self._settings.server
-        return Management(
-            self.links, self._settings.preload, enabled=server.model_management, uptime_seconds=self._uptime_s
-        )
+        return Management(self.links, self._settings.preload, enabled=self._can_manage, uptime_seconds=self._uptime_s)
 
     def publish(self) -> None:
         """Set the gauges. Called after each heartbeat."""

@@ -26,7 +26,8 @@ class Received:
     """A request as received.
 
     content_type: with its parameters, "" if none was sent. query: the decoded query string; a repeated name has a
-    list. encoding, accept: the headers Content-Encoding and Accept, "" if none was sent.
+    list. encoding, accept: the headers Content-Encoding and Accept, "" if none was sent. trusted: see
+    api.keys.is_trusted.
     """
 
     content_type: str
@@ -34,6 +35,7 @@ class Received:
     query: Mapping[str, str | Sequence[str]]
     encoding: str = ""
     accept: str = ""
+    trusted: bool = True
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import bentoml
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, RootModel
 from starlette.requests import Request
 
 from api.errors import ErrorCode
@@ -207,6 +207,16 @@ class HealthResponse(_Response):
     uptime_seconds: float
     models: dict[str, ModelHealth | bool]
     runners: list[RunnerHealth]
+
+
+class ShortHealthResponse(_Response):
+    """The answer to a caller without the API key."""
+
+    status: Literal["healthy", "degraded", "unhealthy"]
+
+
+class KeyedHealthResponse(RootModel[HealthResponse | ShortHealthResponse]):
+    """Everything for callers with the API key, the status alone for others."""
 
 
 class ModelNameInput(BaseModel):

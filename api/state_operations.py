@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from api.errors import ErrorCode
@@ -10,6 +11,7 @@ from api.openapi import Operation
 from api.schemas import (
     AliveResponse,
     HealthResponse,
+    KeyedHealthResponse,
     ModelChangedResponse,
     ModelNameInput,
     ModelsChangedResponse,
@@ -89,3 +91,9 @@ STATE: Final = (
         errors=_MANAGING,
     ),
 )
+
+
+def state(*, keyed: bool) -> tuple[Operation, ...]:
+    """Return STATE. keyed: /health is short for callers without the API key."""
+    health, *others = STATE
+    return (replace(health, answers=dict.fromkeys(health.answers, KeyedHealthResponse)), *others) if keyed else STATE

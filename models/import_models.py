@@ -106,9 +106,24 @@ def _begin(spec: ModelSpec, request: Request, downloader: Downloader, workshop: 
     if stored is not None:
         store.select(spec.name, stored.version, untrained=weights is None)
         return _outcome(stored, "already there", time.perf_counter() - started)
+    if weights is not None:
+        _name_unknown(weights)
     logger.info("%s: converting %s from %s.", spec.name, spec.title, weights.origin if weights else _STANDIN_ORIGIN)
     job = Job(spec.name, weights.files if weights else (), folder)
     return _Pending(spec, weights, job, workshop.submit(job), time.perf_counter() - started)
+
+
+def _name_unknown(weights: Weights) -> None:
+    """Log the sha256 of a checkpoint that is about to be opened and is not the public one."""
+    sha256 = fingerprint(weights).sha256
+    if weights.spec.file and sha256 not in {source.sha256 for source in weights.spec.sources}:
+        logger.warning(
+            "%s: %s is not the known public file: its sha256 is %s. It is a pickle, and is opened in a process of its "
+            "own that runs none of its code. Compare the checksum with its author's.",
+            weights.spec.name,
+            weights.origin,
+            sha256,
+        )
 
 
 def _finish(pending: _Pending) -> Outcome:

@@ -1,7 +1,7 @@
 """The settings: read once from configuration.yaml and the documented environment variables, checked and frozen."""
 
 from settings.loading import DEFAULT_FILE, ENVIRONMENT, SERVICE_NAME, SettingsError, get_settings, load
-from settings.sections import EngineChoice, Limits, Precision, Pyroscope, Settings, Tracing
+from settings.sections import EngineChoice, Limits, Precision, Pyroscope, Server, Settings, Tracing
 
 __all__ = [
     "DEFAULT_FILE",
@@ -11,6 +11,7 @@ __all__ = [
     "Limits",
     "Precision",
     "Pyroscope",
+    "Server",
     "Settings",
     "SettingsError",
     "Tracing",

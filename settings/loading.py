@@ -45,6 +45,9 @@ ENVIRONMENT: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("ENRICHMENT_MODEL_MANAGEMENT", ("server", "model_management")),
     ("ENRICHMENT_DEEPSTACK", ("server", "deepstack")),
     ("ENRICHMENT_CORS_ORIGINS", ("server", "cors_origins")),
+    ("ENRICHMENT_API_KEY", ("server", "api_keys")),
+    ("ENRICHMENT_API_KEY_FILE", ("server", "api_key_file")),
+    ("ENRICHMENT_METRICS_PUBLIC", ("server", "metrics_public")),
     ("ENRICHMENT_PRELOAD_MODELS", ("preload",)),
     ("ENRICHMENT_LIGHT_PRELOAD_MODELS", ("preload",)),
     ("ENRICHMENT_IMPORT_AT_START", ("import_at_start",)),
@@ -109,8 +112,11 @@ def _read(file: Path) -> dict[str, Any]:
         section = tree["services"][SERVICE_NAME]["enrichment"]
     except OSError as error:
         raise SettingsError(f"{file}: cannot be read ({error.strerror})") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{file}: is not YAML: {error}") from error
+    except yaml.MarkedYAMLError as error:  # its text quotes the file, which may hold API keys
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        raise SettingsError(f"{file}: is not YAML: line {line}: {error.problem}") from None
+    except (yaml.YAMLError, UnicodeDecodeError):
+        raise SettingsError(f"{file}: is not YAML: it is not readable text") from None
     except (KeyError, TypeError):
         raise SettingsError(f"{file}: has no section services.{SERVICE_NAME}.enrichment") from None
     if not isinstance(section, dict):
@@ -141,5 +147,11 @@ def _messages(error: ValidationError, variables: Mapping[tuple[str, ...], str], 
         variable = variables.get(place) or variables.get(place[:-1])
         where = f"environment variable {variable}" if variable else f"{file.name}: {'.'.join(place)}"
         allowed = f" (allowed: {_ALLOWED[place]})" if place in _ALLOWED else ""
-        messages.append(f"{where} = {problem['input']!r}: {problem['msg']}{allowed}")
+        shown = "(not shown)" if _is_secret(place) else repr(problem["input"])
+        messages.append(f"{where} = {shown}: {problem['msg']}{allowed}")
     return messages
+
+
+def _is_secret(place: Sequence[str]) -> bool:
+    """Whether a place holds API keys, also by a misspelt name, or is a section with such a place in it."""
+    return place[0] == "server" and (len(place) == 1 or "key" in place[1].lower())

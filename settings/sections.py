@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -13,6 +14,7 @@ from pydantic import (
     Field,
     HttpUrl,
     NonNegativeFloat,
+    SecretStr,
     field_validator,
     model_validator,
 )
@@ -29,6 +31,7 @@ Precision = Literal["auto", "f32", "bf16", "f16"]
 Fraction = Field(ge=0.0, le=1.0)
 # As in a browser's `Origin` header: scheme, host and port, without a trailing slash.
 _ORIGIN: Final = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^\s/,]+")
+_KEY: Final = re.compile(r"[!-+\--~]+")  # visible ASCII without the comma, as a header can carry it
 
 
 class _Section(BaseModel):
@@ -42,6 +45,38 @@ class Server(_Section):
     deepstack: bool
     keep_alive_s: int = Field(ge=1)
     cors_origins: tuple[str, ...]
+    api_keys: tuple[SecretStr, ...]
+    api_key_file: Path | None
+    metrics_public: bool
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The API keys of both settings. With none, everybody who reaches the port is answered."""
+        of_file = _keys(self.api_key_file.read_text("utf-8")) if self.api_key_file else ()
+        return (*(key.get_secret_value() for key in self.api_keys), *of_file)
+
+    @field_validator("api_keys", mode="before")
+    @classmethod
+    def _split_keys(cls, value: Any) -> Any:
+        return _keys(value) if isinstance(value, str) else value
+
+    @field_validator("api_keys")
+    @classmethod
+    def _check_keys(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        _check_sendable(key.get_secret_value() for key in value)
+        return value
+
+    @field_validator("api_key_file")
+    @classmethod
+    def _check_file(cls, value: Path | None) -> Path | None:
+        try:
+            if value is not None:
+                _check_sendable(_keys(value.read_text("utf-8")))
+        except OSError as error:
+            raise ValueError(f"the file can't be read ({error.strerror})") from None
+        except UnicodeDecodeError:
+            raise ValueError("the file is not text") from None
+        return value
 
     @field_validator("cors_origins", mode="before")
     @classmethod
@@ -177,3 +212,18 @@ class Settings(_Section):
 def _items(text: str) -> list[str]:
     """Return the items of a comma-separated list."""
     return [item.strip() for item in text.split(",") if item.strip()]
+
+
+def _keys(text: str) -> tuple[str, ...]:
+    """Return the keys of a text, separated by commas or lines. Raises ValueError if it has none."""
+    keys = tuple(_items(text.replace("\n", ",")))
+    if not keys:
+        raise ValueError("there is no key in it")
+    return keys
+
+
+def _check_sendable(keys: Iterable[str]) -> None:
+    """Raises ValueError, which does not quote it, for a key that no header can carry."""
+    for number, key in enumerate(keys, 1):
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"key {number} may only have visible ASCII characters, no space and no comma")

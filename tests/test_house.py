@@ -66,3 +66,10 @@ def test_the_files_that_documents_name_are_there() -> None:
         if not (house.ROOT / named).exists() and "NAME" not in named
     }
     assert missing == set()
+
+
+def test_the_tests_that_the_advisories_point_to_are_there() -> None:
+    named = re.findall(r"(tests/[\w/]+\.py)::(\w+)", (house.ROOT / "SECURITY.md").read_text("utf-8"))
+    assert len(named) > 10
+    for file, test in named:
+        assert f"def {test}(" in (house.ROOT / file).read_text("utf-8"), f"{file}::{test}"

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 from openapi_spec_validator import validate
 from prometheus_client import REGISTRY
+from starlette.applications import Starlette
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api.application import inference_routes
 from api.deepstack_shapes import ASKED
 from api.front import Front
 from api.gate import Gate
+from api.keys import KeyCheck
 from api.pages import pages
 from models.catalogue import CATALOGUE, ModelName
 from settings import DEFAULT_FILE, load
@@ -407,3 +409,19 @@ async def test_the_document_has_the_routes_that_are_on() -> None:
 def test_every_model_of_a_route_is_in_the_catalogue() -> None:
     assert set(ASKED) == {DETECTION, POSE, THREAT, PET}
     assert {name for names in ASKED.values() for name in names} < set(CATALOGUE)
+
+
+@pytest.mark.parametrize(
+    ("field", "header", "status"),
+    [("right", "", 200), ("", "right", 200), ("wrong", "right", 200), ("wrong", "", 401), ("", "", 401)],
+)
+async def test_a_key_comes_in_the_form_or_in_a_header(field: str, header: str, status: int) -> None:
+    keyed = load(DEFAULT_FILE, {"ENRICHMENT_DEEPSTACK": "true", "ENRICHMENT_API_KEY": "right"})
+    app = KeyCheck(app_of(Runner(), keyed), Starlette(), keyed.server, frozenset(), frozenset({DETECTION}))
+    sent, headers = {"api_key": field} if field else {}, {"X-API-Key": header} if header else {}
+    files = {"image": ("image", IMAGE, "")}
+    response = await asgi.ask(app, "POST", DETECTION, headers=headers, files=files, data=sent)
+    assert response.status_code == status
+    if status == 401:
+        assert response.json()["success"] is False
+        assert "api_key" in response.json()["error"]

@@ -159,7 +159,7 @@ def test_every_error_is_an_example_of_its_status(served: Document) -> None:
     responses = served.content["paths"]["/pose-analyze"]["post"]["responses"]
     for code, status in STATUS.items():
         if str(status) not in responses:
-            assert code in {"not_found", "forbidden"}  # not of these routes
+            assert code in {"unauthorized", "not_found", "forbidden"}  # not of these routes
             continue
         described = served.resolve(responses[str(status)])
         content = described["content"]["application/json"]
@@ -269,3 +269,21 @@ def test_the_judge_of_answers_agrees_to_what_is_right(served: Document) -> None:
     served.check_response(answer("/livez", 200, {"status": "alive"}))
     error = {"error": {"code": "not_found", "message": "no", "request_id": "a"}}
     served.check_response(answer("/nothing", 404, error))
+
+
+OPEN = frozenset({"/health", "/livez", "/readyz"})
+
+
+def test_where_a_key_is_asked_for_each_closed_route_says_so(served: Document) -> None:
+    assert "securitySchemes" not in served.content["components"]
+    keyed = document([*openapi.analysis(APIS), *state_operations.state(keyed=True)], OPEN)
+    validate(keyed)
+    assert set(keyed["components"]["securitySchemes"]) == {"key", "bearer"}
+    for path, methods in keyed["paths"].items():
+        for operation in methods.values():
+            assert ("401" in operation["responses"]) is ("security" in operation) is (path not in OPEN), path
+    headers = keyed["components"]["responses"]["Error401"]["headers"]
+    assert "WWW-Authenticate" in headers
+    answers = Document(keyed)
+    assert answers.is_valid("KeyedHealthResponse", {"status": "healthy"})
+    assert not answers.is_valid("KeyedHealthResponse", {"uptime_seconds": 1})

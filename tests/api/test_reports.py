@@ -37,8 +37,13 @@ async def test_the_uptime_counts_from_its_making_and_not_from_its_links(monkeypa
 
 
 async def test_models_are_loaded_and_unloaded_only_where_the_setting_allows_it() -> None:
-    for text, code in (("false", "forbidden"), ("true", "not_found")):
-        reports = Reports(load(DEFAULT_FILE, {"ENRICHMENT_MODEL_MANAGEMENT": text}))
+    for text, key, code in (
+        ("false", "", "forbidden"),
+        ("false", "a-key", "forbidden"),
+        ("true", "", "forbidden"),  # else any page in a browser of the network could
+        ("true", "a-key", "not_found"),
+    ):
+        reports = Reports(load(DEFAULT_FILE, {"ENRICHMENT_MODEL_MANAGEMENT": text, "ENRICHMENT_API_KEY": key}))
         reports.links = [await link_of(READY)]
         with pytest.raises(ApiError) as caught:
             await reports.management().change("load", "no such model")

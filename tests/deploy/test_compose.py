@@ -21,6 +21,7 @@ NOT_OFFERED: Final = {
     "HOST",
     "PORT",
     "TENSORRT_CACHE",
+    "ENRICHMENT_API_KEY_FILE",  # it needs a mount
     "ENRICHMENT_GPU",
     "ENRICHMENT_LIGHT_PRELOAD_MODELS",
     "ENRICHMENT_ALLOW_UNTRAINED",
@@ -59,6 +60,21 @@ def test_what_it_passes_into_the_container_is_read_and_its_default_is_allowed(va
     settings = load(DEFAULT_FILE, environment)
     assert settings.preload == ()  # the seed's: each on its first request
     assert settings.import_at_start is (variant == "gpu")
+
+
+@each_file
+def test_the_container_may_do_nothing_that_it_does_not_need(variant: str) -> None:
+    found = service(variant)
+    assert found["read_only"] is True
+    assert found["cap_drop"] == ["ALL"]
+    assert found["security_opt"] == ["no-new-privileges:true"]
+    assert not {"privileged", "cap_add", "user", "network_mode", "pid", "ipc", "devices"} & set(found)
+    written = {volume.split(":")[1] for volume in found["volumes"] if not volume.endswith(":ro")} | set(found["tmpfs"])
+    assert written <= {"/cache/bentoml", "/cache/tensorrt", "/tmp"}
+    last = [line for line in (DEPLOY / "slim.Dockerfile").read_text("utf-8").splitlines() if line.startswith("USER")][
+        -1
+    ]
+    assert last == "USER bentoml"
 
 
 def test_on_a_gpu_every_setting_that_has_a_variable_can_be_said() -> None:

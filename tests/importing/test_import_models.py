@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import bentoml
 import pytest
 
+from importing.weights import Weights
 from models.catalogue import CATALOGUE
-from models.import_models import main
+from models.import_models import _name_unknown, main
 from tests.importing.loaders.test_resnet import write
 
 _RUN = "import sys; from models.import_models import main; code = main(); print('torch' in sys.modules); sys.exit(code)"
@@ -68,6 +70,28 @@ def test_the_refusal_names_the_file_and_the_reason(trial: Trial, first: subproce
     assert f"pose_estimator was not imported: {file} is refused" in first.stderr
     assert "is not an ultralytics checkpoint: torch.save did not write it, as it begins with b'404: Not" in first.stderr
     assert "Traceback" not in first.stderr
+
+
+def test_a_checkpoint_that_is_not_the_public_one_is_named_by_its_checksum_before_it_is_opened(
+    trial: Trial, first: subprocess.CompletedProcess[str]
+) -> None:
+    said = first.stderr
+    pose = trial.zoo / CATALOGUE["pose_estimator"].weights / CATALOGUE["pose_estimator"].file
+    (line,) = [line for line in said.splitlines() if "is not the known public file" in line]  # a pet's is no pickle
+    assert line.startswith(f"pose_estimator: {pose} is not the known")
+    assert hashlib.sha256(pose.read_bytes()).hexdigest() in line
+    assert said.index(line) < said.index("pose_estimator: converting")
+
+
+def test_the_public_checkpoint_is_not_remarked_upon(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    file = tmp_path / "best.pt"
+    file.write_bytes(b"whatever")
+    spec = CATALOGUE["threat_detector"]
+    known = replace(spec, sources=(replace(spec.sources[0], sha256=hashlib.sha256(b"whatever").hexdigest()),))
+    for each, named in ((known, False), (spec, True)):
+        caplog.clear()
+        _name_unknown(Weights(each, (file,), str(file)))
+        assert ("known public file" in caplog.text) is named
 
 
 def test_a_stand_in_is_announced(first: subprocess.CompletedProcess[str]) -> None:

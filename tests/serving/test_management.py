@@ -13,15 +13,18 @@ from tests.serving.server import Server, serving
 
 pytestmark = pytest.mark.serve
 
+KEY = {"X-API-Key": "k1"}
+
 
 @pytest.fixture(scope="module")
 def managed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("managed"), {"ENRICHMENT_MODEL_MANAGEMENT": "true"}) as running:
+    environment = {"ENRICHMENT_MODEL_MANAGEMENT": "true", "ENRICHMENT_API_KEY": KEY["X-API-Key"]}
+    with serving(tmp_path_factory.mktemp("managed"), environment) as running:
         yield running
 
 
 def test_a_preloaded_model_leaves_on_request_and_comes_back(managed: Server) -> None:
-    with httpx.Client(base_url=managed.url, timeout=30) as client:
+    with httpx.Client(base_url=managed.url, timeout=30, headers=KEY) as client:
         loaded = client.get("/models/status").json()["loaded_models"]
         assert [model["name"] for model in loaded] == [spec.weights for spec in CATALOGUE.values()]
         assert {model["priority"] for model in loaded} == {"preloaded"}
@@ -37,16 +40,17 @@ def test_a_preloaded_model_leaves_on_request_and_comes_back(managed: Server) -> 
 
 
 def test_all_models_leave_on_request_and_each_comes_back_when_it_is_asked(managed: Server) -> None:
-    with httpx.Client(base_url=managed.url, timeout=30) as client:
+    with httpx.Client(base_url=managed.url, timeout=30, headers=KEY) as client:
         assert len(client.post("/models/unload-all").json()["models"]) == 5
         assert client.get("/models/status").json()["loaded_models"] == []
         answer(client, "/person-reid", plain((10, 20, 30)))
-        managed.wait(lambda: managed.model("person_reid")["state"] == "ready", "loaded", 5)  # by the next heartbeat
+        # By the next heartbeat.
+        managed.wait(lambda: client.get("/models/reid").json()["state"] == "ready", "loaded", 5)
         assert [model["name"] for model in client.get("/models/status").json()["loaded_models"]] == ["osnet-x0-25"]
 
 
 def test_mistakes_have_the_shape_of_errors(managed: Server, client: httpx.Client) -> None:
-    with httpx.Client(base_url=managed.url, timeout=30) as own:
+    with httpx.Client(base_url=managed.url, timeout=30, headers=KEY) as own:
         check_error(own.post("/models/yolo/unload"), 404, "not_found")
         check_error(own.post("/models/preload"), 422, "invalid_request")
         check_error(own.get("/models/preload"), 405, "method_not_allowed")

@@ -15,7 +15,7 @@ from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, Request, Route, expect, sync_playwright
 
 from tests.serving.pictures import encoded, plain
-from tests.serving.server import Server
+from tests.serving.server import Server, serving
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
@@ -195,6 +195,30 @@ def test_models_that_fail_or_are_untrained_say_so_beside_the_others(context: Bro
     assert "model_unavailable" in said["Weapons"]
     assert "model_not_assigned" in said["Pet"]
     expect(page.locator("#states")).to_contain_text("failed")
+
+
+def test_a_key_is_typed_once_and_forgotten_with_the_tab(context: BrowserContext, tmp_path: Path) -> None:
+    with serving(tmp_path, {"ENRICHMENT_API_KEY": "the-key"}) as locked:
+        page = context.new_page()
+        page.goto(locked.url)
+        expect(page.locator("#service")).to_have_text("The service is healthy and asks for an API key.")
+        choose(page, encoded(plain(YELLOW)))
+        expect(page.locator("#error")).to_contain_text("The service asks for an API key.")
+        page.fill("#key", "a-wrong-one")
+        page.press("#key", "Enter")
+        expect(page.locator("#unlock-help")).to_have_text("This is not one of the service's keys.")
+        page.fill("#key", "the-key")
+        page.press("#key", "Enter")
+        expect(page.locator("#unlock")).to_be_hidden()
+        expect(page.locator("#service")).to_contain_text("Version ")
+        answered(page, encoded(plain(YELLOW)))
+        assert '-H "X-API-Key: $KEY"' in (page.locator("#curl").text_content() or "")
+        page.reload()
+        expect(page.locator("#states tr")).to_have_count(5)
+        assert "the-key" not in page.url + page.content()
+        other = context.new_page()
+        other.goto(locked.url)
+        expect(other.locator("#unlock")).to_be_visible()
 
 
 def faults(page: Page) -> list[str]:

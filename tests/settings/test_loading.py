@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -273,3 +274,66 @@ def test_what_such_a_file_says_wrongly_is_told_in_a_line(tmp_path: Path, text: s
     with pytest.raises(SettingsError, match=complaint) as caught:
         load(part(tmp_path, text), {})
     assert len(str(caught.value)) < 200
+
+
+# ── API keys ──
+
+SECRET = "a-secret-that-nobody-may-see"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("one", ["one"]), ("one,two", ["one", "two"]), (" one ,\ntwo\r\n\nthree\n", ["one", "two", "three"])],
+)
+def test_keys_come_from_a_variable_and_from_a_file(tmp_path: Path, text: str, expected: list[str]) -> None:
+    file = tmp_path / "keys"
+    file.write_text(text, encoding="utf-8")
+    assert list(load(DEFAULT_FILE, {"ENRICHMENT_API_KEY": text}).server.keys) == expected
+    assert list(load(DEFAULT_FILE, {"ENRICHMENT_API_KEY_FILE": str(file)}).server.keys) == expected
+    both = load(DEFAULT_FILE, {"ENRICHMENT_API_KEY": "first", "ENRICHMENT_API_KEY_FILE": str(file)})
+    assert list(both.server.keys) == ["first", *expected]
+
+
+@pytest.mark.parametrize("environment", [{}, {"ENRICHMENT_API_KEY": "", "ENRICHMENT_API_KEY_FILE": ""}])
+def test_by_default_no_key_is_asked_for(environment: dict[str, str]) -> None:
+    assert load(DEFAULT_FILE, environment).server.keys == ()
+
+
+@pytest.mark.parametrize("value", [",", "\n", " ", f"{SECRET} x", f"{SECRET}\x00", f"{SECRET}ä", f"ok,{SECRET}\t1"])
+def test_keys_that_nobody_could_send_stop_the_start_unseen(tmp_path: Path, value: str) -> None:
+    file = tmp_path / SECRET
+    file.write_text(value, encoding="utf-8")
+    for environment in ({"ENRICHMENT_API_KEY": value}, {"ENRICHMENT_API_KEY_FILE": str(file)}):
+        with pytest.raises(SettingsError, match="environment variable ENRICHMENT_API_KEY") as caught:
+            load(DEFAULT_FILE, environment)
+        assert "key" in str(caught.value)
+        assert SECRET not in str(caught.value)
+
+
+def test_a_file_of_keys_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    for name, complaint in [("nowhere", "can't be read"), ("", "can't be read"), ("binary", "is not text")]:
+        with pytest.raises(SettingsError, match=f"ENRICHMENT_API_KEY_FILE = .*{complaint}"):
+            load(DEFAULT_FILE, {"ENRICHMENT_API_KEY_FILE": str(tmp_path / name)})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"server: {{api_key: {SECRET}}}",  # misspelt
+        f"server: {{api_keys: [1, {SECRET}]}}",
+        f"server: {{api_keys: {{x: {SECRET}}}}}",
+        f"server: [{SECRET}]",
+        f"server: {{api_keys: [{SECRET}, }}",  # no YAML
+    ],
+)
+def test_no_message_about_the_file_shows_a_key(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SettingsError, match=r"part\.yaml") as caught:
+        load(part(tmp_path, text), {})
+    shown = "".join(traceback.format_exception(caught.value))
+    assert SECRET not in shown
+
+
+def test_settings_that_are_printed_show_no_key() -> None:
+    settings = load(DEFAULT_FILE, {"ENRICHMENT_API_KEY": SECRET})
+    assert SECRET not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"

@@ -104,7 +104,8 @@ const shortened = (key, value) => (key === "depth_map_base64" ? `${value.length}
 function curl(fields) {
   const sent = fields.bbox ? ` -F 'bbox=${JSON.stringify(fields.bbox)}'` : "";
   const name = (file.name || "photo.jpg").replaceAll("'", "");
-  return `curl -F 'image=@${name}'${sent} ${new URL("enrich", location.href)}`;
+  const key = service.hasKey() ? ' -H "X-API-Key: $KEY"' : "";
+  return `curl${key} -F 'image=@${name}'${sent} ${new URL("enrich", location.href)}`;
 }
 
 function redraw() {
@@ -311,10 +312,16 @@ addEventListener("paste", (event) => {
 const STATES = { ready: "good", loading: "warn", building_engine: "warn", failed: "bad" };
 let release = "";
 
-async function watch() {
+async function refresh() {
   const health = await service.health();
+  const locked = Boolean(health) && !health.models;
+  byId("unlock").hidden = !locked;
+  if (health && !locked && !release) release = await service.version().then((found) => `Version ${found},`, () => "");
   const line = byId("service");
-  if (!health) {
+  if (locked) {
+    line.textContent = `The service is ${health.status} and asks for an API key.`;
+    line.className = "warn";
+  } else if (!health) {
     line.textContent = "The service can't be reached.";
     line.className = "bad";
   } else {
@@ -322,8 +329,21 @@ async function watch() {
     line.className = health.status === "healthy" ? "good" : "warn";
     states(health);
   }
+  return locked;
+}
+
+async function watch() {
+  await refresh();
   setTimeout(watch, 4000);
 }
+
+byId("unlock").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  service.useKey(byId("key").value);
+  byId("key").value = "";
+  byId("error").hidden = true;
+  byId("unlock-help").textContent = (await refresh()) ? "This is not one of the service's keys." : "";
+});
 
 function states(health) {
   const rows = Object.entries(health.models).filter(([, model]) => typeof model === "object").map(([name, model]) => {
@@ -340,4 +360,4 @@ function states(health) {
   byId("device").textContent = devices.length ? `Computed on ${devices.join(", ")}.` : "";
 }
 
-service.version().then((found) => { release = `Version ${found},`; }, () => {}).finally(watch);
+watch();

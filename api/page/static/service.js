@@ -7,10 +7,16 @@ export class Failure extends Error {
   }
 }
 
+// The API key stays in this tab: it is forgotten when the tab is closed.
+const KEY = "api-key";
+export const useKey = (key) => sessionStorage.setItem(KEY, key);
+export const hasKey = () => sessionStorage.getItem(KEY) !== null;
+const keyed = (options) => (hasKey() ? { ...options, headers: { ...options.headers, "X-API-Key": sessionStorage.getItem(KEY) } } : options);
+
 async function call(path, options = {}) {
   let response;
   try {
-    response = await fetch(path, options);
+    response = await fetch(path, keyed(options));
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Failure("The service can't be reached. It may be restarting, or the network is down.");
@@ -27,6 +33,7 @@ async function call(path, options = {}) {
 
 function sentence(status, error, retryAfter) {
   const later = retryAfter ? ` Try again in ${retryAfter} s.` : "";
+  if (status === 401) return "The service asks for an API key.";
   if (status === 429) return `The service has too much to do.${later}`;
   if (status >= 500) return `${error.message} (${error.code}).${later}`;
   return `This picture can't be used: ${error.message}.`;
@@ -59,10 +66,10 @@ export async function compare(first, second) {
   return response.json();
 }
 
-// /health answers 503 with the same body if no model can serve.
+// /health answers 503 with the same body if no model can serve, and the status alone without the API key.
 export async function health() {
   try {
-    const response = await fetch("health", { signal: AbortSignal.timeout(4000) });
+    const response = await fetch("health", keyed({ signal: AbortSignal.timeout(4000) }));
     return await response.json();
   } catch {
     return null;
