@@ -48,9 +48,9 @@ _ALARM: Final = {"device_class": "safety", "payload_on": "True", "payload_off": 
 ENTITIES: Final[Mapping[str, tuple[str, str, Mapping[str, str]]]] = {
     "threat": ("binary_sensor", "{{ value_json.active and value_json.threat }}", _ALARM),
     "people": ("sensor", "{{ value_json.people if value_json.active else 0 }}", {"state_class": "measurement"}),
-    "posture": ("sensor", "{{ value_json.posture }}", {}),
-    "pet": ("sensor", "{{ value_json.pet }}", {}),
-    "distance": ("sensor", "{{ value_json.distance }}", {}),
+    "posture": ("sensor", "{{ value_json.posture or 'unknown' }}", {}),
+    "pet": ("sensor", "{{ value_json.pet or 'unknown' }}", {}),
+    "distance": ("sensor", "{{ value_json.distance or 'unknown' }}", {}),
 }
 Corners = tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]  # x1, y1, x2, y2 in the detect stream's pixels
 

@@ -92,8 +92,11 @@ def test_what_no_model_told_is_unknown() -> None:
     lists: dict[str, Any] = {"alerts": [], "threats": []}
     assert told == dict.fromkeys(("people", "posture", "threat", "pet", "distance")) | lists
     state = told | {"active": True}
-    templates = [{"value_template": template} for _, template, _ in bridge.ENTITIES.values()]
-    assert {shown(one, state) for one in templates} == {"None"}  # which Home Assistant takes for "unknown"
+    values = {key: shown({"value_template": entity[1]}, state) for key, entity in bridge.ENTITIES.items()}
+    # Home Assistant takes "None" for unknown in numbers and binary sensors, but for a text in other sensors.
+    assert values == dict.fromkeys(("threat", "people"), "None") | dict.fromkeys(
+        ("posture", "pet", "distance"), "unknown"
+    )
 
 
 @pytest.mark.parametrize(
