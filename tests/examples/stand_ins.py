@@ -175,11 +175,13 @@ class Frigate:
 
 
 class Gate:
-    """Stands before the service. refusals: the statuses that the next requests get instead of an answer."""
+    """Stands before the service. refusals: the statuses that the next requests get. open: whether any is answered."""
 
     def __init__(self, service: str) -> None:
         self.refusals: list[int] = []
         self.statuses: list[int] = []
+        self.open = threading.Event()
+        self.open.set()
         self._service = service
 
     def handler(self) -> type[BaseHTTPRequestHandler]:
@@ -188,6 +190,7 @@ class Gate:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
+                gate.open.wait(WAIT_S)
                 if gate.refusals:
                     status = gate.refusals.pop(0)
                     content = json.dumps({"error": {"code": "made_up", "message": "made up"}}).encode()

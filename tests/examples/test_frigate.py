@@ -27,7 +27,7 @@ from tests.examples.stand_ins import (
 from tests.serving.pictures import encoded, marked, plain
 from tests.serving.server import Server
 
-CAMERAS = ("door", "yard", "gate", "barn", "lane", "pond", "roof", "shed", "hall", "attic")
+CAMERAS = ("door", "yard", "gate", "barn", "lane", "pond", "roof", "shed", "hall", "attic", "porch", "cellar")
 
 
 @dataclass(frozen=True)
@@ -200,6 +200,19 @@ def test_events_that_do_not_matter_are_left(house: House, kind: str, changes: di
     house.event("roof", "g.2")
     house.state("roof", "g.2")
     assert "g.1" not in house.frigate.asked
+
+
+def test_a_slow_service_is_asked_about_the_latest_only(house: House) -> None:
+    house.gate.open.clear()
+    for frame in range(1, 30):
+        house.event("porch", "j.1", "update", float(frame))
+        house.event("cellar", "j.2", "update", float(frame))
+    house.ear.say(b"the last one")
+    house.bridge.wait("the last one")  # the bridge has all messages
+    house.gate.open.set()
+    for camera in ("porch", "cellar"):
+        house.ear.wait(f"enrichment/{camera}/state", lambda state: state["time"] == 29.0)
+    assert house.frigate.asked.count("j.1") + house.frigate.asked.count("j.2") <= 3  # the first was under way
 
 
 def test_an_old_frigate_has_the_box_in_the_event(house: House) -> None:
