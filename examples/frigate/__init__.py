@@ -1,0 +1,1 @@
+"""A bridge from Frigate's events to Home Assistant."""
