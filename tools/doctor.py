@@ -21,11 +21,14 @@ from engines import device, processor
 from engines.cores import cores, side_by_side
 from engines.device import Gpu
 from engines.errors import EngineError
+from importing import sources
+from importing.errors import ImportFailure
 from importing.report import command
 from models import store
 from models.catalogue import CATALOGUE, ModelName
 from models.store import StoredModel, StoreError
 from runners import engine_choice
+from runners.runner import GPU_BUDGET_MB
 from settings import Settings, get_settings
 from tools import exposure, machine
 from tools.machine import Machine
@@ -129,6 +132,12 @@ def _of_model(name: ModelName, settings: Settings, measuring: Measuring, to_do: 
 
 def _how_to_get(name: ModelName) -> str:
     spec = CATALOGUE[name]
+    try:
+        path = sources.on_disk(spec)
+    except ImportFailure as error:
+        return f"{name} is missing: {error}"
+    if path is not None:
+        return f"{name} is not imported yet. Its weights are at {path}: {command(name, source=False)}"
     if spec.sources:
         return f"{name} is missing. Download and import it: {command(name, source=False)}"
     return f"{name} is missing. Get it from {spec.homepage}, and import it: {command(name, source=True)}"
@@ -155,21 +164,24 @@ def _speed(settings: Settings, measured: dict[ModelName, Measured]) -> list[str]
 
 def _memory(settings: Settings, here: Machine, measuring: Measuring, to_do: list[str]) -> list[str]:
     """Compare what the loaded models take with what the device has, and with the budget."""
-    models_mb, budget_mb = measuring.models_mb, settings.residency.budget_mb
-    limits, needed_mb, what = settings.limits, measuring.process_mb, "libraries"
+    models_mb, limits, needed_mb, what = measuring.models_mb, settings.limits, measuring.process_mb, "libraries"
+    budget_mb = settings.residency.budget_mb
+    if budget_mb == "auto":
+        budget_mb = GPU_BUDGET_MB if measuring.gpu else 0
+    lines = []
+    if 0 < budget_mb < models_mb:
+        lines.append(f"the budget of {budget_mb:.0f} MB does not hold all models at a time: they will be reloaded")
+        needed_mb += budget_mb - models_mb
     device_mb = here.room_mb if measuring.gpu is None else measuring.gpu.memory_mb
     if measuring.gpu is None:
         needed_mb += limits.max_picture_mb + limits.max_body_bytes / 1e6
         what = "libraries, and pictures and requests at their limits"
-    lines = [f"the measured models {models_mb:.0f} MB; with {what} {needed_mb:.0f} MB of {device_mb or 0:.0f} MB"]
+    room = f"{device_mb:.0f} MB" if device_mb else "an unknown size"
+    lines.append(f"the measured models {models_mb:.0f} MB; with {what} {needed_mb:.0f} MB of {room}")
     if device_mb and needed_mb > device_mb * _SHARE:
         to_do.append(
-            f"{needed_mb:.0f} MB may be too much for {device_mb:.0f} MB: set ENRICHMENT_MEMORY_BUDGET_MB, or "
-            "let fewer models be preloaded (ENRICHMENT_PRELOAD_MODELS)"
-        )
-    if budget_mb != "auto" and 0 < budget_mb < models_mb:
-        lines.append(
-            f"ENRICHMENT_MEMORY_BUDGET_MB={budget_mb:.0f} does not hold them all at a time: models will be reloaded"
+            f"{needed_mb:.0f} MB may be too much for {room}: set ENRICHMENT_MEMORY_BUDGET_MB, or let fewer models be "
+            "preloaded (ENRICHMENT_PRELOAD_MODELS)"
         )
     return lines
 

@@ -41,7 +41,7 @@ class World:
         }
         self.times: dict[ModelName, float | Exception | None] = dict(MS)
         self.process_mb = 1000.0
-        self.until = 0.0
+        self.models_mb = 500.0
 
     def find(self, name: ModelName, *, untrained: bool = False) -> StoredModel | None:
         found = self.models.get(f"{name}-untrained" if untrained else name)
@@ -53,8 +53,6 @@ class World:
         assert picture.is_file()
         self.gpu = gpu
         return self
-
-    models_mb = 500.0
 
     def measure(self, stored: StoredModel) -> Measured | None:
         ms = self.times[stored.card.name]
@@ -72,6 +70,9 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setattr("engines.device.choose", lambda *_: world.gpu)
     monkeypatch.setattr(doctor, "get_settings", lambda: load(DEFAULT_FILE, world.environment))
     monkeypatch.setattr("engines.processor.bf16_pays", lambda: False)
+    monkeypatch.setenv("AI_MODELS_PATH", "/nowhere")
+    for spec in CATALOGUE.values():
+        monkeypatch.delenv(spec.path_variable, raising=False)
     return world
 
 
@@ -113,6 +114,27 @@ def test_a_missing_model_is_an_error_with_the_command_and_the_others_are_measure
     assert ("--source PATH-OR-URL" in todo) is not bool(CATALOGUE[name].sources)
     assert f"(without {name})" in said
     assert said.count(" ms by ") == len(CATALOGUE) - 1
+
+
+def test_weights_that_only_have_to_be_imported_are_named(
+    world: World, report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "osnet.pth"
+    weights.touch()
+    monkeypatch.setenv("REID_MODEL_PATH", str(weights))
+    monkeypatch.setenv("POSE_MODEL_PATH", str(tmp_path / "typo.pt"))
+    del world.models["person_reid"], world.models["pose_estimator"]
+    code, said = report()
+    assert code == 1
+    assert f"person_reid is not imported yet. Its weights are at {weights}: " in said
+    assert f"POSE_MODEL_PATH={tmp_path / 'typo.pt'} does not exist" in said
+
+
+def test_a_busy_machine_is_said(report: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.getloadavg", lambda: (7.5, 1.0, 1.0))
+    assert "load: 7.5 processes at a time in the last minute; the times below are longer" in report()[1]
+    monkeypatch.setattr("os.getloadavg", lambda: (0.5, 1.0, 1.0))
+    assert "the times below" not in report()[1]
 
 
 def test_without_any_weights_it_still_reports(world: World, report: Report) -> None:
@@ -168,7 +190,14 @@ def test_memory_is_compared_with_what_may_be_used(world: World, report: Report) 
     assert "limited to 1.5 GB" in said
     assert "may be too much for 1500 MB: set ENRICHMENT_MEMORY_BUDGET_MB" in said
     world.environment["ENRICHMENT_MEMORY_BUDGET_MB"] = "300"
-    assert "ENRICHMENT_MEMORY_BUDGET_MB=300 does not hold them all" in report()[1]
+    assert "the budget of 300 MB does not hold all models" in report()[1]
+
+
+def test_a_budget_that_keeps_within_the_limit_is_no_error(world: World, report: Report) -> None:
+    world.machine = replace(MACHINE, limit_mb=1950)
+    assert report()[0] == 1
+    world.environment["ENRICHMENT_MEMORY_BUDGET_MB"] = "300"
+    assert report()[0] == 0
 
 
 def test_a_limit_of_processor_time_that_the_engine_does_not_see_is_said(world: World, report: Report) -> None:
@@ -197,3 +226,5 @@ def test_a_gpu_is_measured_against_its_own_memory(world: World, report: Report) 
     assert code == 0
     assert "engine: torch on GPU 1: NVIDIA RTX A400, 4.3 GB" in said
     assert "with libraries 1000 MB of 4295 MB" in said
+    world.models_mb = 1300
+    assert "the budget of 1200 MB does not hold all models" in report()[1]
