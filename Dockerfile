@@ -39,7 +39,8 @@ COPY --from=models /model-zo[o]/pet-classifie[r] /export/ai_models/model-zoo/pet
 COPY --from=models /model-zo[o]/depth-anything-v2-smal[l] /export/ai_models/model-zoo/depth-anything-v2-small
 COPY --from=source /src /src
 # 3: some of the models were imported. Their routes serve, and the others' answer 503.
-RUN if [ "$VARIANT" = cpu ]; then python -m models.import_models || [ $? = 3 ]; fi \
+RUN if [ "$VARIANT" = cpu ]; then python -m models.import_models || [ $? = 3 ] \
+    || { echo "No model was imported. Set AI_MODELS_PATH to a folder with model-zoo/, or let the build download."; exit 1; } fi \
     && python -m tools.image --variant "$VARIANT" --bento /tmp/bento.tar \
     && mkdir -p /home/bentoml/bento && tar -xf /tmp/bento.tar -C /home/bentoml/bento
 
