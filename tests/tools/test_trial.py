@@ -118,8 +118,10 @@ def test_make_run_listens_on_the_network_only_if_asked(
     python.chmod(0o755)
     (tmp_path / ".installed").touch()
     clean = {key: value for key, value in os.environ.items() if key not in {"HOST", "LAN", "MAKEFLAGS"}}
-    command = ["make", "run", f"VENV={tmp_path}", "--old-file", f"{tmp_path}/.installed", *options]
-    said = subprocess.run(command, cwd=ROOT, env=clean | environment, capture_output=True, text=True, check=True).stdout
+    command = ["make", "--no-print-directory", "run", f"VENV={tmp_path}", "--old-file", f"{tmp_path}/.installed"]
+    said = subprocess.run(
+        [*command, *options], cwd=ROOT, env=clean | environment, capture_output=True, text=True, check=True
+    ).stdout
     assert said.splitlines() == [f"models.import_models on {host}", f"tools.trial on {host}"]
 
 
