@@ -35,6 +35,7 @@ from tools.machine import Machine
 from tools.measuring import Measured, Measuring
 
 _PICTURE: Final = Path(__file__).parents[1] / "api/page/static/samples/astronaut.jpg"
+_NO_TIME: Final = "not measured for lack of time (.venv/bin/python -m tools.doctor --seconds 60)"
 _SHARE: Final = 0.8  # of the memory: other programs need some, too
 
 
@@ -126,7 +127,7 @@ def _of_model(name: ModelName, settings: Settings, measuring: Measuring, to_do: 
         print(f"{about}, FAILS", flush=True)
         to_do.append(f"{name} can't be loaded: {error}")
         return None
-    print(f"{about}, {measured or 'not measured, as the time was over: --seconds'}", flush=True)
+    print(f"{about}, {measured or _NO_TIME}", flush=True)
     return measured
 
 

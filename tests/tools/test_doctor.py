@@ -171,7 +171,7 @@ def test_what_there_was_no_time_for_is_no_error(world: World, report: Report) ->
     world.times["depth_estimator"] = None
     code, said = report()
     assert code == 0
-    assert "depth_estimator: depth-anything-v2-small@aaaaaaaaaaaa, not measured, as the time was over" in said
+    assert "depth_estimator: depth-anything-v2-small@aaaaaaaaaaaa, not measured for lack of time" in said
     assert "all models on every frame: 10.0 (without depth_estimator)" in said
 
 
