@@ -1,12 +1,11 @@
 # Tasks of ai-enrichment-light. `make run` needs only Python 3.11, git, make and a package index.
-# Every target respects PORT, AI_MODELS_PATH and BENTOML_HOME.
+# Every target respects HOST, PORT, AI_MODELS_PATH and BENTOML_HOME.
 PYTHON ?= python3.11
 UV_VERSION := 0.13.9
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-export HOST ?= 127.0.0.1
 export BENTOML_DO_NOT_TRACK ?= True
 # The folder for ultralytics' own files; its default is in the home folder.
 export YOLO_CONFIG_DIR ?= $(CURDIR)/$(VENV)/ultralytics
@@ -16,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The benchmarks' pictures; the project has none.
 PICTURES ?= ../shared/images
 
-.PHONY: help install import run test coverage check audit sbom docs bench soak compare image lock
+.PHONY: help install import doctor run test coverage check audit sbom docs bench soak compare image lock
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -34,11 +33,20 @@ $(INSTALLED): requirements/dev.txt client/pyproject.toml
 # A folder of your own pictures, to calibrate an int8 version of each model
 CALIBRATE ?=
 
-import: install ## weights → BentoML's model store; fails if weights are missing; CALIBRATE=folder: int8, too
-	$(BIN)/python -m models.import_models $(if $(CALIBRATE),--calibrate "$(CALIBRATE)")
+# The command's exit code is 0 for all five models, 3 for a part of them, 1 for none. A part is enough to serve, and make
+# has one code for all errors. So only 1 is an error here.
+import: install ## available weights → BentoML's model store; fails only if there are none; CALIBRATE=folder: int8, too
+	$(BIN)/python -m models.import_models $(if $(CALIBRATE),--calibrate "$(CALIBRATE)") || [ $$? -eq 3 ]
 
-run: install ## a trial on 127.0.0.1:8096: import available weights, and serve untrained stand-ins for the rest
-	@$(BIN)/python -m models.import_models --untrained-standins
+doctor: install ## what this machine has, what the service will use, how fast it will be, and what is missing
+	@$(BIN)/python -m tools.doctor
+
+# 1 = `make run` listens on the network
+LAN ?=
+
+run: export HOST := $(if $(filter 1,$(LAN)),0.0.0.0,$(or $(HOST),127.0.0.1))
+run: install ## a trial on 127.0.0.1:8096 (LAN=1: for the whole network), with untrained stand-ins for missing weights
+	@$(BIN)/python -m models.import_models --untrained-standins || [ $$? -eq 3 ]
 	@$(BIN)/python -m tools.trial
 
 test: install ## all tests, two files at a time; tests with real weights need ../shared

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Final, Literal
 
 from models.card import Loss
 from models.catalogue import CATALOGUE, ModelName
 
-State = Literal["imported", "already there", "untrained stand-in", "failed"]
+State = Literal["imported", "already there", "untrained stand-in", "missing", "failed"]
 
-_HEADINGS = ("model", "state", "from", "MB", "sha256", "largest difference from the original", "s")
+#: Exit codes of the command line. 2 is argparse's, for a wrong command line.
+ALL, NONE, SOME = 0, 1, 3
+
+_WITHOUT_MODEL: Final = ("missing", "failed")
+_HEADINGS = ("model", "state", "from", "MB", "sha256", "largest difference from the original", "s", "what to do")
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,27 @@ class Outcome:
     tolerance: Mapping[str, float] = field(default_factory=dict)
     problem: str = ""
     int8: Loss | None = None
+
+    @property
+    def in_vain(self) -> bool:
+        """Whether this import did not do what was asked."""
+        return self.state in _WITHOUT_MODEL
+
+
+def exit_code(outcomes: Sequence[Outcome]) -> int:
+    """Return ALL if every model was imported, SOME if only a part was, NONE if none was."""
+    in_vain = sum(outcome.in_vain for outcome in outcomes)
+    if not in_vain:
+        return ALL
+    return NONE if in_vain == len(outcomes) else SOME
+
+
+def command(name: ModelName, *, source: bool) -> str:
+    """Return the shell command that imports a model. source: with the place of the weights, for the user to fill in."""
+    python = Path(sys.executable)
+    if python.is_relative_to(Path.cwd()):
+        python = python.relative_to(Path.cwd())
+    return f"{python} -m models.import_models {name}{' --source PATH-OR-URL' if source else ''}"
 
 
 def table(outcomes: Iterable[Outcome]) -> str:
@@ -56,13 +83,22 @@ def _verdict(outcome: Outcome) -> str:
 def _row(outcome: Outcome) -> tuple[str, ...]:
     return (
         outcome.name,
-        outcome.state.upper() if outcome.state in ("untrained stand-in", "failed") else outcome.state,
+        outcome.state.upper() if outcome.in_vain or outcome.state == "untrained stand-in" else outcome.state,
         outcome.origin,
         f"{outcome.size / 1e6:.1f}" if outcome.size else "",
         outcome.sha256[:12],
         ", ".join(f"{metric} {value:.0e}" for metric, value in outcome.tolerance.items()),
         f"{outcome.seconds:.1f}",
+        _remedy(outcome),
     )
+
+
+def _remedy(outcome: Outcome) -> str:
+    if outcome.state == "failed":
+        return f"read above why; then {command(outcome.name, source=False)}"
+    if outcome.state in ("missing", "untrained stand-in"):
+        return f"get {CATALOGUE[outcome.name].homepage}; then {command(outcome.name, source=True)}"
+    return ""
 
 
 def _line(row: Sequence[str], widths: Sequence[int]) -> str:

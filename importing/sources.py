@@ -48,11 +48,10 @@ def locate(spec: ModelSpec, stored: StoredModel | None, downloader: Downloader) 
     Raises WeightsMissing with every place and the remedy if none has the weights. Raises ImportFailure if the variable
     is set, but to a path that does not exist or is empty.
     """
-    looked: list[str] = []
-    for label, path in (_variable(spec), _zoo(spec)):
-        if _holds_something(path):
-            return gather(spec, path, str(path.absolute()))
-        looked.append(f"{path} ({label})")
+    path = on_disk(spec)
+    if path is not None:
+        return gather(spec, path, str(path.absolute()))
+    looked = [f"{path} ({label})" for label, path in (_variable(spec), _zoo(spec))]
     if stored is not None:
         return gather(spec, stored.checkpoint, stored.card.source)
     try:
@@ -64,6 +63,14 @@ def locate(spec: ModelSpec, stored: StoredModel | None, downloader: Downloader) 
         f"no weights of {spec.title} were found. Looked at:{places}\n  Get them from {spec.homepage} and run "
         f"`python -m models.import_models {spec.name} --source <path or URL>`"
     )
+
+
+def on_disk(spec: ModelSpec) -> Path | None:
+    """Return the first documented place that has something, unread; None if there is none.
+
+    Raises ImportFailure as `locate` does.
+    """
+    return next((path for _, path in (_variable(spec), _zoo(spec)) if _holds_something(path)), None)
 
 
 def _variable(spec: ModelSpec) -> tuple[str, Path]:

@@ -67,7 +67,8 @@ def import_models(request: Request) -> list[Outcome]:
             try:
                 begun = _begin(CATALOGUE[name], request, downloader, workshop)
             except _FAILURES as error:
-                begun = Outcome(name, "failed", time.perf_counter() - started, problem=str(error))
+                state: report.State = "missing" if isinstance(error, WeightsMissing) else "failed"
+                begun = Outcome(name, state, time.perf_counter() - started, problem=str(error))
             if isinstance(begun, Outcome):
                 outcomes.append(begun)
             else:
@@ -162,7 +163,7 @@ def _finish(pending: _Pending) -> Outcome:
 
 def _calibrate(imported: Outcome, pictures: tuple[Path, ...], workshop: Workshop) -> Outcome:
     """Store an imported model again with an int8 graph, unless the store has that version already."""
-    if imported.state == "failed":
+    if imported.in_vain:
         return imported
     started = time.perf_counter()
     try:
@@ -211,31 +212,35 @@ def _readable(name: ModelName, version: str, *, untrained: bool = False) -> Stor
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line. Return the exit code: 0 if every requested model is in the store, else 1."""
+    """Run the command line. Return one of the exit codes in importing/report.py."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)
     # BentoML sends usage data for each saved model unless told not to.
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     outcomes = import_models(_parse(arguments))
-    print(report.table(outcomes))
-    for line in report.losses(outcomes):
-        print(line)
     for outcome in outcomes:
         if outcome.state == "untrained stand-in":
             logger.warning(
                 "%s HAS NO TRAINED WEIGHTS: a stand-in of random numbers takes their place. Its answers mean nothing.",
                 outcome.name,
             )
-    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
-    for outcome in failed:
-        logger.error("%s was not imported: %s", outcome.name, outcome.problem)
-    return 1 if failed else 0
+        elif outcome.in_vain:
+            logger.error("%s was not imported: %s", outcome.name, outcome.problem)
+    for line in report.losses(outcomes):
+        print(line)
+    print(report.table(outcomes))
+    code = report.exit_code(outcomes)
+    if code == report.SOME:
+        print("The service starts with the models that are in the store. The routes of the others answer 503.")
+    return code
 
 
 def _parse(arguments: Sequence[str] | None) -> Request:
     parser = argparse.ArgumentParser(
         prog="python -m models.import_models",
         description="Import models into BentoML's model store: find, check and convert weights, and check the graphs.",
+        epilog="Exit code: 0 = all requested models were imported or were there already; 3 = only a part of them, and"
+        " the table says what to do for the others; 1 = none; 2 = wrong command line.",
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"any of {', '.join(CATALOGUE)}; default: all")
     origin = parser.add_mutually_exclusive_group()

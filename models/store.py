@@ -236,7 +236,7 @@ def _read(model: bentoml.Model, *, untrained: bool, whole: bool) -> StoredModel:
         raise ValueError(f"its card says untrained={card.untrained}")
     folder = Path(model.path)
     # An interrupted copy (power, SIGKILL) leaves a file of the wrong length beside a readable model.yaml. A packed
-    # store is never interrupted, and the CPU image holds only the files that OpenVINO loads (deploy/slim.Dockerfile).
+    # store is never interrupted, and the CPU image holds only the files that OpenVINO loads (Dockerfile).
     needed = [GRAPH, *([INT8, _INT8_WEIGHTS] if card.int8 else [])]
     sizes = metadata["files"] if whole else {name: metadata["files"][name] for name in needed}
     for path, size in sizes.items():

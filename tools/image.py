@@ -1,10 +1,12 @@
 """Builds the image ai-enrichment-light:<version>[-cpu], for `make image`.
 
 usage: python -m tools.image [--variant cpu|gpu] [--weights packed|mounted] [--extra PACKAGES] [--tag TAG]
+       python -m tools.image [--variant cpu|gpu] [--weights packed|mounted] --bento FILE.tar
 
-`bentoml build` packs the code, `bentoml containerize` makes an image of it, and deploy/slim.Dockerfile removes the
+`bentoml build` packs the code, `bentoml containerize` makes an image of it, and the Dockerfile's last stage removes the
 build tools. Needs docker. Packed weights come from the store. Mounted weights are imported at the start
-(ENRICHMENT_IMPORT_AT_START); the CPU image can't do that, because it has no torch.
+(ENRICHMENT_IMPORT_AT_START); the CPU image can't do that, because it has no torch. With --bento the bento is written
+with its models to an archive, and no image is made: the Dockerfile does this where there is no environment outside.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ def main() -> None:
     parser.add_argument("--weights", choices=("packed", "mounted"), help="default: packed on a CPU, else mounted")
     parser.add_argument("--extra", default="", help="packages to install beside the locked ones, as for pip")
     parser.add_argument("--tag", help="of the image; default: the version, with -cpu for that variant")
+    parser.add_argument("--bento", metavar="FILE.tar", type=Path, help="write the bento, and make no image")
     arguments = parser.parse_args()
     weights = arguments.weights or ("packed" if arguments.variant == "cpu" else "mounted")
     image = f"{NAME}:{arguments.tag or default_tag(arguments.variant)}"
@@ -45,12 +48,15 @@ def main() -> None:
     with store.borrowed_home() if packed(weights) else tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         bento = build(arguments.variant, home)
+        if arguments.bento is not None:
+            run("bentoml", "export", bento, str(arguments.bento.absolute()), home=home)
+            return
         run("bentoml", "containerize", bento, "-t", full, "--opt", "progress=plain", home=home)
     importing = "true" if weights == "mounted" else "false"
     values = {"FULL": full, "VARIANT": arguments.variant, "IMPORT": importing, "EXTRA": arguments.extra}
     options = [part for name, value in values.items() for part in ("--build-arg", f"{name}={value}")]
     try:
-        run("docker", "build", *options, "-t", image, "-f", "deploy/slim.Dockerfile", "deploy")
+        run("docker", "build", *options, "-t", image, ".")
     finally:
         run("docker", "rmi", full)
     print(image)
@@ -88,6 +94,7 @@ def build(variant: str, home: Path) -> str:
 def run(*command: str, home: Path | None = None, read: bool = False) -> str:
     """Run a command in the checkout, and show its output or (read) return it. Ends the program if it fails."""
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    environment.setdefault("DOCKER_BUILDKIT", "1")  # Docker before version 23 would take its old builder
     if home is not None:
         environment["BENTOML_HOME"] = str(home)
     done = subprocess.run(

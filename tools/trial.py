@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from settings import get_settings
+from tools import exposure
 
 _READY_TIMEOUT_S = 120.0
 
@@ -21,7 +22,7 @@ def main() -> int:
     """Serve. Returns the server's exit code, or 1 if it does not become ready."""
     environment = {**os.environ, "ENRICHMENT_ALLOW_UNTRAINED": "true"}
     settings = get_settings()
-    url = f"http://{settings.server.host}:{settings.server.port}"
+    url = exposure.local_url(settings)
     command = [sys.executable, "-m", "bentoml", "serve", "service:EnrichmentLight"]
     began = time.monotonic()
     server = subprocess.Popen(command, env=environment)
@@ -29,6 +30,8 @@ def main() -> int:
         signal.signal(signum, lambda received, _: server.send_signal(received))
     if _wait(server, url):
         print(_hints(url, time.monotonic() - began), flush=True)
+        if (exposed := exposure.warning(settings)) is not None:
+            print(exposed, flush=True)
     elif server.poll() is None:
         print(f"the service did not become ready within {_READY_TIMEOUT_S:g} s; see the log above", file=sys.stderr)
         server.terminate()

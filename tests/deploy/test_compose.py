@@ -36,7 +36,9 @@ def service(variant: str) -> dict[str, Any]:
 
 
 def variables(variant: str) -> dict[str, str]:
-    return dict(re.findall(r"\$\{(\w+):-([^}]*)\}", FILES[variant].read_text(encoding="utf-8")))
+    found = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", FILES[variant].read_text(encoding="utf-8")))
+    # Its default differs: a folder of the host on a GPU, nothing on a CPU.
+    return found | {"AI_MODELS_PATH": ""}
 
 
 def example() -> dict[str, str]:
@@ -45,7 +47,8 @@ def example() -> dict[str, str]:
 
 
 def filled(text: str) -> str:
-    return re.sub(r"\$\{(\w+):-[^}]*\}", lambda match: example()[match[1]], text)
+    """A text with the example's values. As in Compose, an empty value gives the default."""
+    return re.sub(r"\$\{(\w+):-([^}]*)\}", lambda match: example()[match[1]] or match[2], text)
 
 
 def test_the_example_has_every_variable_of_both_files_with_its_default() -> None:
@@ -71,10 +74,8 @@ def test_the_container_may_do_nothing_that_it_does_not_need(variant: str) -> Non
     assert not {"privileged", "cap_add", "user", "network_mode", "pid", "ipc", "devices"} & set(found)
     written = {volume.split(":")[1] for volume in found["volumes"] if not volume.endswith(":ro")} | set(found["tmpfs"])
     assert written <= {"/cache/bentoml", "/cache/tensorrt", "/tmp"}
-    last = [line for line in (DEPLOY / "slim.Dockerfile").read_text("utf-8").splitlines() if line.startswith("USER")][
-        -1
-    ]
-    assert last == "USER bentoml"
+    users = re.findall(r"^USER .*$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert users[-1] == "USER bentoml"
 
 
 def test_on_a_gpu_every_setting_that_has_a_variable_can_be_said() -> None:
@@ -98,13 +99,32 @@ def test_the_weights_of_the_model_zoo_lie_where_the_import_step_looks() -> None:
 def test_on_a_cpu_it_differs_by_what_a_gpu_needs_and_by_nothing_else() -> None:
     gpu, cpu = service("gpu"), service("cpu")
     assert set(gpu) - set(cpu) == {"deploy"}
-    for key in set(cpu) - {"image", "environment", "volumes"}:
+    for key in set(cpu) - {"image", "build", "environment", "volumes"}:
         assert gpu[key] == cpu[key], key
     assert cpu["environment"].items() <= gpu["environment"].items()
     assert set(cpu["volumes"]) <= {volume.split(" ")[0] for volume in gpu["volumes"]}
     assert {variant: filled(service(variant)["image"]) for variant in FILES} == {
         variant: f"{NAME}:{default_tag(variant)}" for variant in FILES
     }
+
+
+@each_file
+def test_it_can_be_built_from_the_checkout_alone(variant: str) -> None:
+    build = service(variant)["build"]
+    assert (DEPLOY / build["context"]).resolve() == ROOT
+    assert (ROOT / build.get("dockerfile", "Dockerfile")).is_file()
+    arguments = build.get("args", {})
+    assert arguments == ({"VARIANT": "cpu", "IMPORT": "false"} if variant == "cpu" else {})
+    declared = re.findall(r"^ARG (\w+)=(.*)$", (ROOT / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(arguments) <= {name for name, _ in declared}
+    assert {"VARIANT": "gpu", "IMPORT": "true"}.items() <= dict(declared).items()
+
+
+def test_on_a_cpu_the_image_is_built_with_the_weights_of_the_model_zoo_or_downloads_them() -> None:
+    contexts = service("cpu")["build"]["additional_contexts"]
+    assert set(contexts) == {"models"}  # a stage of the Dockerfile
+    assert filled(contexts["models"]) == "docker-image://scratch"
+    assert contexts["models"].startswith("${AI_MODELS_PATH:-")
 
 
 @each_file

@@ -209,7 +209,7 @@ def test_the_image_is_the_one_that_make_image_builds(variant: str) -> None:
 def test_the_pod_may_do_nothing_that_it_does_not_need() -> None:
     pod = read(BASE / "deployment.yaml")["spec"]["template"]["spec"]
     assert pod["automountServiceAccountToken"] is False
-    (user,) = re.findall(r"--uid (\d+)", (ROOT / "deploy" / "slim.Dockerfile").read_text(encoding="utf-8"))
+    (user,) = re.findall(r"--uid (\d+)", (ROOT / "Dockerfile").read_text(encoding="utf-8"))
     of_pod = pod["securityContext"]
     assert (of_pod["runAsNonRoot"], of_pod["seccompProfile"]) == (True, {"type": "RuntimeDefault"})
     assert {of_pod[key] for key in ("runAsUser", "runAsGroup", "fsGroup")} == {int(user)}

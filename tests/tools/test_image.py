@@ -69,6 +69,7 @@ def test_the_gpu_s_image_imports_mounted_weights_and_packs_none(
     assert {"enrichment-light:abc", f"{name}-full"} <= set(programs.commands[containerize])
     values = {"IMPORT=true", "VARIANT=gpu", f"FULL={name}-full", "EXTRA=tensorrt-cu13>=10.13"}
     assert {*values, name} <= set(programs.commands[slim])
+    assert programs.commands[slim][-1] == "."  # the Dockerfile that Docker alone builds, too
     assert "the user's" not in programs.homes[: containerize + 1]  # an empty store, so nothing is packed
     assert programs.commands[-1] == ("docker", "rmi", f"{name}-full")
     assert capsys.readouterr().out == f"{name}\n"
@@ -86,6 +87,28 @@ def test_the_cpu_s_image_packs_the_store_and_imports_nothing(
     out = capsys.readouterr().out
     assert "NOT IN THE STORE, SO NOT IN THE IMAGE: person_reid;" in out
     assert out.endswith("ai-enrichment-light:mine\n")
+
+
+@pytest.mark.parametrize(("variant", "packs"), [("cpu", True), ("gpu", False)])
+def test_for_the_dockerfile_it_writes_the_bento_and_needs_no_docker(
+    programs: Programs,
+    main: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    variant: str,
+    packs: bool,
+) -> None:
+    asked: set[str] = set()
+
+    def find(name: str) -> str:
+        asked.add(name)
+        return name
+
+    monkeypatch.setattr("models.store.find", find)
+    main("--variant", variant, "--bento", str(tmp_path / "bento.tar"))
+    assert programs.commands[-1] == ("bentoml", "export", "enrichment-light:abc", str(tmp_path / "bento.tar"))
+    assert len(programs.commands) == 2
+    assert bool(asked) is packs
 
 
 @pytest.mark.parametrize(("variant", "tag"), [("cpu", f"{VERSION}-cpu"), ("gpu", VERSION)])

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from models.catalogue import CATALOGUE
-from settings import get_settings
+from settings import DEFAULT_FILE, get_settings, load
 from tools import trial
+from tools.image import ROOT
 
 
 class Server:
@@ -76,11 +77,52 @@ def test_a_ready_server_is_shown_with_a_request_for_each_model(
     assert server.command[-2:] == ["serve", "service:EnrichmentLight"]
     assert server.environment == {**os.environ, "ENRICHMENT_ALLOW_UNTRAINED": "true"}
     hints = capsys.readouterr().out
-    url = f"http://{get_settings().server.host}:{get_settings().server.port}"
+    url = f"http://127.0.0.1:{get_settings().server.port}"
     assert all(f" {url}{spec.route}\n" in hints for spec in CATALOGUE.values())
     picture = hints.split("image=@")[1].split()[0]
     assert Path(picture).is_file()
     assert server.signals == []
+
+
+@pytest.mark.parametrize(("host", "exposed"), [("127.0.0.1", False), ("0.0.0.0", True), ("::", True)])
+def test_it_says_what_it_means_to_listen_on_the_network(
+    run: Callable[[Server], int],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    host: str,
+    exposed: bool,
+) -> None:
+    monkeypatch.setattr(trial, "get_settings", lambda: load(DEFAULT_FILE, {"HOST": host}))
+    run(Server())
+    assert ("THE SERVICE LISTENS ON THE NETWORK" in capsys.readouterr().out) is exposed
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "host"),
+    [
+        ([], {}, "127.0.0.1"),
+        (["LAN=1"], {}, "0.0.0.0"),
+        ([], {"LAN": "1"}, "0.0.0.0"),
+        (["LAN=0"], {}, "127.0.0.1"),
+        ([], {"HOST": "192.168.1.20"}, "192.168.1.20"),
+        (["HOST=::1"], {}, "::1"),
+    ],
+)
+def test_make_run_listens_on_the_network_only_if_asked(
+    options: list[str], environment: dict[str, str], host: str, tmp_path: Path
+) -> None:
+    """The real Makefile, with a program that prints HOST in the place of Python."""
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\necho "$2 on $HOST"\n')
+    python.chmod(0o755)
+    (tmp_path / ".installed").touch()
+    clean = {key: value for key, value in os.environ.items() if key not in {"HOST", "LAN", "MAKEFLAGS"}}
+    command = ["make", "--no-print-directory", "run", f"VENV={tmp_path}", "--old-file", f"{tmp_path}/.installed"]
+    said = subprocess.run(
+        [*command, *options], cwd=ROOT, env=clean | environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert said.splitlines() == [f"models.import_models on {host}", f"tools.trial on {host}"]
 
 
 def test_signals_are_passed_on_to_the_server(run: Callable[[Server], int]) -> None:
