@@ -16,12 +16,14 @@ from api.errors import STATUS, ApiError, ErrorCode
 from api.openapi import Operation, document
 from api.schemas import DrawnInput, ErrorResponse, ImageInput, MapInput
 from models.state import State
+from settings import get_settings
 from tasks.depth_estimator import DepthResponse
 from tasks.person_reid import ReidResponse
-from tasks.pet_classifier import PetResponse
+from tasks.pet_classifier import PetClassifier, PetResponse
 from tasks.pose_estimator import PoseResponse
-from tasks.threat_detector import ThreatResponse
+from tasks.threat_detector import Severity, ThreatResponse
 from tests.serving.document import Document
+from vision.posture import Alert, Posture
 
 RESPONSES = {
     "pose-analyze": PoseResponse,
@@ -189,11 +191,39 @@ def test_an_answer_has_every_key_but_those_that_may_be_absent(served: Document) 
         "untrained",
         "person_in_view",
     }
-    assert schemas["PetResponse"]["properties"]["person_in_view"] == {"type": "boolean"}  # absent, never null
+    assert schemas["PetResponse"]["properties"]["untrained"]["const"] is True  # absent, never null
+    assert {"alert_details", "posture_reason"} <= set(schemas["Person"]["required"])  # sent, whatever their defaults
     assert schemas["ModelHealth"]["properties"]["detail"] == {"anyOf": [{"type": "string"}, {"type": "null"}]}
     assert set(schemas["ModelHealth"]["required"]) == set(schemas["ModelHealth"]["properties"])
     assert "class" in schemas["Threat"]["required"]
     assert schemas["State"]["enum"] == [state.value for state in State]
+
+
+@pytest.mark.parametrize("people", [None, 0, 1])
+def test_a_pet_fits_whether_or_not_somebody_could_look(served: Document, people: int | None) -> None:
+    pet = {"pet_type": "cat", "breed": "", "confidence": 1.0, "is_household_pet": True, "cat_score": 1.0}
+    answer = PetResponse(**pet, dog_score=0.0, probabilities={}, inference_time_ms=1.0)
+    task = PetClassifier(get_settings().models.pet_classifier)
+    assert served.is_valid("PetResponse", answered(answer))
+    seen = PoseResponse(keypoints=[], posture="unknown", alerts=[], num_people=people or 0, persons=[])
+    task.after_second_look(answer, None if people is None else seen)
+    assert served.is_valid("PetResponse", answered(answer))
+
+
+def answered(answer: BaseModel) -> Any:
+    """The JSON that api/steps.py makes of an answer."""
+    return json.loads(answer.model_dump_json(exclude_unset=True))
+
+
+def test_names_from_a_closed_set_are_enums(served: Document) -> None:
+    schemas = served.content["components"]["schemas"]
+    for name, values in [("Posture", Posture), ("Alert", Alert), ("State", State)]:
+        assert schemas[name]["enum"] == [value.value for value in values]
+    assert schemas["Threat"]["properties"]["severity"]["enum"] == list(get_args(Severity))
+    for model in ("Person", "PoseResponse"):
+        assert schemas[model]["properties"]["posture"] == {"$ref": "#/components/schemas/Posture"}
+        assert schemas[model]["properties"]["alerts"]["items"] == {"$ref": "#/components/schemas/Alert"}
+    assert schemas["AlertDetail"]["properties"]["alert"] == {"$ref": "#/components/schemas/Alert"}
 
 
 def test_the_errors_of_the_document_are_the_errors_that_are_served(served: Document) -> None:
