@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ from openapi_spec_validator import validate
 from tests.serving.document import Document
 from tests.serving.pictures import ROUTES, encoded, plain
 from tests.serving.server import ROOT, Server
+from tools.openapi import SNAPSHOT
 
 pytestmark = pytest.mark.serve
 
@@ -32,6 +34,28 @@ def test_the_document_is_valid_and_has_every_route(document: Document) -> None:
     assert document.content["info"]["title"] == "ai-enrichment-light"
     for path in ROUTES:
         assert document.content["paths"][path]["post"]["summary"]
+
+
+def test_the_snapshot_is_what_is_served(document: Document) -> None:
+    same = json.loads(SNAPSHOT.read_text(encoding="utf-8")) == document.content
+    assert same, f"{SNAPSHOT.name} differs from the served document: `make openapi` renews it, `git diff` shows it"
+
+
+def test_what_is_sent_as_text_is_described_as_text(document: Document) -> None:
+    sent = [
+        parameter["schema"]
+        for item in document.content["paths"].values()
+        for operation in item.values()
+        for parameter in operation["parameters"]
+        if parameter.get("in") == "query"
+    ]
+    for name, schema in document.content["components"]["schemas"].items():
+        sent += schema["properties"].values() if name.endswith("InputText") else ()
+    assert len(sent) > 50
+    for schema in sent:
+        for form in schema.get("anyOf", [schema]):
+            assert "$ref" not in form, schema
+            assert form.get("type", "string") not in {"array", "object"}, schema
 
 
 @pytest.mark.parametrize("route", ROUTES)
