@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The benchmarks' pictures; the project has none.
 PICTURES ?= ../shared/images
 
-.PHONY: help install import doctor run test coverage check audit sbom docs bench soak compare image lock
+.PHONY: help install import doctor run test coverage check audit sbom docs bench soak compare image lock openapi examples
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -100,6 +100,15 @@ soak: install ## 2,000 requests to all models, with a memory budget for three of
 
 compare: install ## compare the service with a plain server and raw inference, about 12 minutes; PICTURES=folder; into benchmarks/
 	$(BIN)/python -m benchmarks.compare $(PICTURES) --out benchmarks
+
+openapi: install ## write docs/reference/openapi.json, which tests compare with the served document
+	$(BIN)/python -m tools.openapi
+
+# A service with real weights and ENRICHMENT_MODEL_MANAGEMENT=true
+SERVICE ?= http://127.0.0.1:8096
+
+examples: install ## ask a live SERVICE for the OpenAPI document's example answers, api/examples.json; then: make openapi
+	$(BIN)/python -m tools.examples $(SERVICE)
 
 # gpu: torch with its CUDA, imports mounted weights at the start. cpu: no torch, the store's models packed
 VARIANT ?= gpu

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 from pydantic import BaseModel, Field
 
 from api.comparison_request import LONGEST_NAME, MAX_CANDIDATES
+from api.numbers import LIMIT
 from api.schemas import Base64, BoxByCorners, BoxBySize, Corners, Unparsed
 from tasks.similarity import DIMENSION
 
@@ -55,7 +56,7 @@ class CompareQuery(BaseModel):
 class MatchQuery(CompareQuery):
     """The options of /person-reid/match."""
 
-    top: int | None = Field(None, ge=1, description="the most matches to list")
+    top: int | None = Field(None, ge=1, lt=LIMIT, description="the most matches to list")
 
 
 class CompareForm(CompareQuery):

@@ -48,7 +48,8 @@ def either(schema: Schema, forms: Sequence[Schema]) -> Schema:
 class _Generator(GenerateJsonSchema):
     """pydantic's schemas without titles and without `default: null`.
 
-    In answers, a field whose default is None is optional and never null. All other fields are required.
+    In answers, a field whose default is None is optional, and never null unless its own `type` says so. All other
+    fields are required.
     """
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's
@@ -68,4 +69,4 @@ class _Generator(GenerateJsonSchema):
         if self.mode == "validation":
             return super().field_is_required(field, total)
         schema = field["schema"]
-        return schema["type"] != "default" or schema.get("default") is not None
+        return schema["type"] != "default" or schema.get("default", ...) is not None

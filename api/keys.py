@@ -25,7 +25,8 @@ logger: Final = logging.getLogger("bentoml.enrichment.api")  # BentoML gives han
 
 _SCHEME: Final = "bearer "
 _PROBES: Final = frozenset({"/livez", "/readyz", "/healthz", "/health"})
-_PAGE: Final = ("/", "/static/")  # the page at /, which holds no key and asks a person for one
+_PAGES: Final = frozenset({"/", "/docs", "/openapi.json"})  # they hold no key; the page at / asks a person for one
+_FILES: Final = "/static/"
 _TRUSTED: Final = "enrichment.trusted"  # in the scope: whether the caller sent a key
 _LOG_EVERY_S: Final = 10.0
 
@@ -90,7 +91,7 @@ class KeyCheck:
         path: str = scope["path"]
         if scope["method"] == "POST":
             return path in self._by_form
-        of_page = path == _PAGE[0] or path.startswith(_PAGE[1])
+        of_page = path in _PAGES or path.startswith(_FILES)
         return scope["method"] in {"GET", "HEAD"} and (of_page or path in self._open)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:

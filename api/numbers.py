@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from api.errors import describe, invalid_field
 
-_LIMIT: Final = 1e9  # a larger coordinate is a mistake
+LIMIT: Final = 1e9  # a larger coordinate is a mistake
 _TEXT: Final = re.compile(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", re.ASCII)
 _LONGEST_TEXT: Final = 40
 
@@ -19,7 +19,7 @@ def number(value: Any) -> float | None:
     """
     if isinstance(value, str) and len(value) <= _LONGEST_TEXT and _TEXT.fullmatch(value):
         value = float(value)
-    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < _LIMIT:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < LIMIT:
         return None
     return float(value)
 

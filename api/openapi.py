@@ -1,6 +1,7 @@
 """Builds the service's OpenAPI document, for readers in a browser and for generators of clients.
 
-Its sources are the models of api/schemas.py, the errors of api/errors.py and the routes of BentoML's service.
+Its sources are the models of api/schemas.py, the errors of api/errors.py, the live answers of api/examples.json and
+the routes of BentoML's service.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, Final, Literal
 from pydantic import BaseModel
 
 from api.errors import STATUS, ApiError, ErrorCode, invalid_field
+from api.examples import examples
 from api.json_schemas import Schema, reference, schemas
 from api.request_schemas import BINARY, image_body, image_schemas, query_parameters
 from api.schemas import ErrorResponse, ImageInput, Unparsed
@@ -198,7 +200,13 @@ def _info() -> Schema:
         "summary": described["description"],
         "description": _DESCRIPTION,
         "license": {"name": described["license"], "identifier": described["license"]},
-    }
+    } | _contact(described)
+
+
+def _contact(project: Mapping[str, Any]) -> Schema:
+    """Return the project's first URL as its contact; nothing if it has none."""
+    urls = list(project.get("urls", {}).values())
+    return {"contact": {"name": project["name"], "url": urls[0]}} if urls else {}
 
 
 def _operation(operation: Operation, requests: Mapping[type[BaseModel], Schema]) -> Schema:
@@ -228,7 +236,10 @@ def _operation(operation: Operation, requests: Mapping[type[BaseModel], Schema])
 
 def _responses(operation: Operation) -> Schema:
     described = {str(status): _answer(status, model) for status, model in operation.answers.items()}
-    described["200"]["content"] |= {kind: {"schema": BINARY} for kind in operation.files}
+    content = described["200"]["content"]
+    if operation.name in examples():
+        next(iter(content.values()))["example"] = examples()[operation.name]
+    content |= {kind: {"schema": BINARY} for kind in operation.files}
     for status in _by_status([*operation.errors, *_ANYWHERE]):
         described.setdefault(str(status), {"$ref": f"#/components/responses/Error{status}"})
     return dict(sorted(described.items()))

@@ -1,4 +1,4 @@
-"""The app of the routes without inference: /health, /models, the OpenAPI document and the page at /."""
+"""The app of the routes without inference: /health, /models, the OpenAPI document and the pages at / and /docs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
@@ -19,7 +19,7 @@ from api.deepstack_shapes import error_response
 from api.errors import ApiError
 from api.gate import request_id
 from api.keys import is_trusted, open_paths
-from api.page import FILES, INDEX
+from api.page import DOCS, FILES, INDEX
 from settings import Settings
 
 # Nothing on the page comes from another host, and no other page may frame it. See api/application.py for more.
@@ -27,6 +27,10 @@ _GUARDS: Final = {
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",  # the page of an older version must not ask a newer service
+}
+# Swagger UI's style sheet holds its icons.
+_DOCS_GUARDS: Final = _GUARDS | {
+    "Content-Security-Policy": f"{_GUARDS['Content-Security-Policy']}; img-src 'self' data:"
 }
 
 
@@ -53,6 +57,7 @@ def pages(apis: Callable[[], Any], settings: Settings) -> Starlette:
             *management.routes(),
             *deepstack_pages.routes(settings),
             Route("/", _index),
+            Route("/docs", _docs),
             Mount("/static", _Files(directory=FILES)),
             Route("/openapi.json", described),
             Route("/docs.json", described),  # BentoML's place for it
@@ -68,6 +73,12 @@ async def _health(request: Request) -> Response:
 
 async def _index(_: Request) -> Response:
     return FileResponse(INDEX, headers=_GUARDS)
+
+
+async def _docs(request: Request) -> Response:
+    if request.scope["raw_path"].endswith(b"/"):
+        return RedirectResponse("../docs")  # the page's files are relative to it, as behind a proxy's prefix
+    return FileResponse(DOCS, headers=_DOCS_GUARDS)
 
 
 class _Files(StaticFiles):

@@ -73,7 +73,7 @@ def _as_text(schema: Schema) -> Schema:
     A list of four numbers and a list of names become texts with commas. Any other list or object becomes JSON.
     """
     first, *others = schema.get("anyOf", [schema])
-    if first.get("type") not in {"array", "object"}:
+    if first.get("type") not in {"array", "object"} and "$ref" not in first:
         return schema
     if "maxItems" not in first or first["items"].get("type") != "number":
         names = first.get("items", {}).get("enum")

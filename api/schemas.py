@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, RootModel
 from starlette.requests import Request
 
 from api.errors import ErrorCode
+from api.numbers import LIMIT
 from api.pictures import Render
 from api.request import Received
 from models.catalogue import ModelName
@@ -18,28 +19,30 @@ from models.state import State
 from tasks.distance import Method
 from vision.depth_map import Colormap, Format
 
+Coordinate = Annotated[float, Field(gt=-LIMIT, lt=LIMIT)]
+
 
 class BoxByCorners(BaseModel):
     """Upper left and lower right corner in pixels of the upright image; x2 > x1 and y2 > y1."""
 
-    x1: float
-    y1: float
-    x2: float
-    y2: float
+    x1: Coordinate
+    y1: Coordinate
+    x2: Coordinate
+    y2: Coordinate
 
 
 class BoxBySize(BaseModel):
     """Upper left corner and size in pixels of the upright image."""
 
-    x: float
-    y: float
-    width: float = Field(gt=0)
-    height: float = Field(gt=0)
+    x: Coordinate
+    y: Coordinate
+    width: float = Field(gt=0, lt=LIMIT)
+    height: float = Field(gt=0, lt=LIMIT)
 
 
 Base64 = Annotated[str, Field(min_length=1, json_schema_extra={"format": "byte"})]
 # x1, y1, x2, y2 in pixels of the upright image; x2 > x1 and y2 > y1
-Corners = Annotated[list[float], Field(min_length=4, max_length=4)]
+Corners = Annotated[list[Coordinate], Field(min_length=4, max_length=4)]
 
 
 class Unparsed(bentoml.IODescriptor):
@@ -148,8 +151,12 @@ class DistanceInput(ImageInput):
 
     bbox: Corners | BoxBySize | BoxByCorners = Field(description="the object's box", examples=[[100, 50, 300, 450]])
     method: Method = Field("center", description="the depth taken from the box; min is the nearest point")
-    near_m: float | None = Field(None, gt=0, description="metres to the nearest point of the scene; needs far_m")
-    far_m: float | None = Field(None, gt=0, description="metres to the farthest point of the scene; needs near_m")
+    near_m: float | None = Field(
+        None, gt=0, lt=LIMIT, description="metres to the nearest point of the scene; needs far_m"
+    )
+    far_m: float | None = Field(
+        None, gt=0, lt=LIMIT, description="metres to the farthest point of the scene; needs near_m"
+    )
 
 
 class _Response(BaseModel):

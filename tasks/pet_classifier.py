@@ -36,7 +36,7 @@ class PetResult(Result):
 
 
 class PetResponse(Answer):
-    """confidence: the softmax probability of pet_type. person_in_view: null without a second look."""
+    """confidence: the softmax probability of pet_type."""
 
     pet_type: str
     breed: str
@@ -45,7 +45,11 @@ class PetResponse(Answer):
     cat_score: float
     dog_score: float
     probabilities: dict[str, float]
-    person_in_view: bool | None = None
+    person_in_view: bool | None = Field(
+        None,
+        description="whether the pose model found a person; absent if it was not asked, null if it could not answer",
+        json_schema_extra={"type": ["boolean", "null"]},
+    )
 
     @property
     def labels(self) -> Sequence[Label]:

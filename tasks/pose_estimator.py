@@ -19,7 +19,7 @@ from vision.arrays import F32, Box
 from vision.boxes import detect, distinct, intersection
 from vision.canvas import Canvas
 from vision.colours import BLUE, GREEN, PURPLE, SKY, VERMILION, Colour
-from vision.posture import KEYPOINT_NAMES, Posture, assess
+from vision.posture import KEYPOINT_NAMES, Alert, Posture, assess
 
 # Least confidence of a listed joint. The network gives all 17 joints, hidden ones with a low confidence. Postures rest
 # on joints of this confidence, whatever the caller wants listed.
@@ -67,7 +67,7 @@ class Keypoint(BaseModel):
 class AlertDetail(BaseModel):
     """Why an alert was given."""
 
-    alert: str = Field(description="one of `alerts`")
+    alert: Alert
     confidence: float = Field(
         ge=0,
         le=1,
@@ -85,9 +85,9 @@ _DETAILS: Final = "one for each of `alerts`, in the same order"
 
 class Person(BaseModel):
     keypoints: list[Keypoint]
-    posture: str
+    posture: Posture
     posture_reason: str = Field("", description="what the posture rests on; for unknown, why it could not be judged")
-    alerts: list[str]
+    alerts: list[Alert]
     alert_details: list[AlertDetail] = Field(default_factory=list, description=_DETAILS)
     bbox: BoundingBox
     confidence: float
@@ -97,8 +97,8 @@ class PoseResponse(Answer):
     """The most prominent person (highest box score × area) at the top level, all people under `persons`, best first."""
 
     keypoints: list[Keypoint]
-    posture: str
-    alerts: list[str]
+    posture: Posture
+    alerts: list[Alert]
     alert_details: list[AlertDetail] = Field(default_factory=list, description=_DETAILS)
     num_people: int
     persons: list[Person]
@@ -144,7 +144,7 @@ class PoseEstimator(Detector[PoseResult, PoseResponse]):
         first = found[0] if found else None
         return PoseResponse(
             keypoints=first.keypoints if first else [],
-            posture=first.posture if first else "unknown",
+            posture=first.posture if first else Posture.UNKNOWN,
             alerts=first.alerts if first else [],
             alert_details=first.alert_details if first else [],
             num_people=len(found),
@@ -221,11 +221,11 @@ def _person(box: F32, score: float, keypoints: F32, visible: float) -> Person:
     ]
     return Person(
         keypoints=listed,
-        posture=str(assessment.posture),
+        posture=assessment.posture,
         posture_reason=assessment.reason,
-        alerts=[str(alert) for alert in assessment.alerts],
+        alerts=list(assessment.alerts),
         alert_details=[
-            AlertDetail(alert=str(detail.alert), confidence=detail.confidence, reason=detail.reason)
+            AlertDetail(alert=detail.alert, confidence=detail.confidence, reason=detail.reason)
             for detail in assessment.details
         ],
         bbox=bounding_box(box),

@@ -1,6 +1,6 @@
-"""The page at /, on which a person asks all models about a picture, and its files.
+"""The page at /, on which a person asks all models about a picture, the API's page at /docs, and their files.
 
-It replaces BentoML's own page, which loads a third party's tag manager.
+They replace BentoML's own page, which loads a third party's tag manager.
 """
 
 from __future__ import annotations
@@ -10,3 +10,4 @@ from typing import Final
 
 FILES: Final = Path(__file__).with_name("static")
 INDEX: Final = FILES / "index.html"
+DOCS: Final = FILES / "docs.html"

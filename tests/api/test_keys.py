@@ -95,7 +95,9 @@ async def test_a_key_of_other_bytes_is_wrong(raw: bytes) -> None:
     assert response.status_code == 401
 
 
-@pytest.mark.parametrize("path", ["/", "/static/page.js", "/livez", "/readyz", "/healthz", "/health"])
+@pytest.mark.parametrize(
+    "path", ["/", "/docs", "/openapi.json", "/static/page.js", "/livez", "/readyz", "/healthz", "/health"]
+)
 async def test_the_page_and_the_probes_are_open_to_readers_alone(path: str) -> None:
     for method in ("GET", "HEAD"):
         assert (await ask(method, path)).status_code == 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from pathlib import Path
 from typing import Any, get_args
 
 import httpx
@@ -16,12 +17,14 @@ from api.errors import STATUS, ApiError, ErrorCode
 from api.openapi import Operation, document
 from api.schemas import DrawnInput, ErrorResponse, ImageInput, MapInput
 from models.state import State
+from settings import get_settings
 from tasks.depth_estimator import DepthResponse
 from tasks.person_reid import ReidResponse
-from tasks.pet_classifier import PetResponse
+from tasks.pet_classifier import PetClassifier, PetResponse
 from tasks.pose_estimator import PoseResponse
-from tasks.threat_detector import ThreatResponse
+from tasks.threat_detector import Severity, ThreatResponse
 from tests.serving.document import Document
+from vision.posture import Alert, Posture
 
 RESPONSES = {
     "pose-analyze": PoseResponse,
@@ -62,9 +65,24 @@ def test_it_says_which_version_of_what_it_is_about(served: Document) -> None:
     info = served.content["info"]
     assert (info["title"], info["version"]) == (project["name"], project["version"])
     assert info["license"]["identifier"] == project["license"]
-    assert "contact" not in info
+    assert "contact" not in info or info["contact"]["url"] in project["urls"].values()
     assert "bentoml" not in json.dumps(info).lower().replace(project["description"].lower(), "")
-    assert "http" not in json.dumps(served.content).replace("invalid_http", "")
+    ours = {key: value for key, value in served.content.items() if key != "paths"}  # examples have the models' pages
+    assert "http" not in json.dumps(ours).replace("invalid_http", "")
+
+
+@pytest.mark.parametrize("urls", [{}, {"Repository": "https://example.org/a"}, {"B": "https://b.example", "C": "x"}])
+def test_the_contact_is_the_projects_first_url(
+    urls: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = "".join(f"{name} = {url!r}\n" for name, url in urls.items())
+    text = openapi.PROJECT.read_text(encoding="utf-8") + ("[project.urls]\n" + table if urls else "")
+    monkeypatch.setattr(openapi, "PROJECT", tmp_path / "pyproject.toml")
+    openapi.PROJECT.write_text(text, encoding="utf-8")
+    made = document(OPERATIONS)
+    validate(made)
+    contact = made["info"].get("contact")
+    assert contact == ({"name": "ai-enrichment-light", "url": next(iter(urls.values()))} if urls else None)
 
 
 def test_every_operation_of_images_takes_every_kind_of_body(served: Document) -> None:
@@ -140,6 +158,10 @@ def test_exactly_one_image_is_sent(served: Document, body: object, valid: bool) 
         ([1, 2, 3, 4, 5], False),
         (["1", "2", "3", "4"], False),
         ({"x": 1, "y": 2, "width": 0, "height": 4}, False),
+        ([-999_999_999, 2, 999_999_999, 4], True),
+        ([1, 2, 1e9, 4], False),
+        ({"x": 1, "y": 2, "width": 3, "height": 1e9}, False),
+        ({"x1": -1e9, "y1": 2, "x2": 3, "y2": 4}, False),
         ({"left": 1}, False),
         (7, False),
     ],
@@ -189,11 +211,39 @@ def test_an_answer_has_every_key_but_those_that_may_be_absent(served: Document) 
         "untrained",
         "person_in_view",
     }
-    assert schemas["PetResponse"]["properties"]["person_in_view"] == {"type": "boolean"}  # absent, never null
+    assert schemas["PetResponse"]["properties"]["untrained"]["const"] is True  # absent, never null
+    assert {"alert_details", "posture_reason"} <= set(schemas["Person"]["required"])  # sent, whatever their defaults
     assert schemas["ModelHealth"]["properties"]["detail"] == {"anyOf": [{"type": "string"}, {"type": "null"}]}
     assert set(schemas["ModelHealth"]["required"]) == set(schemas["ModelHealth"]["properties"])
     assert "class" in schemas["Threat"]["required"]
     assert schemas["State"]["enum"] == [state.value for state in State]
+
+
+@pytest.mark.parametrize("people", [None, 0, 1])
+def test_a_pet_fits_whether_or_not_somebody_could_look(served: Document, people: int | None) -> None:
+    pet = {"pet_type": "cat", "breed": "", "confidence": 1.0, "is_household_pet": True, "cat_score": 1.0}
+    answer = PetResponse(**pet, dog_score=0.0, probabilities={}, inference_time_ms=1.0)
+    task = PetClassifier(get_settings().models.pet_classifier)
+    assert served.is_valid("PetResponse", answered(answer))
+    seen = PoseResponse(keypoints=[], posture="unknown", alerts=[], num_people=people or 0, persons=[])
+    task.after_second_look(answer, None if people is None else seen)
+    assert served.is_valid("PetResponse", answered(answer))
+
+
+def answered(answer: BaseModel) -> Any:
+    """The JSON that api/steps.py makes of an answer."""
+    return json.loads(answer.model_dump_json(exclude_unset=True))
+
+
+def test_names_from_a_closed_set_are_enums(served: Document) -> None:
+    schemas = served.content["components"]["schemas"]
+    for name, values in [("Posture", Posture), ("Alert", Alert), ("State", State)]:
+        assert schemas[name]["enum"] == [value.value for value in values]
+    assert schemas["Threat"]["properties"]["severity"]["enum"] == list(get_args(Severity))
+    for model in ("Person", "PoseResponse"):
+        assert schemas[model]["properties"]["posture"] == {"$ref": "#/components/schemas/Posture"}
+        assert schemas[model]["properties"]["alerts"]["items"] == {"$ref": "#/components/schemas/Alert"}
+    assert schemas["AlertDetail"]["properties"]["alert"] == {"$ref": "#/components/schemas/Alert"}
 
 
 def test_the_errors_of_the_document_are_the_errors_that_are_served(served: Document) -> None:

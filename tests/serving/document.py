@@ -15,7 +15,7 @@ from referencing.jsonschema import DRAFT202012
 Json = dict[str, Any]
 
 # Pages and descriptions for tools, which have no place in a description of the API.
-UNDOCUMENTED: Final = re.compile(r"/|/healthz|/openapi\.json|/docs\.json|/schema\.json|/static_content/.*")
+UNDOCUMENTED: Final = re.compile(r"/|/docs|/healthz|/openapi\.json|/docs\.json|/schema\.json|/static_content/.*")
 _DOCUMENT: Final = "urn:document"
 
 

@@ -18,7 +18,9 @@ from PIL import Image
 from tests.clients.ways import BOX, BOX_TEXT, WAYS, Picture, Way
 from tests.serving.fake import colour_of
 from tests.serving.pictures import ROUTES, base64_of, encoded
-from tests.serving.server import Server
+from tests.serving.server import Server, serving
+from tools.openapi import SNAPSHOT
+from vision.posture import Alert, Posture
 
 pytestmark = pytest.mark.serve
 
@@ -53,6 +55,13 @@ METHODS = tuple(route.removeprefix("/").replace("-", "_") for route in ROUTES)
 
 
 # ── a client generated from the document ──
+
+
+@pytest.fixture(scope="module")
+def managed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A service that lets callers load and unload models."""
+    with serving(tmp_path_factory.mktemp("managed"), {"ENRICHMENT_MODEL_MANAGEMENT": "true"}) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +123,56 @@ def test_a_generated_client_calls_every_route(
     assert answer.inference_time_ms > 0
     if method == "person_reid":
         assert colour_of(answer.embedding) == LEFT
+
+
+OPERATIONS = {
+    operation["operationId"]: operation["tags"][0]
+    for item in json.loads(SNAPSHOT.read_text(encoding="utf-8"))["paths"].values()
+    for operation in item.values()
+}
+
+
+def _calls(models: ModuleType, picture: Picture) -> dict[str, dict[str, Any]]:
+    """A call of each operation that succeeds, by its operationId."""
+    image = models.SideByImage(image=picture.base64)
+    vector = [0.0] * 511 + [1.0]
+    person = models.SideByEmbedding(embedding=vector, model_id="osnet")
+    candidate = models.CandidateInput(id="a", embedding=vector, model_id="osnet")
+    return {
+        "pose_analyze": {"body": models.DrawnInputByImage(image=picture.base64)},
+        "threat_detect": {"body": models.DrawnInputByImage(image=picture.base64)},
+        "person_reid": {"body": models.ImageInputByImage(image=picture.base64)},
+        "pet_classify": {"body": models.DrawnInputByImage(image=picture.base64)},
+        "depth_estimate": {"body": models.MapInputByImage(image=picture.base64)},
+        "object_distance": {"body": models.DistanceInputByImage(image=picture.base64, bbox=list(BOX))},
+        "enrich": {"body": models.EnrichInputByImage(image=picture.base64)},
+        "person_reid_compare": {"body": models.CompareInput(first=image, second=image)},
+        "person_reid_match": {"body": models.MatchInput(query=person, candidates=[candidate])},
+        **{name: {} for name in ("health", "livez", "readyz", "metrics", "models_list", "models_status")},
+        "models_get": {"name": "reid"},
+        "models_unload": {"name": "reid"},
+        "models_load": {"name": "reid"},
+        "models_preload": {"model_name": "reid"},
+        "models_unload_all": {},
+    }
+
+
+def test_a_generated_client_has_an_answer_of_every_operation(managed: Server, picture: Picture, generated: str) -> None:
+    models = importlib.import_module(f"{generated}.models")
+    calls = _calls(models, picture)
+    assert set(calls) == set(OPERATIONS), "a new operation needs a call"
+    with importlib.import_module(generated).Client(managed.url, raise_on_unexpected_status=True) as client:
+        for name, arguments in calls.items():
+            operation = importlib.import_module(f"{generated}.api.{OPERATIONS[name]}.{name}")
+            answer = operation.sync_detailed(client=client, **arguments)
+            assert answer.status_code == 200, (name, answer.content)
+            assert type(answer.parsed).__name__ not in {"NoneType", "ErrorResponse"}, name
+
+
+def test_a_generated_client_knows_postures_and_alerts(generated: str) -> None:
+    models = importlib.import_module(f"{generated}.models")
+    assert {each.value for each in models.Posture} == {each.value for each in Posture}
+    assert {each.value for each in models.Alert} == {each.value for each in Alert}
 
 
 def test_a_generated_client_compares_people(server: Server, picture: Picture, generated: str) -> None:

@@ -173,7 +173,7 @@ def test_a_path_writes_no_line_of_its_own_into_the_log(server: Server, client: h
 # ── ids ──
 
 
-@pytest.mark.parametrize("path", ["/health", "/readyz", "/metrics", "/nope", "/", "/docs.json"])
+@pytest.mark.parametrize("path", ["/health", "/readyz", "/metrics", "/nope", "/", "/docs", "/docs.json"])
 def test_every_answer_has_a_request_id_and_gives_the_callers_ids_back(client: httpx.Client, path: str) -> None:
     assert len(client.get(path).headers["x-request-id"]) == 32
     response = client.get(path, headers={"X-Correlation-ID": "camera-7:42", "traceparent": TRACE})

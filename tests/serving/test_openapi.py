@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from openapi_spec_validator import validate
 
-from tests.serving.document import Document
+from tests.serving.document import Document, Json
 from tests.serving.pictures import ROUTES, encoded, plain
 from tests.serving.server import ROOT, Server
+from tools.openapi import SNAPSHOT
 
 pytestmark = pytest.mark.serve
 
@@ -32,6 +36,53 @@ def test_the_document_is_valid_and_has_every_route(document: Document) -> None:
     assert document.content["info"]["title"] == "ai-enrichment-light"
     for path in ROUTES:
         assert document.content["paths"][path]["post"]["summary"]
+
+
+def test_the_snapshot_is_what_is_served(document: Document) -> None:
+    same = json.loads(SNAPSHOT.read_text(encoding="utf-8")) == document.content
+    assert same, f"{SNAPSHOT.name} differs from the served document: `make openapi` renews it, `git diff` shows it"
+
+
+def query_schemas(document: Document) -> list[Json]:
+    return [
+        parameter["schema"]
+        for item in document.content["paths"].values()
+        for operation in item.values()
+        for parameter in operation["parameters"]
+        if parameter.get("in") == "query"
+    ]
+
+
+def test_every_number_that_is_sent_has_a_limit(document: Document) -> None:
+    schemas = document.content["components"]["schemas"]
+    sent = [schema for name, schema in schemas.items() if re.search(r"Input($|By|File|Text)|^BoxBy", name)]
+    numbers = list(find_numbers([*query_schemas(document), *sent]))
+    assert len(numbers) > 50
+    for schema in numbers:
+        assert {"maximum", "exclusiveMaximum"} & set(schema), schema
+
+
+def find_numbers(schema: Any, name: str = "") -> Iterator[Json]:
+    """The schemas of numbers within a schema, without those of embeddings."""
+    if isinstance(schema, list):
+        for part in schema:
+            yield from find_numbers(part)
+    elif isinstance(schema, dict) and name != "embedding":
+        if schema.get("type") in {"number", "integer"}:
+            yield schema
+        for key, part in schema.items():
+            yield from find_numbers(part, key)
+
+
+def test_what_is_sent_as_text_is_described_as_text(document: Document) -> None:
+    sent = query_schemas(document)
+    for name, schema in document.content["components"]["schemas"].items():
+        sent += schema["properties"].values() if name.endswith("InputText") else ()
+    assert len(sent) > 50
+    for schema in sent:
+        for form in schema.get("anyOf", [schema]):
+            assert "$ref" not in form, schema
+            assert form.get("type", "string") not in {"array", "object"}, schema
 
 
 @pytest.mark.parametrize("route", ROUTES)

@@ -1,4 +1,4 @@
-"""The page at /, in a Chromium that is installed already (apt install chromium). Without one the tests are skipped."""
+"""The pages at / and /docs, in an installed Chromium (apt install chromium). Without one the tests are skipped."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-unt
 from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, Request, Route, expect, sync_playwright
 
+from tests.serving.document import Document
 from tests.serving.pictures import encoded, plain
 from tests.serving.server import Server, serving
 
@@ -261,6 +262,32 @@ def test_all_comes_from_the_service_itself(page: Page, server: Server) -> None:
     assert all(url.startswith(server.url) for url in urls)
     assert response.headers["content-security-policy"].startswith("default-src 'self'")
     assert response.headers["x-frame-options"] == "DENY"
+
+
+@pytest.mark.parametrize("path", ["/docs", "/docs/"])
+def test_the_apis_page_shows_every_operation_and_asks_nobody_else(
+    context: BrowserContext, server: Server, document: Document, path: str
+) -> None:
+    page, urls, complaints = context.new_page(), [], []
+    page.on("request", lambda request: urls.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text))  # what its headers forbid, too
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    response = page.goto(f"{server.url}{path}")
+    assert response is not None
+    assert response.headers["content-security-policy"].startswith("default-src 'self'")
+    assert "unsafe" not in response.headers["content-security-policy"]
+    assert response.headers["x-frame-options"] == "DENY"
+    operations = [each["operationId"] for item in document.content["paths"].values() for each in item.values()]
+    expect(page.locator(".opblock")).to_have_count(len(operations))
+    expect(page.locator(".info .title")).to_contain_text("ai-enrichment-light")
+    for name in operations:
+        expect(page.locator(f"[id$=-{name}]")).to_have_count(1)
+    page.click("#operations-state-livez .opblock-summary-control")
+    page.click("#operations-state-livez .try-out__btn")
+    page.click("#operations-state-livez .execute")
+    expect(page.locator("#operations-state-livez .live-responses-table")).to_contain_text("alive")
+    assert all(url.startswith((server.url, "data:")) for url in urls), urls
+    assert complaints == []
 
 
 def test_every_sample_is_there() -> None:

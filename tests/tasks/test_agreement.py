@@ -73,7 +73,7 @@ def depth(*values: float) -> Seen:
             {"people lost or added": 2},
             {"people lost or added"},
         ),
-        ("pose_estimator", [person()], [person(posture="lying")], {"postures flipped": 1}, {"postures flipped"}),
+        ("pose_estimator", [person()], [person(posture="lying_down")], {"postures flipped": 1}, {"postures flipped"}),
         ("pose_estimator", [person(people=0)], [person(people=0)], {"people": 0}, {"people"}),
         ("threat_detector", [threat("gun")], [threat("gun", score=0.8)], {"score ±": 0.1, "threats flipped": 0}, set()),
         ("threat_detector", [threat("gun")], [threat("gun", x=4)], {"box IoU min": 96 / 104}, {"box IoU min"}),

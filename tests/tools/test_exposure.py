@@ -19,7 +19,7 @@ def test_this_machine_alone_is_no_exposure(host: str) -> None:
 def test_any_other_address_is_said_with_what_it_means(host: str) -> None:
     said = exposure.warning(at(host))
     assert said is not None
-    for part in (f"(HOST={host})", "8123", "everyone", "no password", "HOST=127.0.0.1"):
+    for part in (f"(HOST={host})", "8123", "everyone", "no key", "HOST=127.0.0.1"):
         assert part in said
     assert "MODEL_MANAGEMENT" not in said
     assert "ENRICHMENT_MODEL_MANAGEMENT=true" in str(exposure.warning(at(host, ENRICHMENT_MODEL_MANAGEMENT="true")))
