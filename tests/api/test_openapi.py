@@ -79,6 +79,7 @@ def test_the_contact_is_the_projects_first_url(
     text = openapi.PROJECT.read_text(encoding="utf-8") + ("[project.urls]\n" + table if urls else "")
     monkeypatch.setattr(openapi, "PROJECT", tmp_path / "pyproject.toml")
     openapi.PROJECT.write_text(text, encoding="utf-8")
+    monkeypatch.setattr(openapi, "project", openapi.project.__wrapped__)  # not cached
     made = document(OPERATIONS)
     validate(made)
     contact = made["info"].get("contact")

@@ -76,7 +76,7 @@ def test_requests_are_counted_by_route_and_status(client: httpx.Client, route: s
     assert {key for labels in after[name] for key, _ in labels} == {"endpoint", "status"}
 
 
-@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("route", [*ROUTES, "/enrich"])
 def test_the_latency_of_answers_is_observed_by_route(client: httpx.Client, route: str) -> None:
     name = "enrichment_light_inference_latency_seconds"
     before = samples(client)
@@ -87,7 +87,7 @@ def test_the_latency_of_answers_is_observed_by_route(client: httpx.Client, route
     total = value(after, f"{name}_sum", endpoint=route) - value(before, f"{name}_sum", endpoint=route)
     assert counted == 3
     assert total == pytest.approx(reported, abs=1e-3)
-    known = [*ROUTES, "/object-distance"]
+    known = [*ROUTES, "/object-distance", "/enrich", "/person-reid/compare", "/person-reid/match"]
     assert set(after[f"{name}_count"]) <= {frozenset({("endpoint", each)}) for each in known}
 
 
