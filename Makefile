@@ -16,7 +16,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The benchmarks' pictures; the project has none.
 PICTURES ?= ../shared/images
 
-.PHONY: help install import run test coverage check bench soak compare image lock
+.PHONY: help install import run test coverage check bench fuzz soak compare image lock
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -55,6 +55,12 @@ check: install ## lint, format, types, import rules
 
 bench: install ## the time of starts and first requests, with the models of the store
 	$(BIN)/python -m benchmarks.starts $(firstword $(wildcard $(PICTURES)/*.jpg))
+
+# Minutes that fuzz may take
+MINUTES ?= 5
+
+fuzz: install ## changed pictures, requests and people, in process and over HTTP, without weights; MINUTES=5
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) --first $$(date +%s)
 
 soak: install ## 2,000 requests to all models, with a memory budget for three of them; PICTURES=folder
 	$(BIN)/python -m benchmarks.soak $(PICTURES)
