@@ -22,7 +22,7 @@ from tests.fuzz.parsers import LEAK
 ROUTES: Final = (
     *(spec.route for spec in CATALOGUE.values()),
     "/pose-analyze?render=overlay",
-    "/depth-estimate?format=png&colormap=turbo",
+    "/depth-estimate?format=png8&colormap=turbo",
     "/object-distance?bbox=0,0,9,9",
     "/enrich",
     "/enrich?boxes=[[0,0,9,9],[4,4,30,30]]&render=overlay",
