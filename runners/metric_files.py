@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import logging
 import mmap
+import os
+import struct
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar, Final
 from weakref import WeakSet
@@ -18,6 +22,10 @@ from prometheus_client.mmap_dict import MmapedDict
 # prometheus_client names a file `<type>_<process>.db`, and a gauge's `gauge_<mode>_<process>.db`.
 _ENDED: Final = "ended"  # in place of a process
 _LOOK_S: Final = 1.0  # between two looks whether a file is still there
+# Of prometheus_client's files: the first size, the head, and more than an entry has beside its key.
+_FIRST_BYTES: Final = 1 << 16
+_HEAD_BYTES: Final = 8
+_ENTRY_BYTES: Final = 40
 
 logger = logging.getLogger("bentoml.enrichment.metrics")  # BentoML gives handlers to its own namespace only
 
@@ -27,14 +35,23 @@ class LastingDict(MmapedDict):
 
     A cleaner of temporary files may delete the folder. Without it each new label was an error, and so a 500. A write
     looks after all files of the process, and each heartbeat writes.
+
+    Room on the disk is reserved before it is written: a write to memory that has no room ends the process. While there
+    is none, the values are kept in memory alone, and no scrape has them.
     """
 
     _open: ClassVar[WeakSet[LastingDict]] = WeakSet()
     _looked: ClassVar[float] = 0.0
 
     def __init__(self, filename: str, read_mode: bool = False) -> None:
-        Path(filename).parent.mkdir(parents=True, exist_ok=True)
-        super().__init__(filename, read_mode)  # type: ignore[no-untyped-call]
+        self._in_memory = False
+        try:
+            Path(filename).parent.mkdir(parents=True, exist_ok=True)
+            with Path(filename).open("ab") as file:
+                _reserve(file.fileno(), _FIRST_BYTES)
+            super().__init__(filename, read_mode)  # type: ignore[no-untyped-call]
+        except OSError as error:
+            self._begin_in_memory(filename, error)
         self._open.add(self)
 
     def write_value(self, key: str, value: float, timestamp: float) -> None:
@@ -42,9 +59,39 @@ class LastingDict(MmapedDict):
         if (now := time.monotonic()) - LastingDict._looked > _LOOK_S:
             LastingDict._looked = now
             for each in self._open:
-                if each._f is not None and not Path(each._fname).exists():
+                if each._f is not None and (each._in_memory or not Path(each._fname).exists()):
                     each._restore()
         super().write_value(key, value, timestamp)  # type: ignore[no-untyped-call]
+
+    def _init_value(self, key: str) -> None:
+        while self._used + len(key.encode()) + _ENTRY_BYTES > self._capacity:
+            self._grow(2 * self._capacity)
+        super()._init_value(key)  # type: ignore[no-untyped-call]
+
+    def _grow(self, capacity: int) -> None:
+        try:
+            if self._in_memory:
+                raise OSError("there was no room before")
+            _reserve(self._f.fileno(), capacity)
+            memory = mmap.mmap(self._f.fileno(), capacity)
+        except OSError as error:
+            self._say_in_memory(error)
+            memory = mmap.mmap(-1, capacity)
+            memory[: self._capacity] = self._m[:]
+        self._m, self._capacity = memory, capacity
+
+    def _begin_in_memory(self, filename: str, error: OSError) -> None:
+        self._fname = filename
+        self._f = Path(os.devnull).open("rb")  # noqa: SIM115 - open until close()
+        self._capacity, self._used, self._positions = _FIRST_BYTES, _HEAD_BYTES, {}
+        self._m = mmap.mmap(-1, _FIRST_BYTES)
+        struct.pack_into("i", self._m, 0, _HEAD_BYTES)
+        self._say_in_memory(error)
+
+    def _say_in_memory(self, error: OSError) -> None:
+        if not self._in_memory:
+            logger.error("the metric file %s can't be written; its values are kept in memory: %s", self._fname, error)
+        self._in_memory = True
 
     def _restore(self) -> None:
         place = Path(self._fname)
@@ -56,12 +103,22 @@ class LastingDict(MmapedDict):
             memory = mmap.mmap(file.fileno(), self._capacity)
             fresh.replace(place)
         except OSError as error:
-            logger.warning("the metric file %s was deleted and can't be made anew: %s", place, error)
+            self._say_in_memory(error)
+            with suppress(OSError):
+                fresh.unlink(missing_ok=True)
             return
         self._m.close()
         self._f.close()
-        self._f, self._m = file, memory
-        logger.warning("the metric file %s was deleted; it was made anew with all its values", place)
+        self._f, self._m, self._in_memory = file, memory, False
+        logger.warning("the metric file %s was made anew with all its values", place)
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Make a file at least `size` bytes long, with room on the disk where the system can promise it."""
+    if sys.platform == "linux":
+        os.posix_fallocate(descriptor, 0, size)
+    elif os.fstat(descriptor).st_size < size:
+        os.ftruncate(descriptor, size)
 
 
 def keep_files() -> None:
