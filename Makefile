@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The benchmarks' pictures; the project has none.
 PICTURES ?= ../shared/images
 
-.PHONY: help install import doctor run test coverage check audit sbom docs bench soak compare image lock openapi examples
+.PHONY: help install import doctor run test coverage check audit sbom docs bench fuzz soak faults compare image lock openapi examples
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -95,8 +95,21 @@ docs: install ## the documentation as a site, in .run/docs/site; fails on stale 
 bench: install ## the time of starts and first requests, with the models of the store
 	$(BIN)/python -m benchmarks.starts $(firstword $(wildcard $(PICTURES)/*.jpg))
 
-soak: install ## 2,000 requests to all models, with a memory budget for three of them; PICTURES=folder
-	$(BIN)/python -m benchmarks.soak $(PICTURES)
+# Minutes that fuzz and soak may take
+MINUTES ?= 5
+
+fuzz: install ## changed pictures, requests and people, in process and over HTTP, without weights; MINUTES=5
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) --first $$(date +%s)
+
+soak: install ## all routes under a mix with mistakes, hang-ups and slow callers: slopes of memory and more; MINUTES=5
+	$(BIN)/python -m benchmarks.endurance --minutes $(MINUTES)
+
+FAULTS := tests/serving/test_faults.py tests/serving/test_failures.py tests/serving/test_restarts.py \
+	tests/serving/test_import_at_start.py tests/runners/test_metric_files.py tests/models/test_store.py \
+	tests/importing/test_download.py tests/api/test_link.py tests/tasks/test_extremes.py
+
+faults: install ## killed and hung processes, few descriptors, vanished folders, half-written stores: about 4 minutes
+	$(BIN)/python -m pytest $(FAULTS)
 
 compare: install ## compare the service with a plain server and raw inference, about 12 minutes; PICTURES=folder; into benchmarks/
 	$(BIN)/python -m benchmarks.compare $(PICTURES) --out benchmarks

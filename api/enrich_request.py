@@ -144,7 +144,14 @@ def _id(field: str, value: Any, number: int) -> str:
         raise invalid_field(
             field, f"must be a text of 1 to {_LONGEST_ID} characters or an integer; {describe(value)} was received"
         )
-    return str(value)
+    if not _is_utf8(text := str(value)):
+        raise invalid_field(field, "has half of a surrogate pair (\\ud800 to \\udfff), which no answer can repeat")
+    return text
+
+
+def _is_utf8(text: str) -> bool:
+    """Whether UTF-8 can hold a text. JSON can escape half of a surrogate pair, which it can't."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _corners(field: str, value: Any) -> Box | ApiError:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import signal
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 import aiohttp
+import psutil
 from bentoml.exceptions import BentoMLException
 
 from api import metrics
@@ -31,6 +33,8 @@ HEARTBEAT_DOWN_S: Final = 0.25  # while the runner is down, so that it serves ag
 PROBE_TIMEOUT_S: Final = 2.0
 # A live process that stays silent for this long counts as down: its event loop hangs.
 SILENCE_S: Final = 15.0
+# A process that stays silent for this long is ended, and BentoML starts it anew. A hung driver looks like this.
+HUNG_S: Final = 30.0
 
 # A call may meet an idle connection that the runner is just closing, even twice in a row.
 ATTEMPTS: Final = 3
@@ -181,6 +185,8 @@ class RunnerLink:
             silent = time.monotonic() - self._heard
             if not _alive(self._pid) or silent > SILENCE_S:
                 self._down(f"it has not answered for {silent:.1f} s ({error!r})")
+            if silent > HUNG_S:
+                self._end(silent)
             return
         self._heard = time.monotonic()
         self._up(status)
@@ -217,8 +223,24 @@ class RunnerLink:
         if not self._lost.done():
             self._lost.set_result(None)
 
+    def _end(self, silent: float) -> None:
+        """End a runner that hangs, unless its number is by now a process of somebody else."""
+        pid = self._pid
+        if pid is None or not _is_sibling(pid):
+            return
+        logger.error("the runner %s (process %d) hangs for %.1f s; it is ended and starts anew", self.name, pid, silent)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
     def _gone(self) -> ApiError:
         return ApiError("runner_unavailable", f"the runner {self.name} is not there; it is being restarted")
+
+
+def _is_sibling(pid: int) -> bool:
+    """Whether a process lives, is not this one, and was started by the same supervisor."""
+    with contextlib.suppress(psutil.Error):
+        return pid != os.getpid() and psutil.Process(pid).ppid() == os.getppid()
+    return False
 
 
 def _alive(pid: int | None) -> bool:

@@ -10,6 +10,9 @@ from prometheus_client import Counter, Gauge, Histogram
 from api.errors import STATUS
 from models.catalogue import CATALOGUE
 from models.state import State
+from runners.metric_files import keep_files
+
+keep_files()
 
 # `endpoint` is the route and `status` the HTTP status, as in BentoML's own metrics.
 REQUESTS: Final = Counter(

@@ -214,7 +214,9 @@ def generate_latest(self: PrometheusClient) -> bytes:
     """PrometheusClient.generate_latest without the gauges of ended processes. Their counters stay."""
     with _scrape:
         try:
-            metric_files.fold(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]))
+            folder = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+            folder.mkdir(parents=True, exist_ok=True)
+            metric_files.fold(folder)
         except OSError:  # metrics must survive a full disk
             logger.exception("the metrics of ended processes could not be merged; they are served as they are")
         text: bytes = _generate_latest(self)  # type: ignore[no-untyped-call]

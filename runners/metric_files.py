@@ -1,17 +1,129 @@
-"""Merges the Prometheus metric files of ended processes."""
+"""Prometheus' metric files: those of ended processes are merged, and deleted ones of living processes come back."""
 
 from __future__ import annotations
 
+import logging
+import mmap
+import os
+import struct
+import sys
+import time
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
+from weakref import WeakSet
 
+import prometheus_client.values
 import psutil
 from prometheus_client.mmap_dict import MmapedDict
 
 # prometheus_client names a file `<type>_<process>.db`, and a gauge's `gauge_<mode>_<process>.db`.
 _ENDED: Final = "ended"  # in place of a process
+_LOOK_S: Final = 1.0  # between two looks whether a file is still there
+# Of prometheus_client's files: the first size, the head, and more than an entry has beside its key.
+_FIRST_BYTES: Final = 1 << 16
+_HEAD_BYTES: Final = 8
+_ENTRY_BYTES: Final = 40
+
+logger = logging.getLogger("bentoml.enrichment.metrics")  # BentoML gives handlers to its own namespace only
+
+
+class LastingDict(MmapedDict):
+    """A process's metric file. It comes back with all its values after it or its folder was deleted.
+
+    A cleaner of temporary files may delete the folder. Without it each new label was an error, and so a 500. A write
+    looks after all files of the process, and each heartbeat writes.
+
+    Room on the disk is reserved before it is written: a write to memory that has no room ends the process. While there
+    is none, the values are kept in memory alone, and no scrape has them.
+    """
+
+    _open: ClassVar[WeakSet[LastingDict]] = WeakSet()
+    _looked: ClassVar[float] = 0.0
+
+    def __init__(self, filename: str, read_mode: bool = False) -> None:
+        self._in_memory = False
+        try:
+            Path(filename).parent.mkdir(parents=True, exist_ok=True)
+            with Path(filename).open("ab") as file:
+                _reserve(file.fileno(), _FIRST_BYTES)
+            super().__init__(filename, read_mode)  # type: ignore[no-untyped-call]
+        except OSError as error:
+            self._begin_in_memory(filename, error)
+        self._open.add(self)
+
+    def write_value(self, key: str, value: float, timestamp: float) -> None:
+        """See MmapedDict. The caller holds prometheus_client's lock."""
+        if (now := time.monotonic()) - LastingDict._looked > _LOOK_S:
+            LastingDict._looked = now
+            for each in self._open:
+                if each._f is not None and (each._in_memory or not Path(each._fname).exists()):
+                    each._restore()
+        super().write_value(key, value, timestamp)  # type: ignore[no-untyped-call]
+
+    def _init_value(self, key: str) -> None:
+        while self._used + len(key.encode()) + _ENTRY_BYTES > self._capacity:
+            self._grow(2 * self._capacity)
+        super()._init_value(key)  # type: ignore[no-untyped-call]
+
+    def _grow(self, capacity: int) -> None:
+        try:
+            if self._in_memory:
+                raise OSError("there was no room before")
+            _reserve(self._f.fileno(), capacity)
+            memory = mmap.mmap(self._f.fileno(), capacity)
+        except OSError as error:
+            self._say_in_memory(error)
+            memory = mmap.mmap(-1, capacity)
+            memory[: self._capacity] = self._m[:]
+        self._m, self._capacity = memory, capacity
+
+    def _begin_in_memory(self, filename: str, error: OSError) -> None:
+        self._fname = filename
+        self._f = Path(os.devnull).open("rb")  # noqa: SIM115 - open until close()
+        self._capacity, self._used, self._positions = _FIRST_BYTES, _HEAD_BYTES, {}
+        self._m = mmap.mmap(-1, _FIRST_BYTES)
+        struct.pack_into("i", self._m, 0, _HEAD_BYTES)
+        self._say_in_memory(error)
+
+    def _say_in_memory(self, error: OSError) -> None:
+        if not self._in_memory:
+            logger.error("the metric file %s can't be written; its values are kept in memory: %s", self._fname, error)
+        self._in_memory = True
+
+    def _restore(self) -> None:
+        place = Path(self._fname)
+        fresh = place.with_suffix(".fresh")
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            fresh.write_bytes(self._m[:])
+            file = fresh.open("r+b")
+            memory = mmap.mmap(file.fileno(), self._capacity)
+            fresh.replace(place)
+        except OSError as error:
+            self._say_in_memory(error)
+            with suppress(OSError):
+                fresh.unlink(missing_ok=True)
+            return
+        self._m.close()
+        self._f.close()
+        self._f, self._m, self._in_memory = file, memory, False
+        logger.warning("the metric file %s was made anew with all its values", place)
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    """Make a file at least `size` bytes long, with room on the disk where the system can promise it."""
+    if sys.platform == "linux":
+        os.posix_fallocate(descriptor, 0, size)
+    elif os.fstat(descriptor).st_size < size:
+        os.ftruncate(descriptor, size)
+
+
+def keep_files() -> None:
+    """Make this process's metric files lasting. Call it before any metric is made: that opens its file."""
+    prometheus_client.values.MmapedDict = LastingDict  # type: ignore[attr-defined]
 
 
 def fold(folder: Path) -> None:

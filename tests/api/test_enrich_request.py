@@ -127,3 +127,14 @@ def test_options_for_one_model_go_before_those_for_all() -> None:
     assert request.options["threat_detector"] == {"min_confidence": 0.7}
     assert request.options["depth_estimator"] == {"map": True}
     assert request.options["person_reid"] == {}
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\udfff", "\udc00\ud800"])
+def test_an_id_that_no_answer_can_repeat_is_refused(name: str) -> None:
+    boxes = [{"id": name, "bbox": BOX}]
+    assert refused(asked(boxes=boxes)) == "boxes[0].id"
+    assert refused(as_form(("image", IMAGE), ("boxes", json.dumps(boxes)))) == "boxes[0].id"
+
+
+def test_an_id_outside_the_first_plane_is_kept() -> None:
+    assert read(asked(boxes=[{"id": "😀", "bbox": BOX}])).boxes[0].id == "😀"

@@ -416,3 +416,29 @@ async def test_the_last_status_stays_while_the_runner_is_down() -> None:
         assert link.last_status is not None
         assert link.last_status["models"] == known["models"]
     assert RunnerLink("other", ["person_reid"], runner).last_status is None
+
+
+async def test_a_runner_that_hangs_is_ended_once_it_was_silent_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "SILENCE_S", 0.3)
+    monkeypatch.setattr(links, "HUNG_S", 1.0)
+    hung = await asyncio.create_subprocess_exec(sys.executable, "-c", "import time; time.sleep(60)")
+    monkeypatch.setattr(os, "getppid", os.getpid)
+    runner = Runner(pid=hung.pid)
+    async with watched(runner) as link:
+        runner.silent = TimeoutError()
+        await until(lambda: link.status is None, 3)
+        assert await asyncio.wait_for(hung.wait(), 5) == -signal.SIGKILL
+
+
+async def test_a_process_of_somebody_else_is_never_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(links, "SILENCE_S", 0.2)
+    monkeypatch.setattr(links, "HUNG_S", 0.3)
+    other = await asyncio.create_subprocess_exec(sys.executable, "-c", "import time; time.sleep(60)")
+    runner = Runner(pid=other.pid)  # our child, so not of our parent
+    async with watched(runner) as link:
+        runner.silent = TimeoutError()
+        await until(lambda: link.status is None, 3)
+        await asyncio.sleep(0.7)
+        assert other.returncode is None
+    other.kill()
+    await other.wait()

@@ -160,3 +160,24 @@ def test_a_disk_that_takes_nothing_does_not_take_the_metrics_away(
     monkeypatch.setattr(metric_files, "fold", full)
     assert scraped() == EACH
     assert "No space left on device" in caplog.text
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_full_disk_takes_no_count_away(folder: Path, monkeypatch: pytest.MonkeyPatch, begun: bool) -> None:
+    def full(*_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(metric_files.LastingDict, "_looked", float("inf"))  # nothing is looked after yet
+    place = folder / "counter_1.db"
+    if not begun:
+        monkeypatch.setattr(os, "posix_fallocate", full)
+    values: Any = metric_files.LastingDict(str(place))
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    for number in range(3000):  # more than a file holds at first
+        values.write_value(f"key {number} {'x' * 40}", float(number), 0.0)
+    assert [value for _, value, _ in values.read_all_values()] == list(range(3000))
+    monkeypatch.setattr(metric_files.LastingDict, "_looked", float("-inf"))
+    values.write_value("one more", 1.0, 0.0)
+    in_file = list(values.read_all_values_from_file(str(place)))
+    assert [value for _, value, _, _ in in_file] == [*range(3000), 1]
+    values.close()

@@ -46,6 +46,7 @@ DAMAGED: Final = "FAKE_DAMAGED"  # the file's text is the StoreError's
 UNTRAINED: Final = "FAKE_UNTRAINED"
 SLOW: Final = "FAKE_SLOW"  # the file's text is the seconds that loading takes
 FOLDER: Final = "FAKE_FOLDER"  # of every model in the fake store, with `weights/` in it
+PATIENCE: Final = "FAKE_PATIENCE"  # seconds of silence after which a runner is down; after twice as many it is ended
 MEMORY: Final = "FAKE_MEMORY"  # the file's text is the memory that the engine takes, in 10⁶ bytes
 
 # The made-up card that engines take their memory of, where tests/serving/fake_gpu.py has put one in.

@@ -1,0 +1,84 @@
+"""Faults of the machine below a server: a runner that hangs, few descriptors, folders that vanish."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import httpx
+import pytest
+
+from tests.serving import fake
+from tests.serving.pictures import ROUTES, answer, ask, check_error, encoded, plain
+from tests.serving.server import FAKE, ROOT, Server, serving
+from tests.serving.test_failures import BACK_S
+from tests.serving.test_restarts import scrape
+
+pytestmark = pytest.mark.serve
+
+PNG: Final = encoded(plain((1, 2, 3)))
+DESCRIPTORS: Final = 64
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that may open 64 descriptors in each of its processes."""
+    server = Server(tmp_path_factory.mktemp("narrow"), {}, FAKE, ROOT)
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (DESCRIPTORS, DESCRIPTORS))  # before it starts others
+    try:
+        server.wait(server.is_ready, "ready")
+        yield server
+    finally:
+        server.stop()
+
+
+def test_more_connections_than_descriptors_are_survived(narrow: Server) -> None:
+    held = [socket.create_connection(narrow.address, timeout=5) for _ in range(2 * DESCRIPTORS)]
+    time.sleep(0.5)
+    for connection in held:
+        connection.close()
+    narrow.wait(narrow.is_ready, "ready again", 10)
+    with httpx.Client(base_url=narrow.url, timeout=30) as client:
+        assert [ask(client, route, PNG).status_code for route in ROUTES] == [200] * len(ROUTES)
+
+
+def test_a_metrics_folder_that_vanishes_comes_back_and_nothing_counted_is_lost(narrow: Server) -> None:
+    folder = narrow.log_file.parent / "home" / "prometheus_multiproc_dir"
+    with httpx.Client(base_url=narrow.url, timeout=30) as client:
+        assert ask(client, "/person-reid", PNG).status_code == 200
+        time.sleep(1.5)  # a heartbeat
+        gauges, counts = scrape(narrow)
+        shutil.rmtree(folder)
+        # Each of these opens a file or a label that was not there before.
+        assert client.get("/models/nobody").status_code == 404
+        assert ask(client, "/person-reid", b"no image").status_code == 400
+        assert ask(client, "/enrich", PNG).status_code == 200
+        assert client.get("/metrics").status_code == 200
+        time.sleep(2.5)  # every process has looked
+        new_gauges, new_counts = scrape(narrow)
+    assert gauges.keys() <= new_gauges.keys()
+    assert {each: value for each, value in counts.items() if new_counts.get(each, 0) < value} == {}
+
+
+@pytest.mark.slow
+def test_a_runner_that_hangs_is_told_at_once_and_starts_anew(tmp_path: Path) -> None:
+    environment = {"ENRICHMENT_PLACEMENT": "shared", fake.PATIENCE: "1.5"}
+    with serving(tmp_path, environment) as server, httpx.Client(base_url=server.url, timeout=30) as client:
+        assert ask(client, "/person-reid", PNG).status_code == 200
+        hung = server.runner_pid()
+        os.kill(hung, signal.SIGSTOP)
+        check_error(ask(client, "/person-reid", PNG), 503, "runner_unavailable")  # the one under way
+        began = time.monotonic()
+        check_error(ask(client, "/person-reid", PNG), 503, "runner_unavailable")
+        assert time.monotonic() - began < 1
+        server.wait(server.is_ready, "ready again", BACK_S)
+        assert server.runner_pid() != hung
+        assert "hangs for" in server.log
+        assert fake.colour_of(answer(client, "/person-reid", PNG)["embedding"]) == (1, 2, 3)
