@@ -26,9 +26,10 @@ from api.link import RunnerLink
 from api.queue import ModelQueue, Outcomes, QueueState
 from api.recent import Latency, RecentLatencies
 from api.request import Received
-from api.steps import MODEL_OF, Finding, Opened, Question, Ready, Request, Second, Seen, Steps, Work
+from api.steps import MODEL_OF, Steps
 from api.survey import Surveyor
 from api.tracing import Spans
+from api.work import Finding, Opened, Question, Ready, Request, Second, Seen, Work
 from api.workers import Workers
 from engines.cores import side_by_side
 from engines.deadline import Deadline

@@ -18,8 +18,8 @@ from api.errors import ApiError, gravest
 from api.gate import Body
 from api.keys import Keys
 from api.request import Received, parse
-from api.steps import Finding
 from api.survey import Asked, Models, Survey, Surveyor
+from api.work import Finding
 from engines.deadline import Deadline
 from models.catalogue import ModelName
 from settings import SERVICE_NAME, Settings

@@ -25,8 +25,8 @@ from api.enrich_schemas import (
 from api.errors import ApiError, gravest
 from api.gate import Body
 from api.request import Received
-from api.steps import Finding, Seen
 from api.survey import Asked, Models, Survey, Surveyor
+from api.work import Finding, Seen
 from engines.deadline import Deadline
 from models.catalogue import CATALOGUE, ModelName
 from settings import Limits

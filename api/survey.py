@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from api.embedded import Link
 from api.errors import ApiError, internal_error
 from api.gate import Body
-from api.steps import Finding, Opened, Question, Ready, Seen
+from api.work import Finding, Opened, Question, Ready, Seen
 from engines.deadline import Abandoned, Deadline
 from models.catalogue import ModelName
 from tasks.task import Options

@@ -13,8 +13,8 @@ import pytest
 from api.comparison import Comparison, Embedder, Seen
 from api.errors import ApiError, invalid_field, not_assigned
 from api.request import Received
-from api.steps import Finding
 from api.survey import Asked, Survey
+from api.work import Finding
 from engines.deadline import Deadline
 from tasks.person_reid import ReidResponse
 from tasks.pose_estimator import PoseResponse

@@ -14,8 +14,9 @@ import pytest
 from api.errors import ApiError
 from api.gate import Body
 from api.request import Received
-from api.steps import MODEL_OF, Ready, Request, Steps
+from api.steps import MODEL_OF, Steps
 from api.tracing import Spans
+from api.work import Ready, Request
 from engines.deadline import Deadline
 from models.catalogue import CATALOGUE
 from settings import DEFAULT_FILE, load
