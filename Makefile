@@ -15,7 +15,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 # The benchmarks' pictures; the project has none.
 PICTURES ?= ../shared/images
 
-.PHONY: help install import doctor run test coverage check audit sbom docs bench fuzz soak faults compare image lock openapi examples
+.PHONY: help install import doctor run test slow coverage check audit sbom docs bench fuzz soak faults compare image lock openapi examples
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -49,8 +49,11 @@ run: install ## a trial on 127.0.0.1:8096 (LAN=1: for the whole network), with u
 	@$(BIN)/python -m models.import_models --untrained-standins || [ $$? -eq 3 ]
 	@$(BIN)/python -m tools.trial
 
-test: install ## all tests, two files at a time; tests with real weights need ../shared
+test: install ## the tests, two files at a time, without the slow ones; tests with real weights need ../shared
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+slow: install ## the tests that `make test` leaves out: whole benchmarks, a hung runner; about 5 minutes
+	$(BIN)/python -m pytest -m slow
 
 coverage: install ## the tests once more, counting what they run; fails below what was reached on 2026-11-27
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-fail-under=92
@@ -109,7 +112,7 @@ FAULTS := tests/serving/test_faults.py tests/serving/test_failures.py tests/serv
 	tests/importing/test_download.py tests/api/test_link.py tests/tasks/test_extremes.py
 
 faults: install ## killed and hung processes, few descriptors, vanished folders, half-written stores: about 4 minutes
-	$(BIN)/python -m pytest $(FAULTS)
+	$(BIN)/python -m pytest -m "slow or not slow" $(FAULTS)
 
 compare: install ## compare the service with a plain server and raw inference, about 12 minutes; PICTURES=folder; into benchmarks/
 	$(BIN)/python -m benchmarks.compare $(PICTURES) --out benchmarks

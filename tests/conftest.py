@@ -121,7 +121,3 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     BentoMLContainer.bentoml_home.reset()
     BentoMLContainer.model_store_dir.reset()
     BentoMLContainer.model_store.reset()
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes more than ten seconds for the sake of one rare event")

@@ -22,6 +22,7 @@ from models.catalogue import CATALOGUE
 from tests.serving.server import ROOT
 
 
+@pytest.mark.slow
 @pytest.mark.weights
 @pytest.mark.serve
 def test_it_runs_and_both_sides_agree(model_store: Path, shared: Path, tmp_path: Path) -> None:

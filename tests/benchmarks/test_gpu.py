@@ -22,6 +22,7 @@ def test_without_a_gpu_there_is_no_table(monkeypatch: pytest.MonkeyPatch, capsys
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_the_table_names_the_device_and_has_a_row_for_each_measurement(
     model_store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -60,7 +60,9 @@ METHODS = tuple(route.removeprefix("/").replace("-", "_") for route in ROUTES)
 @pytest.fixture(scope="module")
 def managed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A service that lets callers load and unload models."""
-    with serving(tmp_path_factory.mktemp("managed"), {"ENRICHMENT_MODEL_MANAGEMENT": "true"}) as running:
+    with serving(
+        tmp_path_factory.mktemp("managed"), {"ENRICHMENT_MODEL_MANAGEMENT": "true", "ENRICHMENT_API_KEY": "key"}
+    ) as running:
         yield running
 
 
@@ -161,7 +163,9 @@ def test_a_generated_client_has_an_answer_of_every_operation(managed: Server, pi
     models = importlib.import_module(f"{generated}.models")
     calls = _calls(models, picture)
     assert set(calls) == set(OPERATIONS), "a new operation needs a call"
-    with importlib.import_module(generated).Client(managed.url, raise_on_unexpected_status=True) as client:
+    headers = {"X-API-Key": "key"}
+    made = importlib.import_module(generated).Client(managed.url, raise_on_unexpected_status=True, headers=headers)
+    with made as client:
         for name, arguments in calls.items():
             operation = importlib.import_module(f"{generated}.api.{OPERATIONS[name]}.{name}")
             answer = operation.sync_detailed(client=client, **arguments)

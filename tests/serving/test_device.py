@@ -74,7 +74,7 @@ def test_a_lost_device_ends_the_runner_and_health_says_why(gpu: Server) -> None:
         (runner,) = health.json()["runners"]
         assert "illegal memory access" in runner["last_fault"]
         assert runner["pid"] is None
-        gpu.wait(lambda: not os.path.exists(f"/proc/{pid}"), "ended", 10)  # noqa: PTH110
+        gpu.wait(lambda: not os.path.exists(f"/proc/{pid}"), "ended", 30)  # noqa: PTH110
         gpu.wait(gpu.is_ready, "ready again", BACK_S)
         (runner,) = gpu.health().json()["runners"]
         assert runner["restarts"] == 1

@@ -80,10 +80,9 @@ def test_models_of_a_runner_process_are_described_too(shared_server: Server) -> 
 
 def test_models_in_every_state_are_described(limited_client: httpx.Client) -> None:
     models = {model["short_name"]: model for model in limited_client.get("/models").json()["models"]}
-    states = [model["state"] for model in models.values()]
-    assert states in (
-        ["ready", "absent", "unloaded", "disabled", "failed"],
-        ["ready", "absent", "ready", "disabled", "failed"],
-    )
+    states = {name: model["state"] for name, model in models.items()}
+    assert states["threat"] in {"absent", "ready"}  # other tests of this server import and load the two
+    assert states["reid"] in {"unloaded", "ready"}
+    assert (states["pose"], states["pet"], states["depth"]) == ("ready", "disabled", "failed")
     assert models["pose"]["weights"]["untrained"] is True
     assert models["depth"]["last_error"]["message"] == models["depth"]["detail"]

@@ -193,7 +193,7 @@ def test_models_that_fail_or_are_untrained_say_so_beside_the_others(context: Bro
         zip(page.locator("#verdicts dt").all_inner_texts(), page.locator("#verdicts dd").all_inner_texts(), strict=True)
     )
     assert "Untrained" in said["People"]
-    assert "model_unavailable" in said["Weapons"]
+    assert "model_unavailable" in said["Distance"]
     assert "model_not_assigned" in said["Pet"]
     expect(page.locator("#states")).to_contain_text("failed")
 
