@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
+from typing import Any, cast
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -11,10 +13,16 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Tracer, get_current_span
 
+from api.answering import Answering
+from api.embedded import EmbeddedLink
+from api.request import Received
 from api.tracing import UNTRACED, Spans, bentoml_settings
+from engines.deadline import Deadline
 from models.catalogue import CATALOGUE
 from settings import Tracing
 from tasks.task import Timing
+from tests.api.answered import SETTINGS, Runner
+from tests.serving.pictures import encoded, plain
 
 OFF = Tracing(endpoint=None, sample_rate=1)
 
@@ -106,3 +114,18 @@ def test_with_an_endpoint_bentoml_exports_to_it_whatever_machines_do_not_poll() 
     untraced = re.compile("|".join(UNTRACED))
     assert all(untraced.search(f"http://camera:8096/{path}") for path in ("health", "livez", "readyz", "metrics"))
     assert not any(untraced.search(f"http://camera:8096{spec.route}") for spec in CATALOGUE.values())
+
+
+async def test_a_call_to_several_models_is_one_trace_with_one_decoding(
+    tracer: Tracer, exporter: InMemorySpanExporter
+) -> None:
+    link = EmbeddedLink("runners", list(CATALOGUE), cast(Any, Runner()), [])
+    answering = Answering(SETTINGS, dict.fromkeys(link.models, link), Spans(tracer))
+    boxes = "[[0, 0, 40, 30], [10, 10, 70, 50]]"
+    received = Received("image/png", encoded(plain((9, 8, 7), (80, 60))), {"boxes": boxes, "models": "reid,depth"})
+    with tracer.start_as_current_span("request") as request:
+        await answering.answer("/enrich", received, Deadline.after(30))
+    spans = exporter.get_finished_spans()
+    counted = Counter(span.name for span in spans)
+    assert (counted["read"], counted["decode"], counted["prepare"], counted["post"]) == (1, 1, 1, 3)
+    assert {span.context.trace_id for span in spans if span.context} == {request.get_span_context().trace_id}
