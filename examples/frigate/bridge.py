@@ -39,7 +39,7 @@ DEFAULTS: Final[Mapping[str, str]] = {
     "MQTT_HOST": "127.0.0.1",
     "MQTT_PORT": "1883",
     "MQTT_USER": "",
-    "MQTT_PASSWORD": "",
+    "MQTT_PASSWORD": "",  # nosec B105 - the default: no password
     "ENRICHMENT_TOPIC": "enrichment",
     "ENRICHMENT_MODELS": "pose,threat,pet,depth",
 }
