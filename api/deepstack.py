@@ -14,7 +14,7 @@ from api.body import max_body_bytes, read_fields
 from api.coding import inflate
 from api.deepstack_shapes import ASKED, DEFAULT_CONFIDENCE, DETECTION_ROUTE, MOST, DetectionResponse, Prediction
 from api.embedded import Link
-from api.errors import ApiError, gravest
+from api.errors import ApiError, gravest, refusals
 from api.gate import Body
 from api.keys import Keys
 from api.request import Received, parse
@@ -47,16 +47,8 @@ class DeepStack:
 
     def check(self, left_s: float) -> None:
         """Refuse a request that can't be answered within `left_s` seconds. Raises ApiError."""
-        refusals = []
-        for name in self._names:
-            try:
-                self._models.check_model(name, left_s)
-            except ApiError as error:
-                if error.code not in _ABSENT:
-                    raise
-                refusals.append(error)
-        if len(refusals) == len(self._names):
-            raise gravest(refusals)
+        refused = refusals(self._names, lambda name: self._models.check_model(name, left_s))
+        self._raise(list(refused.values()))
 
     async def answer(self, received: Received, deadline: Deadline) -> Body:
         """Return the answer as JSON. Raises ApiError if the request can't be read, or if a model fails.
@@ -101,11 +93,14 @@ class DeepStack:
 
         A failure must not look like an image without objects.
         """
-        errors = [finding for finding in found.findings if isinstance(finding, ApiError)]
+        self._raise([finding for finding in found.findings if isinstance(finding, ApiError)])
+        return [finding for finding in found.findings if isinstance(finding, Finding)]
+
+    def _raise(self, errors: Sequence[ApiError]) -> None:
+        """Raise the gravest of the models' errors, if one has failed or all are absent."""
         failures = [error for error in errors if error.code not in _ABSENT]
         if failures or len(errors) == len(self._names):
             raise gravest(failures or errors)
-        return [finding for finding in found.findings if isinstance(finding, Finding)]
 
     def _message(self, labels: Sequence[Label], findings: Sequence[Finding | ApiError]) -> str:
         names = ", ".join(dict.fromkeys(label.name for label in labels))

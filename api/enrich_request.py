@@ -109,8 +109,7 @@ def _boxes(field: str, value: Any) -> Sequence[AskedBox] | None:
     """Read a list of objects {id, bbox, models}, or of plain boxes. A box without an id gets its position as one."""
     if value is None:
         return None
-    if isinstance(value, str):
-        value = _json(field, value)
+    value = _json(field, value)
     if not isinstance(value, list):
         raise invalid_field(
             field, f'must be a list such as [{{"id": "a", "bbox": [x1, y1, x2, y2]}}]; {describe(value)} was received'
@@ -165,8 +164,7 @@ def _corners(field: str, value: Any) -> Box | ApiError:
 def _options(field: str, value: Any) -> Mapping[ModelName, Options] | None:
     if value is None:
         return None
-    if isinstance(value, str):
-        value = _json(field, value)
+    value = _json(field, value)
     if not isinstance(value, dict):
         raise invalid_field(
             field, f'must be an object such as {{"pose": {{"min_confidence": 0.4}}}}; {describe(value)} was received'
@@ -206,9 +204,10 @@ def _flag(field: str, value: Any) -> bool | None:
     raise invalid_field(field, f"must be true or false; {describe(value)} was received")
 
 
-def _json(field: str, text: str) -> Any:
+def _json(field: str, value: Any) -> Any:
+    """Parse a text as JSON: a form and a query string hold lists and objects so. Return any other value as it is."""
     try:
-        return json.loads(text)
+        return json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):
         raise invalid_field(field, "must be JSON; a text that is not JSON was received") from None
 

@@ -22,7 +22,7 @@ from api.enrich_schemas import (
     ModelTimings,
     Timings,
 )
-from api.errors import ApiError, gravest
+from api.errors import ApiError, gravest, refusals
 from api.gate import Body
 from api.request import Received
 from api.survey import Asked, Models, Survey, Surveyor
@@ -58,14 +58,9 @@ class Enrichment:
 
     def check(self, left_s: float) -> None:
         """Refuse a call if no model can answer within `left_s` seconds. Raises ApiError."""
-        refusals = []
-        for name in CATALOGUE:
-            try:
-                self._models.check_model(name, left_s)
-            except ApiError as error:
-                refusals.append(error)
-        if len(refusals) == len(CATALOGUE):
-            raise gravest(refusals)
+        refused = refusals(CATALOGUE, lambda name: self._models.check_model(name, left_s))
+        if len(refused) == len(CATALOGUE):
+            raise gravest(refused.values())
 
     async def answer(self, received: Received, deadline: Deadline) -> Body:
         """Return the answer as JSON. Raises ApiError if the call can't be read, or if nobody has an answer."""
@@ -88,17 +83,10 @@ class Enrichment:
 
     def _able(self) -> Sequence[ModelName]:
         """Return the models that can serve now. Raises ApiError if there is none."""
-        able: list[ModelName] = []
-        refusals = []
-        for name in CATALOGUE:
-            try:
-                self._models.link(name)
-                able.append(name)
-            except ApiError as error:
-                refusals.append(error)
-        if not able:
-            raise gravest(refusals)
-        return able
+        refused = refusals(CATALOGUE, self._models.link)
+        if len(refused) == len(CATALOGUE):
+            raise gravest(refused.values())
+        return [name for name in CATALOGUE if name not in refused]
 
 
 def _places(request: EnrichRequest, models: Sequence[ModelName]) -> Iterator[_Place]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -113,7 +113,18 @@ class ApiError(Exception):
         return Response(body, self.status, self.headers, media_type="application/json")
 
 
-def gravest(errors: Sequence[ApiError]) -> ApiError:
+def refusals(names: Iterable[ModelName], ask: Callable[[ModelName], object]) -> dict[ModelName, ApiError]:
+    """Ask something of each model, and return the errors by the model's name."""
+    refused = {}
+    for name in names:
+        try:
+            ask(name)
+        except ApiError as error:
+            refused[name] = error
+    return refused
+
+
+def gravest(errors: Iterable[ApiError]) -> ApiError:
     """Return the error for a call that nobody answers: one that a retry may mend goes before a final one."""
     return max(errors, key=lambda error: (error.retry_after_s is not None, error.status))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from api.embedded import Link
-from api.errors import ApiError, internal_error
+from api.errors import ApiError, internal_error, refusals
 from api.gate import Body
 from api.work import Finding, Opened, Question, Ready, Seen
 from engines.deadline import Abandoned, Deadline
@@ -92,14 +92,13 @@ class Surveyor:
 
     def _refused(self, asked: Sequence[Asked], left_s: float) -> Mapping[ModelName, ApiError]:
         """Return the errors of the models that can't serve, or not in time."""
-        refused = {}
-        for name, count in Counter(each.name for each in asked).items():
-            try:
-                self._models.link(name)
-                self._models.check_model(name, left_s, count)
-            except ApiError as error:
-                refused[name] = error
-        return refused
+        counts = Counter(each.name for each in asked)
+
+        def check(name: ModelName) -> None:
+            self._models.link(name)
+            self._models.check_model(name, left_s, counts[name])
+
+        return refusals(counts, check)
 
     @contextmanager
     def _holding(self, parts: Sequence[Ready | ApiError]) -> Iterator[None]:
