@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -49,9 +50,9 @@ class Server(_Section):
     api_key_file: Path | None
     metrics_public: bool
 
-    @property
+    @cached_property
     def keys(self) -> tuple[str, ...]:
-        """The API keys of both settings. With none, everybody who reaches the port is answered."""
+        """The API keys of both settings, read once. With none, everybody who reaches the port is answered."""
         of_file = _keys(self.api_key_file.read_text("utf-8")) if self.api_key_file else ()
         return (*(key.get_secret_value() for key in self.api_keys), *of_file)
 

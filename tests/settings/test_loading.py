@@ -337,3 +337,13 @@ def test_no_message_about_the_file_shows_a_key(tmp_path: Path, text: str) -> Non
 def test_settings_that_are_printed_show_no_key() -> None:
     settings = load(DEFAULT_FILE, {"ENRICHMENT_API_KEY": SECRET})
     assert SECRET not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+
+
+def test_the_key_file_is_read_once_and_its_keys_are_not_shown(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("of-the-file\n", encoding="utf-8")
+    server = load(DEFAULT_FILE, {"ENRICHMENT_API_KEY": "of-the-variable", "ENRICHMENT_API_KEY_FILE": str(file)}).server
+    assert server.keys == ("of-the-variable", "of-the-file")
+    file.unlink()
+    assert server.keys == ("of-the-variable", "of-the-file")
+    assert "of-the" not in repr(server) + str(server.model_dump())
