@@ -23,6 +23,8 @@ Start = Callable[[Sequence[W], bool], "asyncio.Future[Outcomes[R]]"]
 _WEIGHT: Final = 0.2  # of the last measurement in a running mean
 # A request is admitted if its expected time is at most this share of its remaining time.
 _SHARE: Final = 0.5
+# A waiting request is refused if its expected time is more than this share: half of them take longer than expected.
+_SHARE_WAITING: Final = 0.8
 
 
 class QueueState(TypedDict):
@@ -69,7 +71,7 @@ class ModelQueue(Generic[W, R]):
         self._last_end: float | None = None  # None if no request waited at the last end
 
     def expected_s(self, count: int = 1) -> float:
-        """Return the expected seconds until the last answer of `count` requests that arrive now."""
+        """Return the expected seconds until the last answer if `count` more requests arrive now."""
         takes = self._takes_s
         if self._working:
             takes = max(takes, time.monotonic() - next(iter(self._working)).began)
@@ -137,7 +139,7 @@ class ModelQueue(Generic[W, R]):
     def _shed(self) -> None:
         """Refuse waiting requests that are now expected to be late, the last one first, so that callers can retry."""
         while self._waiting:
-            late_s = self.expected_s() - self._waiting[-1].deadline.left_s
+            late_s = self.expected_s(0) - self._waiting[-1].deadline.left_s * _SHARE_WAITING
             if late_s <= 0:
                 return
             last = self._waiting.pop()

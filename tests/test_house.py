@@ -37,8 +37,10 @@ async def test_the_way_of_a_request_is_short(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(models.store, "find", fake.find)
     monkeypatch.setattr(engine_choice, "load", fake.load)
     runner = runners.compose(get_settings())["pose_estimator"].inner()
+    image = encoded(plain((200, 200, 0)), "JPEG")
     try:
-        way, body = await house.ask("/pose-analyze", encoded(plain((200, 200, 0)), "JPEG"), runner)
+        await house.ask("/pose-analyze", image, runner)  # loads the model
+        way, body = await house.ask("/pose-analyze", image, runner)
     finally:
         runner.close()
     assert json.loads(body)["num_people"] == 1
