@@ -87,7 +87,7 @@ class Runner:
             budget_mb=by_default if budget_mb == "auto" else budget_mb,
             min_residency_s=self._settings.residency.min_residency_s,
             idle_ttl_s={name: task.settings.idle_ttl_s for name, task in self._tasks.items()},
-            pinned=frozenset(self._settings.preload),
+            preloaded=frozenset(self._settings.preload),
             beside_context=budget_mb == "auto",
         )
 

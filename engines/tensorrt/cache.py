@@ -153,9 +153,9 @@ class EngineCache:
                 changed = [key for key, value in asdict(inputs).items() if made_of.get(key) != value]
                 if not changed or set(changed) & {"model", *_CONFIGURATION}:
                     continue
-                logger.warning("TensorRT cache: deleting %s: it was built with another %s", path, ", ".join(changed))
                 path.with_suffix(".json").unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
+                logger.warning("TensorRT cache: %s is deleted: it was built with another %s", path, ", ".join(changed))
             except OSError as error:  # a read-only cache may still hold the engine we look for
                 logger.warning("TensorRT cache: %s can't be read or deleted: %s", path, error.strerror)
 

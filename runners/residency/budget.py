@@ -19,14 +19,14 @@ class Policy:
 
     budget_mb: 0 = no limit. min_residency_s: a model is not evicted for this long after its load.
     idle_ttl_s: an idle model is evicted after this time; 0 = never.
-    pinned: these models are never evicted.
+    preloaded: these models are never evicted.
     beside_context: the budget covers only the models; the CUDA context comes on top.
     """
 
     budget_mb: float
     min_residency_s: float
     idle_ttl_s: Mapping[ModelName, float]
-    pinned: frozenset[ModelName]
+    preloaded: frozenset[ModelName]
     beside_context: bool = False
 
 
@@ -57,12 +57,12 @@ class Budget:
         budget_mb = self._policy.budget_mb
         return budget_mb + self._memory.context_mb if budget_mb and self._policy.beside_context else budget_mb
 
-    def who_leaves(self, resident: Resident, wanted_mb: Callable[[], float]) -> Resident | None:
+    def to_evict(self, resident: Resident, wanted_mb: Callable[[], float]) -> Resident | None:
         """The model to evict next so that `wanted_mb()` fits; None if it fits already.
 
         Waits while all candidates are within their min_residency_s. Raises DoesNotFit, also if the runner stops.
         """
-        return self._next_to_leave(resident) if self.check(resident, wanted_mb) else None
+        return self._least_recently_used(resident) if self.check(resident, wanted_mb) else None
 
     def check(self, resident: Resident, wanted_mb: Callable[[], float]) -> bool:
         """Whether a model must be evicted. Raises DoesNotFit if evicting all candidates would not be enough."""
@@ -70,10 +70,10 @@ class Budget:
         if not budget_mb or wanted_mb() <= budget_mb:
             return False
         self._memory.give_back()  # cached memory does not count
-        wanted, may_leave = wanted_mb(), self._may_leave(resident)
+        wanted, evictable = wanted_mb(), self._evictable(resident)
         if wanted <= budget_mb:
             return False
-        if not may_leave or wanted - sum(other.most_mb for other in may_leave) > budget_mb:
+        if not evictable or wanted - sum(other.most_mb for other in evictable) > budget_mb:
             raise DoesNotFit(
                 f"{resident.name} does not fit: it takes {resident.memory_mb:.0f} MB, with it the process would "
                 f"take {wanted:.0f} MB, and the budget is {budget_mb:.0f} MB; preloaded and staying: "
@@ -81,19 +81,19 @@ class Budget:
             )
         return True
 
-    def _may_leave(self, resident: Resident) -> list[Resident]:
-        """The loaded models that may be evicted for `resident`: not pinned, not itself."""
+    def _evictable(self, resident: Resident) -> list[Resident]:
+        """The loaded models that may be evicted for `resident`: not preloaded, not itself."""
         return [
             other
             for name, other in self._models.items()
-            if other is not resident and other.loaded is not None and name not in self._policy.pinned
+            if other is not resident and other.loaded is not None and name not in self._policy.preloaded
         ]
 
-    def _next_to_leave(self, resident: Resident) -> Resident:
+    def _least_recently_used(self, resident: Resident) -> Resident:
         """The least recently used candidate. Waits while all are within their min_residency_s. Raises DoesNotFit."""
         while True:
             with self._change:
-                candidates = {other: other.loaded for other in self._may_leave(resident) if other.loaded is not None}
+                candidates = {other: other.loaded for other in self._evictable(resident) if other.loaded is not None}
                 if self._is_stopping():
                     raise DoesNotFit(f"{resident.name} finds no room: the runner is being stopped")
                 now = time.monotonic()
@@ -110,5 +110,5 @@ class Budget:
         return [
             f"{name} ({other.memory_mb or 0:.0f} MB)"
             for name, other in self._models.items()
-            if other is not resident and other.loaded is not None and name in self._policy.pinned
+            if other is not resident and other.loaded is not None and name in self._policy.preloaded
         ]

@@ -104,14 +104,14 @@ class Residency:
         return self._budget.limit_mb
 
     def refresh(self) -> None:
-        """Find newly imported models, and start loading pinned ones. Returns at once.
+        """Find newly imported models, and start loading preloaded ones. Returns at once.
 
-        Pinned models whose load failed for lack of memory are tried again here. No request would do it: while
+        Preloaded models whose load failed for lack of memory are tried again here. No request would do it: while
         readiness fails, none may arrive.
         """
         for name, resident in self.models.items():
             resident.look_again()
-            if name in self._policy.pinned and name not in self._released:
+            if name in self._policy.preloaded and name not in self._released:
                 resident.forget_failure()
                 resident.start_loading()
 
@@ -126,17 +126,17 @@ class Residency:
 
         Raises ModelUnavailable if that takes over `timeout` s, because of a load or a long call under way.
         """
-        resident, left = self.models[name], threading.Event()
+        resident, done = self.models[name], threading.Event()
         self._released.add(name)
 
-        def leave() -> None:
+        def evict() -> None:
             if resident.loaded is not None:
-                self._evict(resident, "left on request")
-            left.set()
+                self._evict(resident, "unloaded on request")
+            done.set()
 
-        self._enqueue(leave)
-        if not left.wait(timeout):
-            raise ModelUnavailable(f"{name} has not left after {timeout:g} s: it is still loading or in use")
+        self._enqueue(evict)
+        if not done.wait(timeout):
+            raise ModelUnavailable(f"{name} was not unloaded within {timeout:g} s: it is still loading or in use")
 
     def exchange(self, resident: Resident, exchange: Exchange) -> None:
         """Swap the engine of a loaded model once the new one is warm. Returns at once."""
@@ -180,7 +180,7 @@ class Residency:
             resident.settle_failed(outcome)
             logger.error("%s can't be served: %s", resident.name, outcome.detail)
             return
-        if resident.name in self._policy.pinned:  # before calls arrive, which need memory of their own
+        if resident.name in self._policy.preloaded:  # before calls arrive, which need memory of their own
             self._capture_graphs(resident, outcome)
         resident.settle_ready(outcome)
         logger.info(
@@ -287,8 +287,8 @@ class Residency:
     def _evict_until(self, resident: Resident, wanted_mb: Callable[[], float]) -> None:
         """Evict until `wanted_mb()` is within the budget. Raises DoesNotFit."""
         self._graphs.make_room(wanted_mb)
-        while (leaving := self._budget.who_leaves(resident, wanted_mb)) is not None:
-            self._evict(leaving, f"left to make room for {resident.name}")
+        while (other := self._budget.to_evict(resident, wanted_mb)) is not None:
+            self._evict(other, f"evicted to make room for {resident.name}")
 
     def _evict(self, resident: Resident, reason: str) -> None:
         before = self._memory.used_mb()
@@ -305,7 +305,7 @@ class Residency:
     def _evict_idle(self) -> None:
         for name, resident in self.models.items():
             ttl, loaded = self._policy.idle_ttl_s[name], resident.loaded
-            if not ttl or name in self._policy.pinned or loaded is None or loaded.users:
+            if not ttl or name in self._policy.preloaded or loaded is None or loaded.users:
                 continue
             if time.monotonic() - loaded.last_used >= ttl:
-                self._evict(resident, f"left after {ttl:g} s without a request")
+                self._evict(resident, f"evicted after {ttl:g} s without a request")

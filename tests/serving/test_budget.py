@@ -83,7 +83,7 @@ def test_reloads_are_bounded(outcome: Outcome) -> None:
 
 
 def test_memory_is_back_after_an_unload(small: Server, outcome: Outcome) -> None:
-    left = [line for line in small.log.splitlines() if " left to make room for " in line]
+    left = [line for line in small.log.splitlines() if " evicted to make room for " in line]
     assert len(left) > 2
     for line in left:
         before, after = (float(part.split()[0]) for part in line.rsplit(": ", 1)[1].split(", "))

@@ -23,11 +23,11 @@ def make(world: World) -> Iterator[Make]:
         budget_mb: float = 0,
         stay_s: float = 0,
         ttl_s: float = 0,
-        pinned: Sequence[ModelName] = (),
+        preloaded: Sequence[ModelName] = (),
         names: Sequence[ModelName] = NAMES,
         beside_context: bool = False,
     ) -> Residency:
-        policy = Policy(budget_mb, stay_s, dict.fromkeys(names, ttl_s), frozenset(pinned), beside_context)
+        policy = Policy(budget_mb, stay_s, dict.fromkeys(names, ttl_s), frozenset(preloaded), beside_context)
         made.append(Residency(names, world, world, policy))
         return made[-1]
 

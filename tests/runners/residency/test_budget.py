@@ -1,4 +1,4 @@
-"""Who has to leave so that another model fits, over a made-up memory."""
+"""Which models are evicted so that another model fits, over a made-up memory."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from tests.runners.residency.world import (
 )
 
 
-def test_the_least_recently_used_leaves_first(make: Make, world: World) -> None:
+def test_the_least_recently_used_is_evicted_first(make: Make, world: World) -> None:
     residency = make(budget_mb=800)
     use(residency, POSE, THREAT, POSE)  # 50 + 300 + 400
-    use(residency, REID)  # 850: one has to leave
+    use(residency, REID)  # 850: one is evicted
     assert resident_ones(residency) == [POSE, REID]
-    assert residency.models[THREAT].status()["detail"] == "left to make room for person_reid"
+    assert residency.models[THREAT].status()["detail"] == "evicted to make room for person_reid"
     use(residency, PET, DEPTH)  # 50 + 300 + 100 + 200, and 150 more fit exactly
     assert resident_ones(residency) == [POSE, REID, PET, DEPTH]
-    use(residency, POSE, THREAT)  # 400: re-id, pet and depth are older than pose, and all have to leave
+    use(residency, POSE, THREAT)  # 400: re-id, pet and depth are older than pose, and all are evicted
     assert resident_ones(residency) == [POSE, THREAT]
 
 
@@ -57,8 +57,8 @@ def test_one_of_unknown_size_may_pass_the_budget_by_itself_and_once(make: Make, 
     assert world.peak_mb <= 800
 
 
-def test_preloaded_ones_never_leave(make: Make, world: World) -> None:
-    residency = make(budget_mb=800, pinned=[POSE, REID], ttl_s=0.01)
+def test_preloaded_ones_are_never_evicted(make: Make, world: World) -> None:
+    residency = make(budget_mb=800, preloaded=[POSE, REID], ttl_s=0.01)
     residency.refresh()
     until(lambda: resident_ones(residency) == [POSE, REID])
     for _ in range(3):
@@ -69,7 +69,7 @@ def test_preloaded_ones_never_leave(make: Make, world: World) -> None:
 
 
 def test_one_that_can_never_fit_is_refused_with_the_figures_and_not_loaded_again(make: Make, world: World) -> None:
-    residency = make(budget_mb=700, pinned=[POSE])
+    residency = make(budget_mb=700, preloaded=[POSE])
     use(residency, POSE)
     for _ in range(5):
         with pytest.raises(ModelUnavailable) as caught:
@@ -87,13 +87,13 @@ def test_one_that_can_never_fit_is_refused_with_the_figures_and_not_loaded_again
 
 
 def test_a_budget_beside_the_context_is_the_models_alone(make: Make, world: World) -> None:
-    residency = make(budget_mb=699, pinned=[POSE], beside_context=True)
+    residency = make(budget_mb=699, preloaded=[POSE], beside_context=True)
     assert residency.budget_mb == 699  # there is no context yet
     use(residency, POSE)
     assert residency.budget_mb == 699 + CONTEXT_MB
     with pytest.raises(ModelUnavailable, match=r"would take 750 MB, and the budget is 749 MB"):
         use(residency, THREAT)
-    residency = make(budget_mb=700, pinned=[POSE], beside_context=True)
+    residency = make(budget_mb=700, preloaded=[POSE], beside_context=True)
     world.engines.clear()
     use(residency, POSE, THREAT)
     assert make(budget_mb=0, beside_context=True).budget_mb == 0  # no limit
@@ -105,7 +105,7 @@ def test_one_that_did_not_fit_is_measured_again_a_while_later(
 ) -> None:
     monkeypatch.setattr(residents, "FIRST_RETRY_S", 0.3)
     monkeypatch.setattr(residents, "LONGEST_RETRY_S", 0.3)
-    residency = make(budget_mb=700, pinned=[POSE])
+    residency = make(budget_mb=700, preloaded=[POSE])
     use(residency, POSE, REID)
     for _ in range(3):
         for _ in range(5):
@@ -113,7 +113,7 @@ def test_one_that_did_not_fit_is_measured_again_a_while_later(
                 use(residency, THREAT)
         time.sleep(0.35)
     assert world.loads == [POSE, REID, THREAT, THREAT, THREAT]
-    assert resident_ones(residency) == [POSE, REID]  # nobody left for one that would not fit even so
+    assert resident_ones(residency) == [POSE, REID]  # none was evicted for one that would not fit even so
     monkeypatch.setitem(SIZES, THREAT, 300)  # what was measured was too much
     use(residency, THREAT)
     assert resident_ones(residency) == [POSE, THREAT]
@@ -170,7 +170,7 @@ def test_alternating_requests_cause_a_bounded_number_of_reloads(make: Make, worl
     }
 
 
-def test_others_leave_where_another_engine_takes_more(make: Make, world: World) -> None:
+def test_others_are_evicted_where_another_engine_takes_more(make: Make, world: World) -> None:
     residency = make(budget_mb=800)
     use(residency, REID, POSE, PET)  # 650
     assert exchange(residency, lambda: FakeEngine(world, POSE, "tensorrt", size=500)) is None
@@ -178,7 +178,7 @@ def test_others_leave_where_another_engine_takes_more(make: Make, world: World) 
     assert world.used_mb() == CONTEXT_MB + 500 + 200
 
 
-def test_what_is_merely_kept_for_later_is_given_back_before_anybody_leaves(
+def test_what_is_merely_kept_for_later_is_given_back_before_any_is_evicted(
     make: Make, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     residency = make(budget_mb=800)

@@ -100,8 +100,8 @@ Make = Callable[..., Residency]
 def make(world: GraphedWorld) -> Iterator[Make]:
     made: list[Residency] = []
 
-    def make(budget_mb: float, pinned: Sequence[ModelName] = NAMES) -> Residency:
-        policy = Policy(budget_mb, 0, dict.fromkeys(NAMES, 0), frozenset(pinned))
+    def make(budget_mb: float, preloaded: Sequence[ModelName] = NAMES) -> Residency:
+        policy = Policy(budget_mb, 0, dict.fromkeys(NAMES, 0), frozenset(preloaded))
         made.append(Residency(NAMES, world, world, policy))
         return made[-1]
 
@@ -163,8 +163,8 @@ def test_they_are_there_before_the_last_preloaded_model_is_said_to_be(
     assert seen[:5] == ["loading"] * 5
 
 
-def test_they_are_given_back_before_a_model_leaves_or_is_refused(make: Make, world: GraphedWorld) -> None:
-    residency = make(ALL, pinned=[POSE, THREAT, REID, PET])
+def test_they_are_given_back_before_a_model_is_evicted_or_is_refused(make: Make, world: GraphedWorld) -> None:
+    residency = make(ALL, preloaded=[POSE, THREAT, REID, PET])
     residency.refresh()
     until(lambda: len(resident_ones(residency)) == 4)
     assert world.graphs() == {POSE: [100, 40], THREAT: [], REID: [], PET: []}
@@ -173,8 +173,8 @@ def test_they_are_given_back_before_a_model_leaves_or_is_refused(make: Make, wor
     assert world.graphs() == every(NAMES)
 
 
-def test_only_as_many_as_have_to_leave_do_the_last_ones_first(make: Make, world: GraphedWorld) -> None:
-    residency = make(CONTEXT_MB + 300 + 100 + 3 * 140, pinned=[POSE, REID])
+def test_only_as_many_as_needed_are_given_back_the_last_ones_first(make: Make, world: GraphedWorld) -> None:
+    residency = make(CONTEXT_MB + 300 + 100 + 3 * 140, preloaded=[POSE, REID])
     residency.refresh()
     until(lambda: world.graphs() == {POSE: [100, 40], REID: [100, 40]})
     use(residency, PET)  # 820 of 870 with pose's graphs
@@ -185,7 +185,7 @@ def test_only_as_many_as_have_to_leave_do_the_last_ones_first(make: Make, world:
 
 def test_a_device_that_is_full_of_graphs_has_room_for_a_model(make: Make, world: GraphedWorld) -> None:
     world.device_mb = ALL + 100
-    residency = make(0, pinned=[POSE, THREAT, REID, PET])
+    residency = make(0, preloaded=[POSE, THREAT, REID, PET])
     residency.refresh()
     until(lambda: len(world.graphs()) == 4 and all(world.graphs().values()))
     resident_ones(residency)
@@ -198,7 +198,7 @@ def test_one_that_finds_no_room_even_so_is_refused_and_the_others_get_theirs_aga
     make: Make, world: GraphedWorld
 ) -> None:
     world.device_mb = ALL - 1
-    residency = make(0, pinned=[POSE, THREAT, REID, PET])
+    residency = make(0, preloaded=[POSE, THREAT, REID, PET])
     residency.refresh()
     until(lambda: len(world.graphs()) == 4 and all(world.graphs().values()))
     with pytest.raises(ModelUnavailable, match="does not fit into the device's memory"):

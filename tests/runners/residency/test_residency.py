@@ -79,7 +79,7 @@ def test_what_others_merely_keep_is_not_taken_off_a_models_size(
     assert residency.models[THREAT].status()["memory_mb"] == 400
 
 
-def test_a_model_serves_while_others_are_still_to_leave_for_it(make: Make, world: World) -> None:
+def test_a_model_serves_while_others_are_still_to_be_evicted_for_it(make: Make, world: World) -> None:
     residency = make(budget_mb=500, stay_s=1, names=[POSE, THREAT])
     use(residency, POSE)
     began = time.monotonic()
@@ -105,18 +105,18 @@ def test_a_model_in_use_is_closed_only_when_the_call_has_ended(make: Make, world
     assert world.given_back >= 1
 
 
-def test_one_that_is_idle_for_its_time_leaves_and_comes_back(make: Make, world: World) -> None:
+def test_one_that_is_idle_for_its_time_is_evicted_and_comes_back(make: Make, world: World) -> None:
     residency = make(ttl_s=0.3, names=[POSE])
     use(residency, POSE)
     assert world.used_mb() == CONTEXT_MB + 300
     until(lambda: states(residency)[POSE] == "unloaded", 3)
-    assert residency.models[POSE].status()["detail"] == "left after 0.3 s without a request"
+    assert residency.models[POSE].status()["detail"] == "evicted after 0.3 s without a request"
     assert world.used_mb() == CONTEXT_MB
     use(residency, POSE)
     assert residency.models[POSE].status()["loads"] == 2
 
 
-def test_one_that_is_used_does_not_leave_for_being_idle(make: Make, world: World) -> None:
+def test_one_that_is_used_is_not_evicted_for_being_idle(make: Make, world: World) -> None:
     residency = make(ttl_s=0.3, names=[POSE])
     with residency.models[POSE].lease(5):
         time.sleep(residencies._TICK_S * 2 + 0.3)
@@ -124,13 +124,13 @@ def test_one_that_is_used_does_not_leave_for_being_idle(make: Make, world: World
 
 
 def test_a_preloaded_one_that_was_unloaded_by_request_stays_out_until_it_is_asked_for(make: Make, world: World) -> None:
-    residency = make(pinned=[REID])
+    residency = make(preloaded=[REID])
     residency.refresh()
     until(lambda: residency.models[REID].loaded is not None)
     residency.unload(REID, 5)
     residency.refresh()  # each heartbeat does
     assert residency.models[REID].status()["state"] is State.UNLOADED
-    assert residency.models[REID].status()["detail"] == "left on request"
+    assert residency.models[REID].status()["detail"] == "unloaded on request"
     assert not world.engines
     residency.unload(REID, 5)  # nothing to do
     residency.load(REID, 5)
@@ -143,7 +143,7 @@ def test_a_preloaded_one_that_was_unloaded_by_request_stays_out_until_it_is_aske
 def test_an_unload_that_takes_too_long_is_told_and_happens_later(make: Make, world: World) -> None:
     residency = make()
     with residency.models[REID].lease(5):
-        with pytest.raises(ModelUnavailable, match=r"person_reid has not left after 0.1 s"):
+        with pytest.raises(ModelUnavailable, match=r"person_reid was not unloaded within 0.1 s"):
             residency.unload(REID, 0.1)
         assert world.engines
     until(lambda: not world.engines)
@@ -165,7 +165,7 @@ def test_what_was_left_before_and_after_is_in_the_log(make: Make, caplog: pytest
     residency = make(budget_mb=500, names=[POSE, THREAT])
     use(residency, POSE, THREAT)
     assert resident_ones(residency) == [THREAT]
-    assert "pose_estimator left to make room for threat_detector: 750 MB before, 450 MB after" in caplog.text
+    assert "pose_estimator evicted to make room for threat_detector: 750 MB before, 450 MB after" in caplog.text
 
 
 def test_a_load_that_finds_no_memory_fails_for_a_while(
@@ -201,7 +201,7 @@ def test_a_preloaded_one_that_failed_for_memory_is_tried_by_heartbeats_ever_more
 ) -> None:
     now = 1000.0
     monkeypatch.setattr(back_off, "time", SimpleNamespace(monotonic=lambda: now))
-    residency = make(pinned=[POSE])
+    residency = make(preloaded=[POSE])
     pose = residency.models[POSE]
     for _ in range(2):
         for wait_s in (5, 10, 20, 40, 80, 160, 300, 300):
@@ -225,7 +225,7 @@ def test_a_preloaded_one_that_did_not_fit_comes_when_there_is_room(
 ) -> None:
     monkeypatch.setattr(residents, "FIRST_RETRY_S", 0.05)
     other = FakeEngine(world, POSE, "what is not ours", size=400)
-    residency = make(budget_mb=700, pinned=[POSE, REID])
+    residency = make(budget_mb=700, preloaded=[POSE, REID])
     residency.refresh()
     until(lambda: states(residency)[POSE] == "failed" and states(residency)[REID] == "ready")
     other.close()
@@ -244,7 +244,7 @@ def test_a_context_that_found_no_room_is_tried_again_with_the_model(
         world.started = True
 
     monkeypatch.setattr(world, "start", start)
-    residency = make(pinned=[POSE, REID])
+    residency = make(preloaded=[POSE, REID])
     residency.refresh()
     until(lambda: states(residency)[POSE] == "failed")
     until(lambda: residency.refresh() or resident_ones(residency) == [POSE, REID])  # type: ignore[func-returns-value]
@@ -258,7 +258,7 @@ def test_a_preloaded_one_that_failed_for_good_is_not_tried_again(
     now = 1000.0
     monkeypatch.setattr(back_off, "time", SimpleNamespace(monotonic=lambda: now))
     world.failures = [failure]
-    residency = make(pinned=[POSE])
+    residency = make(preloaded=[POSE])
     fail(residency.models[POSE], world, residency, heartbeats=1)
     now += 10_000
     residency.refresh()
@@ -273,7 +273,7 @@ def test_neither_one_on_demand_nor_one_that_an_operator_unloaded_is_tried_by_hea
     now = 1000.0
     monkeypatch.setattr(back_off, "time", SimpleNamespace(monotonic=lambda: now))
     world.failures = [OutOfMemory("96 MiB"), OutOfMemory("96 MiB")]
-    residency = make(pinned=[POSE])
+    residency = make(preloaded=[POSE])
     for name in (POSE, THREAT):
         with pytest.raises(ModelUnavailable):
             use(residency, name)
