@@ -178,6 +178,7 @@ def test_int8_on_torch_is_refused_and_never_quietly_something_else(monkeypatch: 
         _chosen(monkeypatch, WITHIN, settings(ENRICHMENT_INT8_MODELS=NAME, ENRICHMENT_ENGINE="torch"))
 
 
+@pytest.mark.slow
 @pytest.mark.weights
 def test_real_people_are_found_in_int8(model_store: Path, shared: Path, tmp_path: Path) -> None:
     stored = store.find("pose_estimator")

@@ -17,6 +17,9 @@ from vision.arrays import RGB
 
 Make = Callable[[ModelName, EngineChoice, Precision], Pipeline]
 
+#: Each import proves torch's program against the original already (importing.proof), so that its pictures may wait.
+ENGINES = pytest.mark.parametrize("engine", ["openvino", pytest.param("torch", marks=pytest.mark.slow)])
+
 
 @pytest.fixture(scope="session")
 def make(model_store: Path) -> Make:

@@ -7,7 +7,7 @@ import pytest
 
 from models.catalogue import CATALOGUE, ModelName
 from settings import EngineChoice
-from tests.parity.conftest import Make
+from tests.parity.conftest import ENGINES, Make
 from vision.arrays import RGB
 
 NAMES = [
@@ -22,7 +22,7 @@ NAMES = [
 ]
 
 
-@pytest.mark.parametrize("engine", ["openvino", "torch"])
+@ENGINES
 @pytest.mark.parametrize("model", CATALOGUE)
 def test_the_same_alone_and_in_a_batch_of_eight(
     engine: EngineChoice, model: ModelName, make: Make, images: dict[str, RGB]

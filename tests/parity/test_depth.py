@@ -12,7 +12,7 @@ from settings import EngineChoice
 from tasks.depth_estimator import DepthResult
 from tasks.picture import Picture
 from tasks.task import Options
-from tests.parity.conftest import Make
+from tests.parity.conftest import ENGINES, Make
 from vision.arrays import F32, RGB
 
 NAMES = ["bus.jpg", "street_kitti.png", "astronaut.png", "children_football.jpg"]
@@ -43,7 +43,7 @@ def official(make: Make, pictures: list[RGB], depth_weights: Path) -> list[F32]:
     return maps
 
 
-@pytest.mark.parametrize("engine", ["openvino", "torch"])
+@ENGINES
 def test_the_same_map_for_the_same_input(
     engine: EngineChoice, make: Make, pictures: list[RGB], official: list[F32]
 ) -> None:

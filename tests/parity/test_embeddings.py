@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from settings import EngineChoice, Precision
 from tasks.person_reid import ReidResponse
 from tasks.similarity import threshold_for
-from tests.parity.conftest import Make
+from tests.parity.conftest import ENGINES, Make
 from vision.arrays import F32, RGB
 
 
@@ -36,7 +36,7 @@ def embeddings(make: Make, engine: EngineChoice, precision: Precision, images: d
     return np.array(rows)
 
 
-@pytest.mark.parametrize("engine", ["openvino", "torch"])
+@ENGINES
 def test_the_same_embeddings(engine: EngineChoice, make: Make, images: dict[str, RGB], official: F32) -> None:
     ours = embeddings(make, engine, "f32", images)
     assert np.abs(np.linalg.norm(ours, axis=1) - 1).max() < 1e-5

@@ -20,7 +20,7 @@ from settings import EngineChoice, get_settings
 from tasks.pet_classifier import PetClassifier, PetResponse
 from tasks.picture import Picture
 from tasks.task import Options
-from tests.parity.conftest import Make
+from tests.parity.conftest import ENGINES, Make
 from vision.arrays import RGB
 
 
@@ -49,7 +49,7 @@ def official(zoo: Path, images: dict[str, RGB]) -> dict[str, dict[str, float]]:
     return found
 
 
-@pytest.mark.parametrize("engine", ["openvino", "torch"])
+@ENGINES
 def test_the_same_probabilities(
     engine: EngineChoice, make: Make, images: dict[str, RGB], official: dict[str, dict[str, float]]
 ) -> None:

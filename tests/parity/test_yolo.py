@@ -15,7 +15,7 @@ from tasks.bounding_box import BoundingBox
 from tasks.pipeline import Pipeline
 from tasks.pose_estimator import PoseResponse
 from tasks.threat_detector import ThreatResponse
-from tests.parity.conftest import Make
+from tests.parity.conftest import ENGINES, Make
 from vision.arrays import RGB
 from vision.posture import KEYPOINT_NAMES
 from vision.views import views
@@ -26,7 +26,6 @@ pytestmark = pytest.mark.weights
 
 MAX_PX = 1.0
 MAX_SCORE = 0.01
-ENGINES = pytest.mark.parametrize("engine", ["openvino", "torch"])
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,7 @@ def test_switched_off_it_does_not_even_try(sink: Sink) -> None:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.serve
 def test_models_and_engines_are_tags_of_what_the_official_client_sends(sink: Sink, tmp_path: Path) -> None:
     import httpx
@@ -106,9 +107,8 @@ def test_models_and_engines_are_tags_of_what_the_official_client_sends(sink: Sin
 
 
 @pytest.mark.serve
-@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://pyroscope.invalid:4040"])
-def test_a_start_is_as_quick_without_a_server(url: str, tmp_path: Path) -> None:
-    environment = {"PYROSCOPE_ENABLED": "true", "PYROSCOPE_URL": url}
+def test_a_start_is_as_quick_without_a_server(tmp_path: Path) -> None:
+    environment = {"PYROSCOPE_ENABLED": "true", "PYROSCOPE_URL": "http://pyroscope.invalid:4040"}
     with serving(tmp_path, environment) as server:
         assert "no profiling: Pyroscope at" in server.log
         assert server.health().json()["status"] == "healthy"

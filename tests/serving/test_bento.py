@@ -71,6 +71,7 @@ def test_a_bento_as_it_lies_in_its_image_has_its_models_with_it(model_store: Pat
         check_answer(server)
 
 
+@pytest.mark.slow
 def test_a_built_bento_serves_the_models_it_was_built_with(model_store: Path, tag: str, tmp_path: Path) -> None:
     archive = tmp_path / "service.tar"  # a .bento is compressed, which takes minutes for the weights
     bentoml(model_store, "export", tag, str(archive), cwd=tmp_path)

@@ -23,7 +23,7 @@ NAMES = tuple(CATALOGUE)
 SIZE_MB = 120
 BUDGET_MB = 500  # three models, and what the process takes beside them
 STAY_S = 0.25
-REQUESTS = 200
+REQUESTS = 120
 PICTURES = [
     *(encoded(plain((20 * i, 90, 255 - 20 * i))) for i in range(8)),
     encoded(marked((10, 20, 40, 60), (160, 90))),

@@ -41,8 +41,10 @@ def test_a_missing_model_stops_neither_the_import_nor_the_service(environment: d
     assert done.stdout.count("already there") == len(CATALOGUE) - 1
     assert re.search(rf"^{MISSING} +MISSING", done.stdout, re.MULTILINE)
     served = environment | SMALL_BATCHES | {"ENRICHMENT_PRELOAD_MODELS": f"person_reid,{MISSING}"}
+    served["ENRICHMENT_IMPORT_AT_START"] = "true"
     with serving(tmp_path, served, REAL) as server, httpx.Client(base_url=server.url) as client:
         assert client.get("/readyz").status_code == 200
+        assert server.log.count("already there") == len(CATALOGUE) - 1  # nothing is imported twice
         health = client.get("/health")
         assert (health.status_code, health.json()["status"]) == (200, "degraded")
         assert [name for name in CATALOGUE if server.model(name)["state"] == "absent"] == [MISSING]
