@@ -101,8 +101,16 @@ bench: install ## the time of starts and first requests, with the models of the 
 # Minutes that fuzz and soak may take
 MINUTES ?= 5
 
-fuzz: install ## changed pictures, requests and people, in process and over HTTP, without weights; MINUTES=5
+# bodies or pictures = look for those by the lines that they reach, with atheris, in an environment of its own
+GUIDED ?=
+
+fuzz: install ## changed pictures, requests and people, in process and over HTTP, without weights; MINUTES=5 GUIDED=bodies|pictures
+ifeq ($(GUIDED),)
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) --first $$(date +%s)
+else
+	PYTHONPATH=$(CURDIR):$(CURDIR)/$(VENV)/lib/python3.11/site-packages $(BIN)/uv tool run --python 3.11 --with atheris==3.0.0 \
+		python -m tests.fuzz.guided $(GUIDED) --minutes $(MINUTES)
+endif
 
 soak: install ## all routes under a mix with mistakes, hang-ups and slow callers: slopes of memory and more; MINUTES=5
 	$(BIN)/python -m benchmarks.endurance --minutes $(MINUTES)

@@ -23,6 +23,8 @@ MAX_CANDIDATES: Final = 1000
 # Commas and brackets of JSON: for the largest list of candidates, and for two embeddings with boxes.
 _MAX_MARKS: Final = MAX_CANDIDATES * (DIMENSION + 20) + 20_000
 _MAX_MARKS_OF_TWO: Final = 20_000
+# Brackets and quotes: a candidate has 12, beside its vector. Keys and lists take more time than numbers.
+_MAX_PARTS: Final = MAX_CANDIDATES * 60
 _FORM_FIELDS: Final = ("first", "second", "first_bbox", "second_bbox", "threshold", "top")
 _FLOAT32: Final = np.dtype("<f4")
 LONGEST_NAME: Final = 200  # characters of an id or a model_id
@@ -136,6 +138,10 @@ def _json_fields(content_type: str, body: bytes, max_marks: int) -> Mapping[str,
             "invalid_request",
             f"the JSON has {marks} commas and brackets; at most {max_marks} are accepted, which are"
             f" {MAX_CANDIDATES if max_marks == _MAX_MARKS else 2} embeddings and more",
+        )
+    if (marks := sum(body.count(mark) for mark in b'[{"')) > _MAX_PARTS:
+        raise ApiError(
+            "invalid_request", f"the JSON has {marks} brackets and quotes; at most {_MAX_PARTS} are accepted"
         )
     try:
         fields = from_json(body.removeprefix(_BYTE_ORDER_MARK))

@@ -56,7 +56,7 @@ class DeepStack:
         Clients send their API key in the field `api_key`, unless they send it in a header.
         """
         received_at = time.perf_counter()
-        if not received.trusted and not self._keys.accept(await asyncio.to_thread(self._form_key, received)):
+        if not received.trusted and not await asyncio.to_thread(self._has_form_key, received):
             raise ApiError("unauthorized", "send a valid API key in the field api_key, or as X-API-Key")
         asked = await asyncio.to_thread(parse, received, self._limits.max_image_bytes)
         least = DEFAULT_CONFIDENCE if asked.min_confidence is None else asked.min_confidence
@@ -84,9 +84,10 @@ class DeepStack:
         )
         return Body(response.model_dump_json().encode())
 
-    def _form_key(self, received: Received) -> str:
+    def _has_form_key(self, received: Received) -> bool:
         body = inflate(received.body, received.encoding, max_body_bytes(self._limits.max_image_bytes))
-        return str(read_fields(received.content_type, body, ("api_key",)).get("api_key", ""))
+        sent = read_fields(received.content_type, body, ("api_key",)).get("api_key", "")
+        return self._keys.accept(str(sent))
 
     def _findings(self, found: Survey) -> Sequence[Finding]:
         """Return the models' answers, without the absent models. Raises ApiError if a model failed or all are absent.

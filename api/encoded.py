@@ -17,6 +17,7 @@ _ACCEPTED: Final = (
 )
 _WHITE: Final = b" \t\r\n\f\v"
 _ALPHABET: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/-_="
+_SEARCHED: Final = 2**20  # characters of a step
 _FOREIGN: Final = re.compile(r"[^A-Za-z0-9+/=_ \t\r\n\f\v-]")
 # The head of a data URL (RFC 2397): type and parameters. Quoted values may hold a comma. The length is bounded.
 _DATA_HEAD: Final = re.compile(r'\s*data:((?:[^",]|"[^"]*"){0,1000}+),', re.IGNORECASE)
@@ -124,8 +125,9 @@ def _foreign(text: str) -> str:
     for pattern, mistake in _MISTAKES:
         if pattern.fullmatch(text):
             return mistake
-    found = _FOREIGN.search(text)
-    assert found
+    # In steps, as one search holds the GIL: 0.15 s for 14 MB.
+    steps = range(0, len(text), _SEARCHED)
+    found = next(found for at in steps if (found := _FOREIGN.search(text, at, at + _SEARCHED)))
     kind = next(kind for kind, holds in _FOREIGN_KINDS if holds(found[0]))
     return f"{kind} was received as character {found.start() + 1} of {len(text)}"
 

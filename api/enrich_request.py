@@ -23,6 +23,9 @@ from vision.canvas import Form
 
 MOST_BOXES: Final = 64
 _LONGEST_ID: Final = 64  # characters
+_LONGEST_TEXT: Final = 200_000  # characters of JSON in a text; 64 boxes in their longest forms take 130,000
+_LONGEST_NAMES: Final = 1000  # characters of a text with models' names
+_MOST_NAMES: Final = 100  # texts in a list
 _BOX_KEYS: Final = ("id", "bbox", "models")
 _OPTIONS: Final = ("models", "bbox", "boxes", "options", "min_confidence", "min_keypoint_confidence", "render")
 _FLAGS: Final = MappingProxyType({"true": True, "false": False, "1": True, "0": False})
@@ -87,12 +90,16 @@ def _models(field: str, value: Any) -> Sequence[ModelName] | None:
     """Read a list of names, or a text with commas between them. Repeated names count once."""
     if value is None:
         return None
-    if isinstance(value, str):
+    if isinstance(value, str) and len(value) <= _LONGEST_NAMES:
         value = _json(field, value) if value.lstrip().startswith("[") else value.split(",")
-    if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
+    if not isinstance(value, list) or not 0 < len(value) <= _MOST_NAMES or not all(map(_may_name, value)):
         raise invalid_field(field, f"must be a list of models' names; {describe(value)} was received; {_names()}")
     names = [name.strip() for each in value for name in each.split(",")]
     return tuple(dict.fromkeys(_model(field, name) for name in names if name))
+
+
+def _may_name(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST_NAMES
 
 
 def _model(field: str, name: str) -> ModelName:
@@ -206,8 +213,14 @@ def _flag(field: str, value: Any) -> bool | None:
 
 def _json(field: str, value: Any) -> Any:
     """Parse a text as JSON: a form and a query string hold lists and objects so. Return any other value as it is."""
+    if not isinstance(value, str):
+        return value
+    if len(value) > _LONGEST_TEXT:  # json.loads holds the GIL, and its lists take 16 times the memory of their text
+        raise invalid_field(
+            field, f"must be JSON of at most {_LONGEST_TEXT} characters; {describe(value)} was received"
+        )
     try:
-        return json.loads(value) if isinstance(value, str) else value
+        return json.loads(value)
     except (ValueError, RecursionError):
         raise invalid_field(field, "must be JSON; a text that is not JSON was received") from None
 

@@ -62,7 +62,7 @@ def is_binary(data: bytes) -> bool:
 
 def begins_as_json(data: bytes) -> bool:
     """Whether these bytes begin as a JSON object or list does, in UTF-8, UTF-16 or UTF-32."""
-    return data[:_HEAD].lstrip(_BEFORE_JSON)[:1] in (b"{", b"[")
+    return data.lstrip(_BEFORE_JSON)[:1] in (b"{", b"[")  # all of it, as the JSON parser skips any number of spaces
 
 
 def looks_like_json(data: bytes) -> bool:

@@ -96,7 +96,7 @@ class Steps:
     def opened(self, image: bytes, questions: Sequence[Question], deadline: Deadline) -> Opened:
         """Decode an image once, and prepare each question's items. deadline: of all questions together.
 
-        Raises ApiError if the image can't be used. A fault of one question stands in its place.
+        Raises ApiError if the image can't be used, and Abandoned. A fault of one question stands in its place.
         """
         began = time.perf_counter()
         with self._spans.step("read"), _image_errors():
@@ -121,7 +121,8 @@ class Steps:
         pictures: dict[Box | None, Picture],
         decoded: float,
     ) -> Ready | ApiError:
-        """Prepare one question's items. pictures: those made so far, by their box."""
+        """Prepare one question's items. pictures: those made so far, by their box. Raises Abandoned."""
+        deadline.check()
         try:
             if question.box not in pictures:
                 with _image_errors():

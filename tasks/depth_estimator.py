@@ -153,7 +153,7 @@ class DepthEstimator(Task[DepthSettings, Frame, DepthResult, DepthAnswer]):
                 max_depth=round(rendered.high, 4),
                 mean_depth=round(rendered.mean, 4),
             )
-        found = measure(depth_map.region(result["depth"], frame.size, frame.area), distance)
+        found = measure(depth_map.sampled(result["depth"], frame.size, frame.area), distance)
         return DistanceResponse(
             estimated_distance_m=None if found.metres is None else round(found.metres, 2),
             relative_depth=round(found.relative_depth, 4),
@@ -193,5 +193,5 @@ def _of_box(depth: F32, size: tuple[int, int], box: Box) -> BoxDepth | None:
         area = area_of(box, *size)
     except BoxOutside:
         return None
-    found = measure(depth_map.region(depth, size, area), _MEDIAN)
+    found = measure(depth_map.sampled(depth, size, area), _MEDIAN)
     return BoxDepth(median=round(1 - found.relative_depth, 4), nearness=found.proximity)

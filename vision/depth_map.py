@@ -25,6 +25,7 @@ COLORMAPS: Final[Mapping[Colormap, int]] = MappingProxyType(
 )
 # Bytes of each pixel while a map is encoded: the array, its colours, the file and its copy.
 _JSON_BYTES: Final = 5
+_MOST_SAMPLES: Final = 1024  # on a side; a call may ask for 64 boxes of 50 megapixels each
 _COLOUR_BYTES: Final = 10
 _FILE_BYTES: Final[Mapping[Format, int]] = MappingProxyType({"png8": 3, "png16": 6, "npy": 9})
 
@@ -73,12 +74,23 @@ def region(depth: F32, image_size: tuple[int, int], box: tuple[int, int, int, in
     image_size: width, height of the image in pixels. box: left, top, right, bottom in whole pixels of the image.
     Bilinear sampling from the whole map: a box has the same values as the whole map at that place.
     """
+    return _resampled(depth, image_size, box, box[2] - box[0], box[3] - box[1])
+
+
+def sampled(depth: F32, image_size: tuple[int, int], box: tuple[int, int, int, int]) -> F32:
+    """The same part as `region`, to be measured: at most 1024 samples on each side, twice what a network's map has."""
+    across, down = (min(side, _MOST_SAMPLES) for side in (box[2] - box[0], box[3] - box[1]))
+    return _resampled(depth, image_size, box, across, down)
+
+
+def _resampled(depth: F32, image_size: tuple[int, int], box: tuple[int, int, int, int], across: int, down: int) -> F32:
+    """A box of the map as (down, across)."""
     height, width = depth.shape
     left, top, right, bottom = box
     per_x, per_y = width / image_size[0], height / image_size[1]
     source = (left * per_x, top * per_y, right * per_x, bottom * per_y)
-    size = (right - left, bottom - top)
-    return np.asarray(Image.fromarray(depth).resize(size, Image.Resampling.BILINEAR, box=source), dtype=np.float32)
+    image = Image.fromarray(depth).resize((across, down), Image.Resampling.BILINEAR, box=source)
+    return np.asarray(image, dtype=np.float32)
 
 
 def rendered(depth: F32, image_size: tuple[int, int], box: tuple[int, int, int, int]) -> Rendered:

@@ -10,6 +10,7 @@ from typing import Final
 
 import pytest
 
+from api import comparison_request, enrich_request
 from api.errors import ApiError
 from api.request import Received, parse
 
@@ -34,8 +35,20 @@ def parts(count: int, headers: bytes, data: bytes) -> bytes:
     return (b"--X\r\nContent-Disposition: form-data; " + headers + b"\r\n\r\n" + data + b"\r\n") * count + b"--X--\r\n"
 
 
+def field(name: bytes, text: bytes) -> bytes:
+    """A form of an image and a text."""
+    image = parts(1, b'name="image"; filename="a"', b"\xff\xd8\xff").removesuffix(b"--X--\r\n")
+    return image + parts(1, b'name="' + name + b'"', text)
+
+
+def keys(count: int) -> bytes:
+    return b"{" + b",".join(b'"k%d":1' % number for number in range(count)) + b"}"
+
+
 BODIES: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
-    "keys": (JSON, lambda: b"{" + b",".join(b'"k%d":1' % number for number in range(900_000)) + b"}"),
+    "keys": (JSON, lambda: keys(900_000)),
+    "keys behind spaces": (JSON, lambda: b" " * 600 + keys(900_000)),
+    "keys behind spaces in UTF-16": (JSON, lambda: (b"\n" * 600 + keys(500_000)).decode().encode("utf-16-le")),
     "the same key": (JSON, lambda: b"{" + b",".join([b'"image":"A"'] * 1_200_000) + b"}"),
     "numbers in a box": (JSON, lambda: beside(b"bbox", b"[" + b",".join([b"1"] * 5_000_000) + b"]")),
     "boxes in a box": (JSON, lambda: beside(b"bbox", b"[" * (SIZE // 2) + b"]" * (SIZE // 2))),
@@ -63,6 +76,20 @@ BODIES: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
     ),
     "urlencoded fields": (ENCODED, lambda: b"&".join([b"a=1"] * 3_600_000)),
     "urlencoded percent signs": (ENCODED, lambda: b"image=" + b"%41" * (SIZE // 3)),
+    "parameters of the content type": (FORM + "; a=b" * 15_000, lambda: parts(1, b'name="image"', b"AAAA")),
+    "a quoted parameter": (f'multipart/form-data; a="{";" * 60_000}"; boundary=X', lambda: parts(1, b"", b"x")),
+}
+# Fields of /enrich that hold lists, as texts.
+LISTS: Final[dict[str, tuple[str, Callable[[], bytes]]]] = {
+    "lists as boxes": (FORM, lambda: field(b"boxes", b"[" + b"[]," * (SIZE // 3) + b"1]")),
+    "objects as boxes": (FORM, lambda: field(b"boxes", b"[" + b"{}," * (SIZE // 3) + b"1]")),
+    "keys as boxes": (FORM, lambda: field(b"boxes", keys(900_000))),
+    "keys as options": (FORM, lambda: field(b"options", keys(900_000))),
+    "commas as models": (FORM, lambda: field(b"models", b"," * SIZE)),
+    "names as models": (FORM, lambda: field(b"models", b"pose," * (SIZE // 5))),
+    "a list as models": (FORM, lambda: field(b"models", b"[" + b"[]," * (SIZE // 3) + b"1]")),
+    "boxes with escaped commas": (JSON, lambda: beside(b"boxes", b'"[' + b"1\\u002c" * (SIZE // 7) + b'1]"')),
+    "names with escaped commas": (JSON, lambda: beside(b"models", b'["' + b"pose\\u002c" * (SIZE // 10) + b'"]')),
 }
 
 
@@ -76,9 +103,33 @@ def test_a_body_of_the_full_size_is_read_or_refused_in_a_moment(name: str) -> No
     assert time.process_time() - began < MOST_S
 
 
-@pytest.mark.parametrize("name", ["keys", "numbers in a box", "quoted-printable", "near boundaries"])
+@pytest.mark.parametrize("entry", [b"[],", b"{},", b'"a",', b'{"a":1},'])
+def test_candidates_of_many_parts_are_counted_before_they_are_read(entry: bytes) -> None:
+    body = b'{"candidates":[' + entry * 200_000 + b"1]}"
+    with pytest.raises(ApiError, match="brackets and quotes; at most 60000 are accepted"):
+        comparison_request.parse_match(Received(JSON, body, {}), MAX_IMAGE)
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_as_text_is_refused_in_a_moment(name: str) -> None:
+    content_type, make = LISTS[name]
+    received = Received(content_type, make(), {})
+    began = time.process_time()
+    with pytest.raises(ApiError) as refused:
+        enrich_request.parse(received, MAX_IMAGE)
+    assert time.process_time() - began < MOST_S
+    assert "of length" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("keys", "keys behind spaces", "numbers in a box", "quoted-printable", "near boundaries"),
+        *("a wrong character at the end", "lists as boxes", "keys as options", "boxes with escaped commas"),
+    ],
+)
 def test_nobody_else_is_kept_waiting_meanwhile(name: str) -> None:
-    content_type, make = BODIES[name]
+    content_type, make = (BODIES | LISTS)[name]
     received, stop, longest = Received(content_type, make(), {}), threading.Event(), [0.0]
 
     def tick() -> None:
@@ -92,7 +143,7 @@ def test_nobody_else_is_kept_waiting_meanwhile(name: str) -> None:
     thread.start()
     time.sleep(0.05)
     with pytest.raises(ApiError):
-        parse(received, MAX_IMAGE)
+        (enrich_request.parse if name in LISTS else parse)(received, MAX_IMAGE)
     stop.set()
     thread.join()
     assert longest[0] < 0.4  # 0.1 is the aim; it was as long as the whole

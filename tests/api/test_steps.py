@@ -16,10 +16,11 @@ from api.gate import Body
 from api.request import Received
 from api.steps import MODEL_OF, Steps
 from api.tracing import Spans
-from api.work import Ready, Request
-from engines.deadline import Deadline
+from api.work import Question, Ready, Request
+from engines.deadline import Abandoned, Deadline
 from models.catalogue import CATALOGUE
 from settings import DEFAULT_FILE, load
+from tasks.task import Options
 from tests.serving.fake import PET_INPUT
 from tests.serving.pictures import encoded, plain
 
@@ -126,3 +127,19 @@ def test_the_time_that_is_said_begins_when_the_picture_is_decoded() -> None:
     time.sleep(0.05)
     said = encode(made, ready)["inference_time_ms"]
     assert 50 <= said <= (time.perf_counter() - before) * 1000
+
+
+def test_nothing_more_is_prepared_for_a_call_whose_time_is_over() -> None:
+    deadline, prepared = Deadline.after(30), []
+
+    class Third(Link):
+        def model(self, name: str) -> Mapping[str, Any]:
+            prepared.append(name)
+            if len(prepared) == 3:
+                deadline.abandon()
+            return super().model(name)
+
+    questions = [Question("person_reid", cast(Any, Third(READY)), (0, 0, 9, 9 + n), Options()) for n in range(64)]
+    with pytest.raises(Abandoned):
+        steps().opened(PNG, questions, deadline)
+    assert len(prepared) == 3

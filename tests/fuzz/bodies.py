@@ -215,6 +215,22 @@ def _whole(parser: str) -> st.SearchStrategy[tuple[str, bytes]]:
 _WHOLE: Final = {parser: _whole(parser) for parser in _USUAL}
 
 
+def seeds() -> list[bytes]:
+    """Right requests of every kind, as tests/fuzz/corpus has them: the content type, a line break, the body."""
+    form = b"multipart/form-data; boundary=X\n"
+    in_parts = "; name*0=a; name*1*=utf-16''b"
+    coded = '; filename="a"\r\nContent-Type: image/png\r\nContent-Transfer-Encoding: base64'
+    return [
+        seed
+        for fields in _USUAL.values()
+        for seed in (
+            b"application/json\n" + json.dumps(fields).encode(),
+            b"application/x-www-form-urlencoded\n" + _as_urlencoded(fields),
+            *(form + _as_form(fields, head, "X") for head in ("", in_parts, coded)),
+        )
+    ]
+
+
 def _damaged(body: bytes, place: float, byte: int, how: str) -> bytes:
     at = int(place * len(body))
     match how:

@@ -7,7 +7,7 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,8 +15,7 @@ import aiohttp
 
 from models.catalogue import CATALOGUE
 from tests.fuzz import mutator, pictures
-from tests.fuzz.findings import Finding
-from tests.fuzz.parsers import LEAK
+from tests.fuzz.findings import LEAK, Finding
 
 #: The routes that take an image as the body.
 ROUTES: Final = (
@@ -44,13 +43,14 @@ class Outcome:
 
 async def run(url: str, numbers: Iterable[int], concurrency: int = 8) -> Outcome:
     """Send the cases of these numbers. Raises Finding for the first answer that must not be."""
-    outcome, todo, done = Outcome(), iter(numbers), asyncio.Event()
     seeds = pictures.seeds()
+    cases = [(number, mutator.case(seeds, number)) for number in numbers]  # first, as times are measured in this thread
+    outcome, todo, done = Outcome(), iter(cases), asyncio.Event()
     async with aiohttp.ClientSession(url, timeout=aiohttp.ClientTimeout(60)) as session:
 
         async def send() -> None:
-            for number in todo:
-                await _one(session, number, seeds, outcome)
+            for number, data in todo:
+                await _one(session, number, data, outcome)
 
         async def watch() -> None:
             while not done.is_set():
@@ -73,9 +73,9 @@ async def run(url: str, numbers: Iterable[int], concurrency: int = 8) -> Outcome
     return outcome
 
 
-async def _one(session: aiohttp.ClientSession, number: int, seeds: Sequence[bytes], outcome: Outcome) -> None:
+async def _one(session: aiohttp.ClientSession, number: int, data: bytes, outcome: Outcome) -> None:
     dice = random.Random(number)
-    data, route = mutator.case(seeds, number), dice.choice(ROUTES)
+    route = dice.choice(ROUTES)
     content_type = _TYPES[0] if dice.random() < 0.8 else dice.choice(_TYPES)
     began = time.perf_counter()
     async with session.post(route, data=data, headers={"Content-Type": content_type}) as response:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from vision import depth_map
-from vision.depth_map import Colormap, FileForm, as_file, normalise, region, rendered
+from vision.depth_map import Colormap, FileForm, as_file, normalise, region, rendered, sampled
 
 
 def ramp(height: int, width: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
@@ -61,6 +61,17 @@ def test_a_region_of_every_size_stays_inside_the_map() -> None:
         last = region(depth, (side, side), (side - 1, side - 1, side, side))
         assert last.shape == (1, 1)
         assert 0 <= last[0, 0] <= 1
+
+
+def test_a_huge_box_is_measured_by_few_samples_of_the_same_values() -> None:
+    depth = np.random.default_rng(0).uniform(0, 1, size=(37, 49)).astype(np.float32)
+    few, all_of_it = sampled(depth, (8000, 6000), (0, 0, 8000, 6000)), region(depth, (980, 740), (0, 0, 980, 740))
+    assert few.shape == (1024, 1024)
+    for measure in (np.median, np.mean, np.max):
+        assert measure(few) == pytest.approx(float(measure(all_of_it)), abs=2e-3)
+    assert sampled(depth, (8000, 6000), (10, 20, 5000, 30)).shape == (10, 1024)
+    box = (5, 7, 300, 200)
+    assert (sampled(depth, (980, 740), box) == region(depth, (980, 740), box)).all()
 
 
 def test_one_pixel_of_a_large_image_has_a_value() -> None:

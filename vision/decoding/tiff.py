@@ -106,6 +106,9 @@ _HORIZONTAL: Final = 2  # the horizontal predictor
 _MOST_SEGMENTS: Final = (
     65_536  # strips or tiles: enough for strips of one row; 50 megapixels have 763 tiles of 256 × 256
 )
+# Coded bytes of all strips or tiles. Equal ones may share their bytes; an attacker could let 65,536 share a whole file.
+_MOST_CODED: Final = 2**26
+_MOST_JPEGS: Final = 10_000  # strips or tiles; each takes 70 µs, however small it is (2 cores, 2026-11)
 _TILE_PIXELS: Final = 2**22  # the limit for a tile that is larger than its picture
 
 
@@ -285,8 +288,9 @@ def _segments(tags: Directory, coding: Coding, size: tuple[int, int], file_size:
         raise DamagedImage(f"the TIFF is damaged: it announces strips or tiles of {width}×{height} pixels")
     across, down = -(-size[0] // width), -(-size[1] // height)
     number = across * down * (coding.samples if coding.planar else 1)
-    if number > _MOST_SEGMENTS:
-        raise ImageTooLarge(f"the TIFF has {number} strips or tiles; at most {_MOST_SEGMENTS} are taken")
+    most = _MOST_JPEGS if coding.compression == _JPEG else _MOST_SEGMENTS
+    if number > most:
+        raise ImageTooLarge(f"the TIFF has {number} strips or tiles; at most {most} are taken")
     offsets = tags.integers(_TILE_OFFSETS if tiled else _STRIP_OFFSETS)
     counts = tags.integers(_TILE_COUNTS if tiled else _STRIP_COUNTS)
     if not counts and number == 1 == len(offsets):
@@ -295,4 +299,6 @@ def _segments(tags: Directory, coding: Coding, size: tuple[int, int], file_size:
         raise DamagedImage("the TIFF is damaged: strips or tiles of its picture are missing")
     if any(offset + count > file_size for offset, count in zip(offsets[:number], counts, strict=False)):
         raise DamagedImage("the TIFF is truncated: a part of its pixels lies behind the end of the file")
+    if sum(counts[:number]) > max(file_size, _MOST_CODED):
+        raise DamagedImage("the TIFF is damaged: its strips or tiles overlap")
     return Segments(tiled, width, height, across, down, offsets[:number], counts[:number])

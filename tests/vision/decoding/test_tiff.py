@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import time
+import zlib
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.vision.decoding.made import LIMITS, decode, difference, encoded, noise, on_white, ramp, repeated, scene
-from vision.decoding import DamagedImage, ImageTooLarge, UnsupportedFormat, open_image
+from vision.decoding import DamagedImage, ImageTooLarge, Limits, UnsupportedFormat, open_image
 
 PICTURE = noise(50, 70)  # no multiple of a tile
 GREY = PICTURE[..., 0]
@@ -269,6 +271,10 @@ def test_tens_of_thousands_of_strips_and_tiles_cost_bounded_time() -> None:
             began = time.thread_time()
             assert difference(data, repeated(samples)) == 0
             assert time.thread_time() - began < 2
+    for side, limit in ((1600, None), (1616, "10201 strips or tiles; at most 10000")):
+        data = tiled(CODED["jpeg"][0], side, 16, CODED["jpeg"][1])
+        with pytest.raises(ImageTooLarge, match=limit) if limit else contextlib.nullcontext():
+            open_image(data, Limits(3_000_000, 3_000_000))
     many = struct.pack("<HHII", 278, 4, 1, 1)
     tall = with_entry(encoded(Image.new("L", (1, 100_000)), "TIFF"), many)
     with pytest.raises(ImageTooLarge, match="100000 strips or tiles"):
@@ -283,3 +289,38 @@ def test_a_tile_much_larger_than_its_picture_is_refused() -> None:
         struct.pack_into("<H", data, page.tags[tag].valueoffset, 65_520)
     with pytest.raises(DamagedImage, match="65520×65520"):
         decode(bytes(data))
+
+
+def tiled(compression: int, side: int, tile: int, coded: bytes) -> bytes:
+    """A grey picture of 8 bits whose tiles are all the same bytes of the file."""
+    count = (side // tile) ** 2
+    place = 8 + 2 + 12 * 10 + 4
+    plain = {256: side, 257: side, 258: 8, 259: compression, 262: 1, 277: 1, 322: tile, 323: tile}
+    lists = {324: place, 325: place + 4 * count}
+    tags = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in plain.items()]
+    tags += [struct.pack("<HHII", tag, 4, count, start) for tag, start in lists.items()]
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(tags) + bytes(4)
+    return head + struct.pack("<I", place + 8 * count) * count + struct.pack("<I", len(coded)) * count + coded
+
+
+CODED = {
+    "jpeg": (7, encoded(Image.new("L", (16, 16), 77), "JPEG")),
+    "deflate": (8, zlib.compress(bytes([77]) * 256)),
+    "packbits": (32773, bytes([129, 77, 129, 77])),
+}
+
+
+@pytest.mark.parametrize("name", CODED)
+def test_equal_tiles_may_share_their_bytes(name: str) -> None:
+    compression, coded = CODED[name]
+    found = decode(tiled(compression, 640, 16, coded))
+    assert found.shape == (640, 640, 3)
+    assert (found == 77).all()
+
+
+@pytest.mark.parametrize("name", CODED)
+def test_tiles_that_all_share_the_whole_file_are_refused_before_anything_is_read(name: str) -> None:
+    compression, coded = CODED[name]
+    data = tiled(compression, 640, 16, coded + bytes(100_000))  # 1,600 times 100 kB
+    with pytest.raises(DamagedImage, match="overlap"):
+        open_image(data, LIMITS)
