@@ -72,15 +72,26 @@ check: install ## lint, format, types, import rules, unsafe code
 audit: install ## look the locked packages up in the index of vulnerabilities; needs a network
 	@for lock in serve gpu dev; do echo "== requirements/$$lock.txt"; \
 		$(BIN)/uv tool run --from pip-audit==2.10.1 pip-audit --strict --disable-pip --require-hashes \
-			--requirement requirements/$$lock.txt || exit 1; done
+			--requirement requirements/$$lock.txt && continue; \
+		echo "requirements/$$lock.txt has vulnerable packages, or pypi.org's index can't be asked (a mirror has none): see above"; \
+		exit 1; done
 
-sbom: install ## the packages of both images as CycloneDX documents, into sbom/
+VERSION := $(shell sed -n '0,/^version = /s/^version = "\(.*\)"/\1/p' pyproject.toml)
+
+sbom: install ## the Python packages of both images, and Debian's where an image is built, as CycloneDX, into sbom/
 	@mkdir -p sbom
 	@for image in cpu:serve gpu:gpu; do \
 		$(BIN)/uv tool run --from cyclonedx-bom==7.5.0 cyclonedx-py requirements requirements/$${image#*:}.txt \
 			--pyproject pyproject.toml --mc-type application --output-reproducible \
 			--output-file sbom/ai-enrichment-light-$${image%:*}.cdx.json && \
 		echo "sbom/ai-enrichment-light-$${image%:*}.cdx.json"; done
+	@for image in cpu:$(VERSION)-cpu gpu:$(VERSION); do \
+		out=sbom/ai-enrichment-light-$${image%:*}.debian; tag=ai-enrichment-light:$${image#*:}; \
+		docker image inspect $$tag >/dev/null 2>&1 || { echo "NOT WRITTEN: $$out.cdx.json. Docker has no image $$tag"; continue; }; \
+		docker run --rm --network none --entrypoint cat $$tag /var/lib/dpkg/status >$$out.status && \
+		$(BIN)/uv tool run --from "debsbom[cdx]==0.10.2" debsbom generate --from-pkglist --distro-arch amd64 \
+			--distro-name $$tag --sbom-type cdx --out $$out <$$out.status || exit 1; \
+		rm $$out.status; echo "$$out.cdx.json"; done
 
 # The site's source is a copy of what the pages link to, so that links work there as they do on the forge. Zensical
 # stays out of the lock: it runs in an environment of its own.

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
@@ -101,8 +102,15 @@ def require(name: ModelName) -> StoredModel:
     """Return the latest version of a model. Raises LookupError if there is none, StoreError as `find` does."""
     model = find(name)
     if model is None:
-        raise LookupError(f"{name} is not in the model store; run: python -m models.import_models {name}")
+        raise LookupError(f"{name} is not in the model store; {remedy(name)}")
     return model
+
+
+def remedy(name: ModelName) -> str:
+    """Say how a model gets into the store. Importing needs torch, which the CPU's image has not."""
+    if find_spec("torch") is None:
+        return "build the image again, with AI_MODELS_PATH naming a folder that has them"
+    return f"run: python -m models.import_models {name}"
 
 
 def find_version(
@@ -122,8 +130,8 @@ def find_version(
     except NotFound:
         return None
     except (BentoMLException, yaml.YAMLError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        remedy = f"delete it with `bentoml models delete {tag}` and run `python -m models.import_models {name}`"
-        raise StoreError(f"{tag} in the BentoML model store cannot be used ({error}): {remedy}") from error
+        repair = f"delete it with `bentoml models delete {tag}` and run `python -m models.import_models {name}`"
+        raise StoreError(f"{tag} in the BentoML model store cannot be used ({error}): {repair}") from error
 
 
 def calibrated_version(stored: StoredModel, digest: str) -> str:

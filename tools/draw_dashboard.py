@@ -1,4 +1,4 @@
-"""Draws deploy/grafana's dashboard as a PNG without Grafana, with its panels and queries, from a Prometheus server.
+"""Draws the main panels of deploy/grafana's dashboard as a PNG without Grafana, from a Prometheus server.
 
 usage: python -m tools.draw_dashboard PROMETHEUS_URL LAST_MINUTES OUT.png
 """
@@ -25,12 +25,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 DASHBOARD: Final = Path(__file__).parents[1] / "deploy" / "grafana" / "ai-enrichment-light.json"
-CAPTION: Final = "drawn by tools/draw_dashboard.py from the dashboard's own queries, not by Grafana"
+# The panels by their titles, and the height of each row in inches. At 100 pixels an inch, 9 points are 12.5 pixels.
+ROWS: Final = {
+    ("Scrape", "Models", "Errors (5xx)", "p95, slowest route"): 1.1,
+    ("Requests by route", "Latency p95 by route"): 2.8,
+    ("Model states", "Runner memory"): 2.6,
+}
+WIDTH: Final = 9  # inches
+DPI: Final = 200  # twice the pixels of a README's width, for sharp screens
+TEXT, TITLE, VALUE = 9, 10, 18  # points
 RATE_INTERVAL: Final = "1m"  # Grafana's value of $__rate_interval for a scrape interval of 15 s
 STEPS: Final = 240  # intervals between the points of a line
-KEYS: Final = 11  # the most entries of a legend; the largest lines come first
 COLOURS: Final = {"green": "#37872d", "yellow": "#f2cc0c", "orange": "#e0752d", "red": "#e02f44", "text": "#24292e"}
-SHADES: Final = {"red": ("#e02f44", "#8b0000", "#ff7383"), "orange": ("#e0752d", "#7c3f00", "#f2a65a", "#c9a227")}
 PALETTE: Final = ("#1f78c1", "#e0752d", "#629e51", "#ba43a9", "#967302", "#0a9ab0", "#705da0", "#bf1b00", "#447ebc")
 UNITS: Final = {"reqps": (1, " req/s"), "percentunit": (100, " %"), "decgbytes": (1, " GB"), "s": (1, " s")}
 
@@ -91,9 +97,9 @@ def shown(value: float, of: Tree) -> tuple[str, str]:
 def draw_stat(figure: SubFigure, panel: Tree, drawn: Sequence[Line]) -> None:
     for place, (name, values) in enumerate(drawn, 1):
         text, colour = shown(values[-1], field(panel, name))
-        figure.text((place - 0.5) / len(drawn), 0.38, text, size=18, weight="bold", ha="center", color=colour)
+        figure.text((place - 0.5) / len(drawn), 0.45, text, size=VALUE, weight="bold", ha="center", color=colour)
         if panel["options"]["textMode"] == "value_and_name":
-            figure.text((place - 0.5) / len(drawn), 0.15, name, size=9, ha="center")
+            figure.text((place - 0.5) / len(drawn), 0.36, name, size=TEXT, ha="center", va="top")
 
 
 def draw_states(axes: Axes, panel: Tree, drawn: Sequence[Line], times: Floats) -> list[Artist]:
@@ -118,12 +124,8 @@ def draw_graph(axes: Axes, panel: Tree, drawn: Sequence[Line], times: Floats) ->
     names = sorted(name for name, _ in drawn)
     for name, values in sorted(drawn, key=lambda line: -np.nanmax(line[1])):
         of, known = field(panel, name), values[~np.isnan(values)]
-        label = f"{name}  {shown(known[-1], of)[0]} (max {shown(known.max(), of)[0]})"
-        colours = SHADES[of["color"]["fixedColor"]] if "fixedColor" in of["color"] else PALETTE
-        colour = colours[names.index(name) % len(colours)]  # by name: a route has the same colour in all panels
-        steps = "steps-post" if "lineInterpolation" in of["custom"] else "default"
-        dashes = "--" if "custom.lineStyle" in of else "-"
-        keys += axes.plot(times, values, dashes, color=colour, drawstyle=steps, linewidth=1.3, label=label)
+        colour = PALETTE[names.index(name) % len(PALETTE)]  # by name: a route has the same colour in all panels
+        keys += axes.plot(times, values, color=colour, linewidth=1.5, label=f"{name}  {shown(known[-1], of)[0]}")
     of = field(panel, "")
     axes.set_yscale(of["custom"].get("scaleDistribution", {}).get("type", "linear"))
     axes.yaxis.set_major_formatter(lambda value, _: shown(value, of)[0])
@@ -133,54 +135,54 @@ def draw_graph(axes: Axes, panel: Tree, drawn: Sequence[Line], times: Floats) ->
     if "min" in of:
         axes.set_ylim(bottom=0)
         axes.locator_params(axis="y", nbins=6, integer=of["decimals"] == 0)
-    return keys[:KEYS]
+    return keys
 
 
 def draw(figure: SubFigure, panel: Tree, drawn: Sequence[Line], times: Floats) -> None:
-    """Draw one panel without its title. Its sizes are in columns and rows of the dashboard's grid."""
+    """Draw one panel with its title."""
+    width, height = figure.bbox.width / DPI, figure.bbox.height / DPI
+    figure.text(0.12 / width, 1 - 0.28 / height, panel["title"], size=TITLE, weight="bold")
     if panel["type"] == "stat":
         draw_stat(figure, panel, drawn)
         return
-    drawn = [line for line in drawn if not np.isnan(line[1]).all()]
-    width, height, states = panel["gridPos"]["w"], panel["gridPos"]["h"], panel["type"] == "state-timeline"
-    columns, beside = 9 if states else 2, panel["options"]["legend"]["placement"] == "right"
-    left, right = (1.9 if states else 1.2) / width, 0.56 if beside else 1 - 0.25 / width
-    bottom = (0.9 if beside else 1.4 + 0.5 * -(-len(drawn) // columns)) / height
-    axes = figure.add_axes((left, bottom, right - left, 1 - 1.2 / height - bottom))
+    drawn = [line for line in drawn if np.nansum(line[1]) > 0]  # not the routes that nobody asked
+    states = panel["type"] == "state-timeline"
+    columns = 2 if max(len(name) for name, _ in drawn) < 19 else 1
+    legend = 1 if states else -(-len(drawn) // columns)  # its lines
+    left, bottom = (1.3 if states else 0.85) / width, (0.45 + 0.19 * legend) / height
+    axes = figure.add_axes((left, bottom, 1 - 0.15 / width - left, 1 - 0.45 / height - bottom))
     keys = (draw_states if states else draw_graph)(axes, panel, drawn, times)
-    corner = (right + 0.01, 1 - 0.9 / height) if beside else (0.2 / width, bottom - 0.85 / height)
     axes.legend(
-        handles=keys, loc="upper left", bbox_to_anchor=corner, bbox_transform=figure.transSubfigure, borderaxespad=0,
-        ncols=1 if beside else columns, fontsize=8.5, frameon=False, handlelength=1, columnspacing=0.8,
+        handles=keys, loc="lower left", bbox_to_anchor=(0.1 / width, 0.08 / height), borderaxespad=0, labelspacing=0.3,
+        bbox_transform=figure.transSubfigure, ncols=-(-len(keys) // legend),
+        fontsize=TEXT, frameon=False, handlelength=1,
     )  # fmt: skip
-    apart = 60 * (1 + (times[-1] - times[0]) // 600)
+    apart = 120 * (1 + (times[-1] - times[0]) // 1200)
     marks = np.arange(times[0] // apart + 1, times[-1] / apart) * apart
     axes.set_xticks(marks, [time.strftime("%H:%M", time.localtime(mark)) for mark in marks])
     axes.set_xlim(times[0], times[-1])
-    axes.tick_params(labelsize=9)
+    axes.tick_params(labelsize=TEXT)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def main(url: str, minutes: str, out: str) -> None:
     """Query the Prometheus server at `url`, and write the PNG."""
     dashboard = json.loads(DASHBOARD.read_text(encoding="utf-8"))
-    panels, times = dashboard["panels"], time.time() - float(minutes) * 60 * np.linspace(1, 0, STEPS + 1)
+    panels = {panel["title"]: panel for panel in dashboard["panels"] if panel["type"] != "row"}
+    times = time.time() - float(minutes) * 60 * np.linspace(1, 0, STEPS + 1)
     job = next(each["current"]["value"] for each in dashboard["templating"]["list"] if each["name"] == "job")
-    rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in panels) + 1
-    whole = Figure((16, rows * 0.34), dpi=100, facecolor="#f4f5f5")
-    grid = whole.add_gridspec(rows, 24, left=0, right=1, bottom=0, top=1, wspace=0, hspace=0)
-    whole.text(0.005, 1 - 0.7 / rows, dashboard["title"], size=13, weight="bold")
-    whole.text(0.995, 1 - 0.7 / rows, f"{minutes} minutes, {CAPTION}", size=10, style="italic", ha="right")
+    whole = Figure((WIDTH, sum(ROWS.values())), dpi=DPI)
+    rows = whole.subfigures(len(ROWS), squeeze=False, height_ratios=list(ROWS.values()), hspace=0).flat
     with httpx.Client(base_url=url, timeout=30) as client:
         (target,) = ask(client, "query", query=f'up{{job="{job}"}}')
         variables = {"job": job, "instance": target["metric"]["instance"], "__rate_interval": RATE_INTERVAL}
-        for panel in panels:
-            x, y, width, height = (panel["gridPos"][key] for key in "xywh")
-            figure = whole.add_subfigure(grid[y + 1 : y + 1 + height, x : x + width], facecolor="none")
-            figure.text(0.25 / width, 1 - 0.7 / height, panel["title"], size=10, weight="bold")
-            if panel["type"] != "row":
-                figure.set(facecolor="white", edgecolor="#f4f5f5", linewidth=6)
-                draw(figure, panel, list(lines(client, panel, variables, times)), times)
+        for row, titles in zip(rows, ROWS, strict=True):
+            stats = all(panels[title]["type"] == "stat" for title in titles)
+            ratios = [max(len(panels[title]["targets"]), 1.5) if stats else 1 for title in titles]
+            figures = row.subfigures(1, len(titles), squeeze=False, width_ratios=ratios, wspace=0).flat
+            for figure, title in zip(figures, titles, strict=True):
+                figure.set(facecolor="white", edgecolor="#f4f5f5", linewidth=5)
+                draw(figure, panels[title], list(lines(client, panels[title], variables, times)), times)
     picture = io.BytesIO()
     whole.savefig(picture)
     Image.open(picture).convert("RGB").quantize(256).save(out, optimize=True)  # fewer colours make a smaller file

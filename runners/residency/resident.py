@@ -13,7 +13,7 @@ from typing import Final
 from engines.engine import Engine
 from models.catalogue import ModelName
 from models.state import LastError, ModelStatus, State, refusal
-from models.store import StoredModel, StoreError
+from models.store import StoredModel, StoreError, remedy
 from runners.residency.back_off import BackOff
 from runners.residency.load_failure import LoadFailure
 
@@ -231,6 +231,6 @@ class Resident:
             return
         if self._stored is None:
             self._state = State.ABSENT
-            self._detail = f"its weights are not in the model store; run: python -m models.import_models {self.name}"
+            self._detail = f"its weights are not in the model store; {remedy(self.name)}"
         else:
             self._state, self._detail = State.UNLOADED, None

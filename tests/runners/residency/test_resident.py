@@ -9,6 +9,7 @@ import pytest
 
 from engines.engine import Engine
 from engines.errors import EngineError
+from models import store
 from models.state import State
 from models.store import StoredModel, StoreError
 from runners.residency.budget import Policy
@@ -148,6 +149,16 @@ def test_a_model_that_is_not_in_the_store_is_absent_and_names_the_remedy(make: M
     assert remedy in state(resident)[1]
     assert resident.status()["input"] is None
     assert world.loads == []
+
+
+def test_where_nothing_can_be_imported_the_remedy_is_another_image(
+    make: Make, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.stored = None
+    monkeypatch.setattr(store, "find_spec", lambda _: None)  # no torch, as in the CPU's image
+    with pytest.raises(ModelUnavailable, match="build the image again") as refused:
+        wait(make(), 1)
+    assert "import_models" not in str(refused.value)
 
 
 @pytest.mark.parametrize("before", [None, StoreError("half a copy")])
