@@ -123,8 +123,8 @@ else
 		python -m tests.fuzz.guided $(GUIDED) --minutes $(MINUTES)
 endif
 
-soak: install ## all routes under a mix with mistakes, hang-ups and slow callers: slopes of memory and more; MINUTES=5
-	$(BIN)/python -m benchmarks.endurance --minutes $(MINUTES)
+soak: install ## all routes under a mix with mistakes, hang-ups and slow callers: slopes of memory and more; MINUTES=5 or REQUESTS=100000
+	$(BIN)/python -m benchmarks.endurance $(if $(REQUESTS),--requests $(REQUESTS),--minutes $(MINUTES))
 
 FAULTS := tests/serving/test_faults.py tests/serving/test_failures.py tests/serving/test_restarts.py \
 	tests/serving/test_import_at_start.py tests/runners/test_metric_files.py tests/models/test_store.py \

@@ -20,7 +20,7 @@ from api.enrich_schemas import EnrichInput, EnrichResponse
 from api.enrichment import ENRICH_ROUTE
 from api.errors import ApiError
 from api.gate import request_id
-from api.heap import keep_freed
+from api.heap import keep_freed, share_arenas
 from api.keys import warn_if_open
 from api.open_files import allow_many_connections
 from api.pages import pages
@@ -77,6 +77,7 @@ class EnrichmentLight(_Dependencies):
             runners.check_start(SETTINGS, PLACEMENT)
         except EngineError as error:
             sys.exit(f"{SERVICE_NAME} can't start: {error}")
+        share_arenas()
         supervisor.control_by_unix_sockets()
         warn_if_open(SETTINGS.server)
         if PLACEMENT == "embedded":

@@ -1,9 +1,12 @@
-"""Tunes the C library's heap of the API process, so that one image's memory is reused for the next."""
+"""Tunes the C library's heap, so that one image's memory is reused for the next, on whichever thread."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 from typing import Final
+
+from engines.cores import cores
 
 # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of glibc's malloc.h.
 _TRIM_THRESHOLD: Final = -1
@@ -22,3 +25,13 @@ def keep_freed() -> None:
     if set_option is not None:
         set_option(_MMAP_THRESHOLD, _LARGEST)
         set_option(_TRIM_THRESHOLD, _KEPT)
+
+
+def share_arenas() -> None:
+    """Make processes that start from here have as many malloc arenas as cores, unless the environment says a number.
+
+    glibc makes eight for each core, and a thread's freed memory stays in its arena. So each arena would grow to the
+    largest images, and their sum for hours: 0.18 GB more after 2,000 mixed calls (2 cores, 2026-11). Only the
+    environment is early enough: a library's threads take arenas while it is imported.
+    """
+    os.environ.setdefault("MALLOC_ARENA_MAX", str(cores(0)))

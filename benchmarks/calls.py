@@ -5,31 +5,58 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from api.deepstack_shapes import ASKED
 from models.catalogue import CATALOGUE
 
-_SIZES: Final = ((64, 48), (320, 240), (640, 480), (1280, 720))
+# Width and height → how often calls with such a picture are sent, so that small ones make the number.
+_SIZES: Final = {(64, 48): 16, (320, 240): 8, (640, 480): 2, (1280, 720): 1}
 _FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 _BOX: Final = [8, 8, 56, 40]
-# Not the same in two answers: times, and the words and files that follow from numbers.
-_VARYING: Final = ("_ms", "timings", "reason", "depth_map_base64", "uptime_seconds", "last_used", "loaded_at")
-_TOLERANCE: Final = 0.02  # a batch of another size changes the last digits
+_STATES: Final = ("/health", "/models", "/models/status", "/models/pose_estimator", "/metrics")
+_PAGES: Final = (
+    *("/livez", "/healthz", "/readyz", "/", "/docs", "/openapi.json", "/docs.json"),
+    *("/v1/vision/custom/list", "/v1/status/ping", "/v1/status/updateavailable"),
+    *("/v1/server/status/ping", "/v1/server/status/updateavailable"),
+)
+_OF_GETS: Final = 8  # the share of each
+_DRAWN: Final = ("/pose-analyze", "/threat-detect", "/pet-classify")
+_MAPS: Final[Sequence[Mapping[str, Any]]] = (
+    {"format": "png8"},
+    {"format": "png16"},
+    {"format": "npy"},
+    {"colormap": "turbo"},
+)
+_STRANGERS: Final = 50  # candidates of a match that are nobody in the pictures
+_MOST_STRANGERS: Final = 999
+_SEED: Final = 7
+
+Embedding = Mapping[str, Any]  # an answer of /person-reid
 
 
 @dataclass(frozen=True)
 class Call:
-    """A request. status: of the right answer. body: None = GET."""
+    """A request. status: of the right answer. body: None = GET. varies: the answer shows states, which change.
+
+    share: how often it is sent, beside others.
+    """
 
     path: str
     body: bytes | None
     content_type: str
     status: int = 200
+    varies: bool = False
+    share: int = 1
+
+    @property
+    def method(self) -> str:
+        return "GET" if self.body is None else "POST"
 
 
 def pictures() -> list[bytes]:
@@ -48,19 +75,53 @@ def _picture(size: tuple[int, int], form: str) -> bytes:
     return buffer.getvalue()
 
 
-def right(files: Sequence[bytes]) -> list[Call]:
-    """Every route with every picture, as JSON, a form or the raw file in turn."""
-    calls = [Call(path, None, "") for path in ("/health", "/models", "/models/pose_estimator", "/models/status")]
-    for number, file in enumerate(files):
-        for turn, spec in enumerate(CATALOGUE.values()):
-            calls.append(_sent(spec.route, file, number + turn))
-        calls.append(_json("/enrich", file, boxes=[{"id": "a", "bbox": _BOX}, {"id": "b", "bbox": [0, 0, 64, 48]}]))
-        calls.append(_json("/object-distance", file, bbox=_BOX, method="median"))
-        calls.append(_json("/pose-analyze?render=overlay", file))
-        calls.append(_json("/depth-estimate", file, format="png8", colormap="turbo"))
-        subject = {"image": base64.b64encode(file).decode()}
-        calls.append(_of("/person-reid/compare", {"first": subject, "second": {**subject, "bbox": _BOX}}))
-    return calls
+def embeddings(files: Sequence[bytes]) -> list[Call]:
+    """Return the calls whose answers `right` needs."""
+    return [_json("/person-reid", file) for file in files]
+
+
+def right(files: Sequence[bytes], embedded: Sequence[Embedding]) -> list[Call]:
+    """Every route with every picture, as JSON, a form or the raw file in turn. embedded: of each file."""
+    calls = [Call(path, None, "", varies=True, share=_OF_GETS) for path in _STATES]
+    calls += [Call(path, None, "", share=_OF_GETS) for path in _PAGES]
+    calls.append(Call("/v1/vision/custom/list", b"", ""))
+    shares = [share for share in _SIZES.values() for _ in _FORMATS]
+    for number, (file, embedding, share) in enumerate(zip(files, embedded, shares, strict=False)):
+        asked = [
+            *(_sent(spec.route, file, number + turn) for turn, spec in enumerate(CATALOGUE.values())),
+            *(_form(route, image=file) for route in ASKED),
+            *_several(file),
+            *(_json(f"{route}?render=overlay", file) for route in _DRAWN),
+            _json("/depth-estimate", file, **_MAPS[number % len(_MAPS)]),
+            *_people(file, embedding, _STRANGERS),
+        ]
+        calls += [replace(call, share=share) for call in asked]
+    return [*calls, _people(files[0], embedded[0], _MOST_STRANGERS)[-1]]
+
+
+def _several(file: bytes) -> list[Call]:
+    boxes = [{"id": "a", "bbox": _BOX}, {"id": "b", "bbox": [0, 0, 64, 48]}]
+    return [
+        _json("/enrich", file, boxes=boxes),
+        _json("/enrich?render=overlay", file, boxes=boxes),
+        _json("/object-distance", file, bbox=_BOX, method="median"),
+    ]
+
+
+def _people(file: bytes, embedding: Embedding, strangers: int) -> list[Call]:
+    """Comparisons of a picture with itself, and a match that finds it among strangers."""
+    subject = {"image": base64.b64encode(file).decode()}
+    known = {"embedding": embedding["embedding"], "model_id": embedding["model_id"]}
+    vectors = np.random.default_rng(_SEED).normal(size=(strangers, len(embedding["embedding"]))).astype("<f4")
+    others = [{**known, "embedding": base64.b64encode(vector.tobytes()).decode()} for vector in vectors]
+    candidates = [{"id": str(number), **one} for number, one in enumerate([*others, known])]
+    return [
+        _of("/person-reid/compare", {"first": subject, "second": {**subject, "bbox": _BOX}}),
+        _of("/person-reid/compare", {"first": known, "second": others[0]}),
+        _form("/person-reid/compare", first=file, second=file),
+        _of("/person-reid/match", {"query": known, "candidates": candidates, "top": 3}),
+        _of("/person-reid/match", {"query": subject, "candidates": candidates, "top": 3}),
+    ]
 
 
 def wrong(files: Sequence[bytes]) -> list[Call]:
@@ -68,14 +129,18 @@ def wrong(files: Sequence[bytes]) -> list[Call]:
     file = files[0]
     routes = [spec.route for spec in CATALOGUE.values()]
     return [
-        *(Call(route, file[: len(file) // 2], "image/jpeg", 400) for route in (*routes, "/enrich")),
+        *(Call(route, file[: len(file) // 2], "image/jpeg", 400) for route in (*routes, "/enrich", *ASKED)),
         Call("/pose-analyze", b"{", "application/json", 400),
         _json("/threat-detect", file, 422, bbox=[9, 9, 1, 1]),
         _json("/pet-classify", file, 422, min_confidence=7),
+        _json("/person-reid?render=overlay", file, 422),
         Call("/depth-estimate", b"<svg/>", "image/svg+xml", 415),
         Call("/person-reid/match", b"{}", "application/json", 422),
+        Call("/v1/vision/face", b"", "", 403),
+        Call("/models/unload-all", b"", "", 403),  # management is off
         Call("/models/nobody", None, "", 404),
         Call("/nowhere", None, "", 404),
+        Call("/pose-analyze", None, "", 405),
     ]
 
 
@@ -84,8 +149,15 @@ def _sent(route: str, file: bytes, turn: int) -> Call:
         return _json(route, file)
     if turn % 3 == 1:
         return Call(route, file, "application/octet-stream")
-    head = b'--soak\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
-    return Call(route, head + file + b"\r\n--soak--\r\n", "multipart/form-data; boundary=soak")
+    return _form(route, image=file)
+
+
+def _form(route: str, **files: bytes) -> Call:
+    parts = [
+        f'--soak\r\nContent-Disposition: form-data; name="{name}"; filename="a"\r\n\r\n'.encode() + file + b"\r\n"
+        for name, file in files.items()
+    ]
+    return Call(route, b"".join(parts) + b"--soak--\r\n", "multipart/form-data; boundary=soak")
 
 
 def _json(path: str, file: bytes, status: int = 200, **fields: Any) -> Call:
@@ -94,28 +166,3 @@ def _json(path: str, file: bytes, status: int = 200, **fields: Any) -> Call:
 
 def _of(path: str, body: Mapping[str, Any], status: int = 200) -> Call:
     return Call(path, json.dumps(body).encode(), "application/json", status)
-
-
-def unlike(reference: bytes, answer: bytes) -> str | None:
-    """Say where an answer differs from the reference; None if it does not. Pictures are compared by their size."""
-    if not reference.startswith((b"{", b"[")):
-        sizes = [Image.open(io.BytesIO(data)).size for data in (reference, answer)]
-        return None if sizes[0] == sizes[1] else f"a picture of {sizes[1]}, {sizes[0]} expected"
-    return next(_differences("", json.loads(reference), json.loads(answer)), None)
-
-
-def _differences(path: str, one: Any, other: Any) -> Iterator[str]:
-    if isinstance(one, dict) and isinstance(other, dict):
-        if one.keys() != other.keys():
-            yield f"{path} has other keys"
-        for key in one.keys() & other.keys():
-            if not key.endswith(_VARYING):
-                yield from _differences(f"{path}.{key}", one[key], other[key])
-    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        for at, (first, second) in enumerate(zip(one, other, strict=True)):
-            yield from _differences(f"{path}[{at}]", first, second)
-    elif isinstance(one, float) and isinstance(other, float | int):
-        if not abs(one - other) <= _TOLERANCE * max(1, abs(one)):
-            yield f"{path} is {other}, {one} was expected"
-    elif one != other:
-        yield f"{path} is {str(other)[:60]}, {str(one)[:60]} was expected"

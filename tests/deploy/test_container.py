@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from benchmarks.agreement import difference
-from benchmarks.soak import ROUTES
+from benchmarks.budget import ROUTES
 from tests.serving.server import REAL, ROOT, serving
 
 pytestmark = [pytest.mark.weights, pytest.mark.container]

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from benchmarks.agreement import Disagreement
-from benchmarks.soak import Outcome, answers, load, mix
+from benchmarks.budget import Outcome, answers, load, mix
 from models.catalogue import CATALOGUE
 from tests.serving import fake
 from tests.serving.pictures import ask, check_error, encoded, marked, plain, ramp

@@ -52,3 +52,11 @@ def test_the_api_alone_listens_on_a_port(tmp_path: Path) -> None:
         assert listening == {server.address}  # Circus', by which others could start programs, are cured
         workers = [process for process in family if "_bentoml_impl.worker.service" in process.cmdline()]
         assert len(workers) == 1
+
+
+@pytest.mark.serve
+def test_all_processes_share_as_many_arenas_as_there_are_cores(server: Server, shared_server: Server) -> None:
+    for serving_one in (server, shared_server):
+        family = psutil.Process(serving_one.process.pid).children(recursive=True)
+        found = {process.environ()["MALLOC_ARENA_MAX"] for process in family}
+        assert found == {str(len(os.sched_getaffinity(0)))}

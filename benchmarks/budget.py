@@ -1,6 +1,6 @@
 """Does the service stay correct and within its memory budget if the budget is too small for all five models?
 
-usage: python -m benchmarks.soak FOLDER [--requests 2000] [--concurrency 16] [--budget-mb 1200]
+usage: python -m benchmarks.budget FOLDER [--requests 2000] [--concurrency 16] [--budget-mb 1200]
 
 FOLDER has pictures. First starts a server without a budget, for the expected answers. Then starts one with the budget,
 for a mixed load. Needs the models in the store (make import).
