@@ -37,6 +37,7 @@ from runners import bentoml_cures, supervisor
 from runners.loader import pinned_versions
 from runners.profiling import Profiler
 from settings import SERVICE_NAME, get_settings
+from settings.address import AddressUnusable
 from tasks import TASKS
 from tasks.depth_estimator import DistanceResponse
 from tasks.similarity import CompareResponse, MatchResponse
@@ -74,10 +75,12 @@ class EnrichmentLight(_Dependencies):
     def prepare() -> None:
         """Check the setup and import weights before anything starts. End `bentoml serve` if the setup can't work."""
         try:
+            supervisor.check_address()
             runners.check_start(SETTINGS, PLACEMENT)
-        except EngineError as error:
+        except (AddressUnusable, EngineError) as error:
             sys.exit(f"{SERVICE_NAME} can't start: {error}")
         share_arenas()
+        supervisor.keep_time()
         supervisor.control_by_unix_sockets()
         warn_if_open(SETTINGS.server)
         if PLACEMENT == "embedded":

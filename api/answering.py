@@ -106,7 +106,7 @@ class Answering:
             return await self._calls[route].answer(received, deadline)
         name = MODEL_OF[route]
         self._spans.describe(model=name, request_id=request_id())
-        work = Request(name, self._links[name], deadline, copy_context(), time.time_ns(), route, received)
+        work = Request(name, self._links[name], deadline, copy_context(), time.monotonic_ns(), route, received)
         answered = await self._queues[name].run(work, deadline)
         assert isinstance(answered, Body)
         self._latencies[name].note(time.perf_counter() - began)
@@ -175,7 +175,7 @@ class Answering:
         self, link: EmbeddedLink, name: ModelName, items: Sequence[Any], deadline: Deadline | None, alone: bool
     ) -> Sequence[Any]:
         """Return a result or failure for each item, and record the runner's spans."""
-        sent = time.time_ns()
+        sent = time.monotonic_ns()
         results: Sequence[Any] = ()
         try:
             results = link.compute(name, items, deadline, alone=alone)
@@ -227,7 +227,7 @@ class Answering:
         return await self._on_thread(context, self._steps.finish, ready, results, answer)
 
     async def _infer_remote(self, link: RunnerLink, ready: Ready) -> Sequence[Any]:
-        sent = time.time_ns()
+        sent = time.monotonic_ns()
         results: Sequence[Any] = ()
         try:
             results = await link.infer(ready.work.name, ready.prepared.items, ready.work.deadline)

@@ -128,7 +128,7 @@ class Steps:
                 with _image_errors():
                     pictures[question.box] = Picture.of(upright, question.box)
             status = question.link.model(question.name)
-            work = Work(question.name, question.link, deadline, copy_context(), time.time_ns())
+            work = Work(question.name, question.link, deadline, copy_context(), time.monotonic_ns())
             return self._prepared(work, pictures[question.box], question.options, status, decoded)
         except ApiError as error:
             return error

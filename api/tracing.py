@@ -50,22 +50,29 @@ class Spans:
         return self._tracer.start_as_current_span(name)
 
     def past(self, name: str, began: int) -> None:
-        """Add a span from `began` (ns since the epoch) until now."""
-        self._add(name, began, time.time_ns())
+        """Add a span from `began` (ns of time.monotonic_ns()) until now."""
+        self._add(_epoch(), name, began, time.monotonic_ns())
 
     def of_runner(self, sent: int, timing: Timing | None) -> None:
-        """Add the spans of a runner's work on an item that was sent at `sent` (ns since the epoch).
+        """Add the spans of a runner's work on an item that was sent at `sent` (ns of time.monotonic_ns()).
 
         timing: None if no result came; then one span, `unanswered`, covers the whole time.
         """
+        epoch = _epoch()
         if timing is None:
-            self._add("unanswered", sent, time.time_ns())
+            self._add(epoch, "unanswered", sent, time.monotonic_ns())
             return
-        self._add("queue", sent, timing["taken"])
-        self._add("load", timing["taken"], timing["loaded"])
-        self._add("forward", timing["loaded"], timing["forwarded"], batch=timing["batch"], engine=timing["engine"])
-        self._add("interpret", timing["forwarded"], timing["interpreted"])
+        self._add(epoch, "queue", sent, timing["taken"])
+        self._add(epoch, "load", timing["taken"], timing["loaded"])
+        batch, engine = timing["batch"], timing["engine"]
+        self._add(epoch, "forward", timing["loaded"], timing["forwarded"], batch=batch, engine=engine)
+        self._add(epoch, "interpret", timing["forwarded"], timing["interpreted"])
 
-    def _add(self, name: str, began: int, ended: int, **attributes: str | int) -> None:
+    def _add(self, epoch: int, name: str, began: int, ended: int, **attributes: str | int) -> None:
         named = {f"enrichment.{key}": value for key, value in attributes.items()}
-        self._tracer.start_span(name, start_time=began, attributes=named).end(ended)
+        self._tracer.start_span(name, start_time=epoch + began, attributes=named).end(epoch + ended)
+
+
+def _epoch() -> int:
+    """Return the difference of the machine's clock, by which spans are, and the monotonic one, in ns."""
+    return time.time_ns() - time.monotonic_ns()

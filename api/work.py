@@ -25,7 +25,7 @@ Seen: TypeAlias = tuple[ModelName, Answer, Box | None]
 class Work:
     """Work for one model.
 
-    context: holds the request id and the current span. queued: time of arrival, ns since the epoch.
+    context: holds the request id and the current span. queued: time of arrival, ns of time.monotonic_ns().
     """
 
     name: ModelName

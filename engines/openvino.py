@@ -64,6 +64,7 @@ class OpenVinoEngine:
         *,
         threads: int,
         cache: Path | None = None,
+        verify: Callable[[], None] = lambda: None,
     ) -> None:
         """Compile `graph`.
 
@@ -74,10 +75,14 @@ class OpenVinoEngine:
         cache: OpenVINO's folder for compiled graphs. OpenVINO compiles again if the graph, its size, OpenVINO or the
         processor changed. It confuses precisions (2026.4), so each precision has a subfolder.
 
+        verify: called before the graph's files are read, now and later. Raises RuntimeError if they are others by then.
+
         Raises EngineError if the CPU has no instructions for `precision`; OpenVINO itself would silently use f32.
         """
         if _CAPABILITY[precision] not in processor.capabilities():
             raise EngineError(f"this CPU has no {precision} instructions: set ENRICHMENT_PRECISION to auto or f32")
+        verify()
+        self._verify = verify
         self.precision: str = precision
         self._config: dict[str, object] = {} if cache is None else {"CACHE_DIR": cache / precision}
         self._traits = traits
@@ -224,6 +229,7 @@ class OpenVinoEngine:
 
     def _compile_shape(self, shape: tuple[int, ...], count: int) -> list[Lane]:
         """Compile the graph for images of one shape, and make lanes for it."""
+        self._verify()
         _, (graph,) = self._read_parts()
         graph.reshape({graph.inputs[0]: [1, *shape]})
         return self._lanes_on_streams(lambda compiled: Stoppable(*compiled), [graph], count)

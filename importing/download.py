@@ -12,7 +12,7 @@ import httpx
 from tqdm import tqdm
 
 from importing.errors import WeightsMissing
-from importing.weights import sha256_of
+from models.store import sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ class Downloader:
     """Fetches files over HTTP, and tries an unreachable host only once."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, int], str | None] = {}
+        self._unreachable: dict[tuple[str, int], str] = {}
 
     def fetch_pinned(self, url: str, file: Path, *, sha256: str, size: int | None) -> None:
         """Download `url` to `file`, unless a file with this sha256 is there already. size: bytes, if known.
@@ -92,15 +92,14 @@ class Downloader:
         return self._transfer(url, part, size=size, resume=False)
 
     def _reach(self, request: httpx.Request) -> None:
-        """Raise WeightsMissing if the request's host can't be reached. Each host is tried only once."""
+        """Raise WeightsMissing if the request's host can't be reached. Tried before each request, until it fails."""
         scheme, host = request.url.scheme, request.url.host
         if urllib.request.getproxies().get(scheme) and not urllib.request.proxy_bypass(host):
             return  # only the proxy can tell if the host can be reached
         address = (host, request.url.port or (443 if scheme == "https" else 80))
-        if address not in self._known:
-            self._known[address] = _connection_problem(address)
-        problem = self._known[address]
+        problem = self._unreachable.get(address) or _connection_problem(address)
         if problem is not None:
+            self._unreachable[address] = problem
             raise WeightsMissing(f"{host} cannot be reached ({problem})")
 
 

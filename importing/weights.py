@@ -11,6 +11,7 @@ from importing.errors import WeightsRefused
 from importing.impostors import impostor
 from importing.loaders import STANDIN_SEED
 from models.catalogue import CATALOGUE, FOLDER_WEIGHTS, ModelName, ModelSpec
+from models.store import sha256_of
 
 #: Version of the recipe in importing/int8. Raise it whenever the same pictures would give another int8 graph.
 CALIBRATION = 2
@@ -102,9 +103,3 @@ def identify(name: ModelName, checksums: Mapping[str, str]) -> Fingerprint:
         listing = "\n".join(f"{file} {checksum}" for file, checksum in sorted(checksums.items()))
         version.insert(1, hashlib.sha256(listing.encode()).hexdigest()[:6])
     return Fingerprint(sha256=parameters, version="-".join(version))
-
-
-def sha256_of(file: Path) -> str:
-    """Return the sha256 of a file as 64 hex digits."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -7,11 +7,11 @@ import multiprocessing
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Thread
 from typing import TypeVar
 
 from importing.errors import ImportFailure
@@ -35,11 +35,12 @@ R = TypeVar("R")
 class Workshop:
     """A pool of processes that convert weights, started with the first job.
 
-    Use it as a context manager: its exit waits for running jobs and removes the scratch files.
+    Use it as a context manager: its exit waits for running jobs.
     """
 
-    def __init__(self, jobs: int) -> None:
-        self.scratch = Path(tempfile.mkdtemp(prefix="import-models-"))
+    def __init__(self, scratch: Path, jobs: int) -> None:
+        """scratch: a folder for files under way. jobs: the most that will be submitted."""
+        self.scratch = scratch
         self._workers = min(WORKERS, jobs)
         self._pool: ProcessPoolExecutor | None = None
 
@@ -49,7 +50,6 @@ class Workshop:
     def __exit__(self, *_: object) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-        shutil.rmtree(self.scratch, ignore_errors=True)
 
     def submit(self, job: Job) -> Future[Conversion]:
         """Convert a model in one of the processes. The future raises ImportFailure if the conversion fails.
@@ -85,6 +85,7 @@ class Workshop:
 
 def _prepare(scratch: Path, threads: int) -> None:
     """Keep the libraries from using the network, installing packages and writing into the user's home."""
+    Thread(target=_end_with_parent, daemon=True).start()
     # OpenVINO reports its use to a web analytics service. Without this package it uses a stub.
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     os.environ.update(
@@ -102,6 +103,14 @@ def _prepare(scratch: Path, threads: int) -> None:
     import torch
 
     torch.set_num_threads(threads)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent has ended. A pool's process would wait for more work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _work(work: Callable[[J], R], job: J) -> R:

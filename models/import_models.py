@@ -61,7 +61,7 @@ def import_models(request: Request) -> list[Outcome]:
     downloader = Downloader()
     outcomes: list[Outcome] = []
     pending: list[_Pending] = []
-    with store.exclusive(), Workshop(len(request.names)) as workshop:
+    with store.exclusive() as scratch, Workshop(scratch, len(request.names)) as workshop:
         for name in reversed(request.names):  # depth comes first: it takes longest
             started = time.perf_counter()
             try:
@@ -217,7 +217,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("httpx").setLevel(logging.WARNING)
     # BentoML sends usage data for each saved model unless told not to.
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
-    outcomes = import_models(_parse(arguments))
+    request = _parse(arguments)
+    try:
+        outcomes = import_models(request)
+    except OSError as error:  # of a model's own, import_models makes a failure
+        logger.error("Nothing was imported: the model store in %s can't be written: %s", store.home(), error)
+        return report.NONE
     for outcome in outcomes:
         if outcome.state == "untrained stand-in":
             logger.warning(

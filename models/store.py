@@ -1,15 +1,16 @@
-"""BentoML's model store: finds, checks, saves and selects the versions of a model."""
+"""BentoML's model store: finds, verifies, saves and selects the versions of a model."""
 
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -39,11 +40,17 @@ class StoreError(RuntimeError):
 
 @dataclass(frozen=True)
 class StoredModel:
-    """One version of a model in the BentoML store, ready for an engine to load."""
+    """One version of a model in the BentoML store, ready for an engine to load.
+
+    sizes, checksums: bytes and sha256 of the files by their paths in `folder`. What an earlier version of the import
+    step stored has no checksums.
+    """
 
     tag: str
     folder: Path
     card: ModelCard
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    checksums: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def graph(self) -> Path:
@@ -59,6 +66,11 @@ class StoredModel:
     def int8_graph(self) -> Path:
         """The int8 graph as OpenVINO IR, with the same input and outputs. It exists if the card has `int8`."""
         return self.folder / INT8
+
+    @property
+    def int8_weights(self) -> Path:
+        """The weights of the int8 graph."""
+        return self.folder / _INT8_WEIGHTS
 
     @property
     def version(self) -> str:
@@ -130,8 +142,7 @@ def find_version(
     except NotFound:
         return None
     except (BentoMLException, yaml.YAMLError, OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        repair = f"delete it with `bentoml models delete {tag}` and run `python -m models.import_models {name}`"
-        raise StoreError(f"{tag} in the BentoML model store cannot be used ({error}): {repair}") from error
+        raise _unusable(tag, name, error) from error
 
 
 def calibrated_version(stored: StoredModel, digest: str) -> str:
@@ -139,37 +150,53 @@ def calibrated_version(stored: StoredModel, digest: str) -> str:
     return f"{stored.converted_version}{_CALIBRATED}{digest}"
 
 
+def verify(stored: StoredModel, *files: Path) -> None:
+    """Read these files of a model, and raise StoreError unless they are those that were imported."""
+    for file in files:
+        name = file.relative_to(stored.folder).as_posix()
+        try:
+            _check_size(file, name, stored.sizes.get(name))
+            expected = stored.checksums.get(name)
+            if expected is not None and (found := sha256_of(file)) != expected:
+                raise ValueError(f"{name} is not the file that was imported: sha256 {found} instead of {expected}")
+        except (OSError, ValueError) as error:
+            raise _unusable(stored.tag, stored.card.name, error) from error
+
+
 def save(card: ModelCard, version: str, folder: Path) -> StoredModel:
     """Move the contents of `folder` into the store as a version of the card's model, and select it for `find`.
 
-    An entry of the same version is replaced. If this raises, the store is as it was before.
+    folder: in that of `exclusive`, on the store's file system. The new version appears whole or not at all, even if the
+    process is killed. An entry of the same version is replaced. If this raises, the store is as it was before.
     """
     shelf = _shelf(card.name, untrained=card.untrained)
-    latest, entry = shelf / "latest", shelf / version
-    before = latest.read_text() if latest.is_file() else None
-    files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-    replaced = home() / f"replaced-{shelf.name}-{version}"
-    shutil.rmtree(replaced, ignore_errors=True)
-    if entry.exists():
-        entry.rename(replaced)
-    # BentoML compares the new entry's creation time with that of the latest one, which fails if that is damaged.
-    latest.unlink(missing_ok=True)
-    try:
-        metadata = {"card": card.to_metadata(), "files": files}
-        with bentoml.models.create(f"{shelf.name}:{version}", metadata=metadata) as model:
-            shutil.copytree(folder, model.path, dirs_exist_ok=True, copy_function=shutil.move)
-        stored = select(card.name, version, untrained=card.untrained)
-    except BaseException:
-        shutil.rmtree(entry, ignore_errors=True)
-        if replaced.exists():
-            replaced.rename(entry)
-        if before is not None:
-            latest.write_text(before)
-        elif shelf.is_dir() and not any(path.is_dir() for path in shelf.iterdir()):
-            shutil.rmtree(shelf)
-        raise
-    shutil.rmtree(replaced, ignore_errors=True)
-    return stored
+    entry = shelf / version
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    metadata = {
+        "card": card.to_metadata(),
+        "files": {name: path.stat().st_size for name, path in files.items()},
+        "checksums": {name: sha256_of(path) for name, path in files.items()},
+    }
+    with tempfile.TemporaryDirectory(prefix="saving-", dir=folder.parent) as aside:
+        made, replaced = Path(aside, "models", shelf.name, version), Path(aside, "replaced")
+        made.parents[1].mkdir()
+        own_store = ModelStore(made.parents[1])
+        with bentoml.models.create(f"{shelf.name}:{version}", metadata=metadata, _model_store=own_store):
+            pass
+        shutil.copytree(folder, made, dirs_exist_ok=True, copy_function=shutil.move)
+        shelf.mkdir(exist_ok=True)
+        try:
+            if entry.exists():
+                shutil.move(entry, replaced)
+            shutil.move(made, entry)
+            return select(card.name, version, untrained=card.untrained)
+        except BaseException:
+            shutil.rmtree(entry, ignore_errors=True)
+            if replaced.exists():
+                shutil.move(replaced, entry)
+            if not any(shelf.iterdir()):
+                shelf.rmdir()
+            raise
 
 
 def select(name: ModelName, version: str, *, untrained: bool = False) -> StoredModel:
@@ -222,15 +249,31 @@ def borrowed_home() -> Iterator[Path]:
 
 
 @contextmanager
-def exclusive() -> Iterator[None]:
-    """Wait for any other import into this store to end, and keep others out while the block runs."""
+def exclusive() -> Iterator[Path]:
+    """Wait for any other import into this store to end, and keep others out while the block runs.
+
+    Return an empty folder on the store's file system, for files under way. Nothing in it outlives the block; what an
+    import that was killed left there is deleted.
+    """
     with (home() / "import.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             logger.info("Another import into %s is running. This one waits for it to end.", home())
             fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        scratch = home() / "importing"
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def sha256_of(file: Path) -> str:
+    """Return the sha256 of a file as 64 hex digits."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _shelf(name: ModelName, *, untrained: bool) -> Path:
@@ -246,8 +289,17 @@ def _read(model: bentoml.Model, *, untrained: bool, whole: bool) -> StoredModel:
     # An interrupted copy (power, SIGKILL) leaves a file of the wrong length beside a readable model.yaml. A packed
     # store is never interrupted, and the CPU image holds only the files that OpenVINO loads (Dockerfile).
     needed = [GRAPH, *([INT8, _INT8_WEIGHTS] if card.int8 else [])]
-    sizes = metadata["files"] if whole else {name: metadata["files"][name] for name in needed}
-    for path, size in sizes.items():
-        if not (folder / path).is_file() or (folder / path).stat().st_size != size:
-            raise ValueError(f"{path} is missing or not {size} bytes long")
-    return StoredModel(tag=str(model.tag), folder=folder, card=card)
+    sizes = metadata["files"]
+    for name in sizes if whole else needed:
+        _check_size(folder / name, name, sizes[name])
+    return StoredModel(str(model.tag), folder, card, sizes, metadata.get("checksums", {}))
+
+
+def _check_size(file: Path, name: str, size: int | None) -> None:
+    if not file.is_file() or file.stat().st_size != size:
+        raise ValueError(f"{name} is missing or not {size} bytes long")
+
+
+def _unusable(tag: str, name: ModelName, error: Exception) -> StoreError:
+    remedy = f"delete it with `bentoml models delete {tag}` and run `python -m models.import_models {name}`"
+    return StoreError(f"{tag} in the BentoML model store cannot be used ({error}): {remedy}")

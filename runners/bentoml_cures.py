@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Final
 import bentoml
 import click
 import uvicorn
+from bentoml import serving
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.context import server_context
 from bentoml._internal.marshal.dispatcher import CorkDispatcher
@@ -249,6 +250,12 @@ def install(*, tracing: bool) -> None:
     asgi.OpenTelemetryMiddleware = FreshTraces  # type: ignore[misc,assignment]
     instruments.RunnerTrafficMetricsMiddleware = BoundedMetrics  # type: ignore[misc,assignment]
     PrometheusClient.generate_latest = generate_latest  # type: ignore[method-assign]
+    serving.ensure_prometheus_dir = ensure_prometheus_dir  # type: ignore[assignment]
+
+
+def ensure_prometheus_dir() -> str:
+    """Replace bentoml.serving's function, which empties the folder that a second server on this BENTOML_HOME uses."""
+    return metric_files.own_folder(Path(BentoMLContainer.prometheus_multiproc_dir.get()))
 
 
 def runners_by_unix_sockets() -> bool:
@@ -257,10 +264,10 @@ def runners_by_unix_sockets() -> bool:
     Runners unpickle their calls, so a TCP port would let any user of the machine run code in them. Only the owner can
     open the socket's folder. BentoML uses ports on WSL, although WSL 2 has unix sockets.
     """
-    from _bentoml_impl.server import serving  # only the supervisor needs it, and has it loaded already
+    from _bentoml_impl.server import serving as starting  # only the supervisor needs it, and has it loaded already
 
-    serving.IS_WSL = False
-    return not serving.WINDOWS and "BENTOML_NO_UDS" not in os.environ
+    starting.IS_WSL = False
+    return not starting.WINDOWS and "BENTOML_NO_UDS" not in os.environ
 
 
 def start_no_runners(service: bentoml.Service[Any]) -> None:

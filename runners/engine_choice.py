@@ -108,7 +108,8 @@ def start(settings: Settings, gpu: Gpu | None) -> None:
 def load(stored: StoredModel, settings: Settings, gpu: Gpu | None) -> Engine:
     """Load a stored model into the engine for these settings and this device.
 
-    Raises EngineError if the settings name something that is not available. Nothing falls back silently.
+    Raises EngineError if the settings name something that is not available. Nothing falls back silently. Raises
+    StoreError if a file is not the one that was imported.
     """
     # Imported here: an engine's library costs up to 2 GB and several seconds, and a process needs only one.
     if choose(settings, gpu) == "torch":
@@ -119,6 +120,7 @@ def load(stored: StoredModel, settings: Settings, gpu: Gpu | None) -> Engine:
             )
         from engines import torch
 
+        store.verify(stored, stored.program)
         return torch.load(
             stored.program,
             settings.precision,
@@ -133,8 +135,10 @@ def load(stored: StoredModel, settings: Settings, gpu: Gpu | None) -> Engine:
         OpenVinoEngine, traits=traits, threads=settings.cpu_threads, cache=store.cache_folder("openvino", stored)
     )
     if _in_int8(stored, settings):
-        return made(stored.int8_graph, "int8")
-    return made(stored.graph, OpenVinoEngine.auto_precision(traits) if precision == "auto" else precision)
+        verify = partial(store.verify, stored, stored.int8_graph, stored.int8_weights)
+        return made(stored.int8_graph, "int8", verify=verify)
+    own = OpenVinoEngine.auto_precision(traits) if precision == "auto" else precision
+    return made(stored.graph, own, verify=partial(store.verify, stored, stored.graph))
 
 
 def asks_for_int8(settings: Settings, name: ModelName) -> bool:

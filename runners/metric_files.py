@@ -1,16 +1,20 @@
-"""Prometheus' metric files: those of ended processes are merged, and deleted ones of living processes come back."""
+"""Prometheus' metric files: a folder for each server; those of ended processes are merged, deleted ones come back."""
 
 from __future__ import annotations
 
+import atexit
+import fcntl
 import logging
 import mmap
 import os
+import shutil
 import struct
 import sys
+import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import ClassVar, Final
 from weakref import WeakSet
@@ -124,6 +128,54 @@ def _reserve(descriptor: int, size: int) -> None:
 def keep_files() -> None:
     """Make this process's metric files lasting. Call it before any metric is made: that opens its file."""
     prometheus_client.values.MmapedDict = LastingDict  # type: ignore[attr-defined]
+
+
+def own_folder(parent: Path) -> str:
+    """Make a folder below `parent` for the metric files of this server, and delete those of servers that have died.
+
+    Two servers may share BENTOML_HOME. A lock on a folder, which its server holds as long as it lives, tells it from
+    one that was left. In containers, process numbers could not. The folder is a temporary one if `parent` is read-only
+    or full.
+    """
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with _locked(parent):
+            for left in parent.iterdir():
+                if left.is_dir() and not _is_locked(left):
+                    shutil.rmtree(left, ignore_errors=True)
+            folder = _hold(tempfile.mkdtemp(prefix="server-", dir=parent))
+    except OSError as error:
+        folder = _hold(tempfile.mkdtemp(prefix="bentoml-metrics-"))
+        logger.warning("%s can't hold the metric files (%s): they are in %s", parent, error.strerror, folder)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _is_locked(folder: Path) -> bool:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def _hold(folder: str) -> str:
+    """Lock a folder until this process ends: its descriptor is never closed."""
+    fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX)
+    return folder
 
 
 def fold(folder: Path) -> None:

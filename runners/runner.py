@@ -46,7 +46,7 @@ _RUNNER_ENDS: Final[Failure] = {
 
 @dataclass(frozen=True)
 class _Run:
-    """One call of `infer`. taken: when its batch left the queue, in ns since the epoch."""
+    """One call of `infer`. taken: when its batch left the queue, in ns of time.monotonic_ns()."""
 
     name: ModelName
     loaded: Loaded
@@ -112,7 +112,7 @@ class Runner:
         """
         if self._fault is not None:
             return [_RUNNER_ENDS for _ in items]
-        taken = time.time_ns()
+        taken = time.monotonic_ns()
         timeout = self._settings.limits.request_timeout_s if deadline is None else deadline.left_s
         try:
             with self._residency.models[name].lease(timeout) as loaded:
@@ -180,7 +180,7 @@ class Runner:
     def _run(self, run: _Run, items: Sequence[Item]) -> list[Result | Failure]:
         """Return one result or failure per item. Raises DeviceLost or Abandoned."""
         name, loaded = run.name, run.loaded
-        began = time.time_ns()
+        began = time.monotonic_ns()
         images = [item["image"] for item in items]
         task = self._tasks[name]
         try:
@@ -202,7 +202,7 @@ class Runner:
                 return [Failure(error="internal", message=f"{name} failed on this image")]
             logger.warning("%s failed on a batch of %d: trying its items one by one", name, len(items), exc_info=True)
             return [self._run(run, [item])[0] for item in items]
-        ended = time.time_ns()
+        ended = time.monotonic_ns()
         results = []
         for output, item in zip(outputs, items, strict=True):
             result = self._interpret(name, loaded, output, item)
@@ -211,7 +211,7 @@ class Runner:
                     "taken": run.taken,
                     "loaded": began,
                     "forwarded": ended,
-                    "interpreted": time.time_ns(),
+                    "interpreted": time.monotonic_ns(),
                     "batch": len(items),
                     "engine": loaded.engine.name,
                 }

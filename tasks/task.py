@@ -65,7 +65,7 @@ class Item(TypedDict):
 
 
 class Timing(TypedDict):
-    """The times of a runner's work on an item, in ns since the epoch by the machine's clock.
+    """The times of a runner's work on an item, in ns of time.monotonic_ns(), which the processes of a machine share.
 
     taken: its batch left the queue. loaded: the model was loaded and the forward pass began. forwarded: the forward
     pass ended. interpreted: the item's result was ready. batch: number of items in the batch.

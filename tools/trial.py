@@ -12,16 +12,22 @@ import urllib.request
 from importlib.util import find_spec
 from pathlib import Path
 
-from settings import get_settings
+from settings import SERVICE_NAME, get_settings
+from settings.address import AddressUnusable, try_address
 from tools import exposure
 
 _READY_TIMEOUT_S = 120.0
 
 
 def main() -> int:
-    """Serve. Returns the server's exit code, or 1 if it does not become ready."""
+    """Serve. Returns the server's exit code, or 1 if it can't listen or does not become ready."""
     environment = {**os.environ, "ENRICHMENT_ALLOW_UNTRAINED": "true"}
     settings = get_settings()
+    try:  # another server on this port would seem to be the one that was started
+        try_address(str(settings.server.host), settings.server.port)
+    except AddressUnusable as error:
+        print(f"{SERVICE_NAME} can't start: {error}", file=sys.stderr)
+        return 1
     url = exposure.local_url(settings)
     command = [sys.executable, "-m", "bentoml", "serve", "service:EnrichmentLight"]
     began = time.monotonic()

@@ -98,6 +98,8 @@ class EngineCache:
             return None
         text = f"{content.get('reason')} ({content.get('at')}; "
         failed_at = _number(content, "failed_at")
+        if failed_at > time.time():
+            return None  # the clock was put back since, so nobody knows how long ago that was
         if content.get("may_pass") is True:
             again_s = failed_at + _wait_s(_number(content, "failures")) - time.time()
             again_at = time.strftime("%Y-%m-%d %H:%M", time.localtime(time.time() + again_s))

@@ -35,7 +35,9 @@ def failure_of(name: ModelName, error: Exception) -> LoadFailure:
     if isinstance(error, OutOfMemory | MemoryError):
         told = f"{name} does not fit into the device's memory now"
         return LoadFailure(f"{told}: {str(error) or type(error).__name__}", told, may_pass=True)
-    if isinstance(error, EngineError | StoreError | DeviceLost):
+    if isinstance(error, StoreError):  # its file may come back
+        return LoadFailure(str(error), may_pass=True)
+    if isinstance(error, EngineError | DeviceLost):
         return LoadFailure(str(error))
     logger.error("%s could not be loaded", name, exc_info=error)
     return LoadFailure(f"loading failed: {type(error).__name__}: {error}")

@@ -16,8 +16,9 @@ from engines.engine import Engine
 from engines.errors import OutOfMemory
 from engines.tensorrt.build import BuildFailed, BuildStopped, Export
 from engines.tensorrt.cache import FIRST_RETRY_S, LONGEST_RETRY_S, BuildFailure, EngineCache, EngineInputs
+from models import store
 from models.catalogue import ModelName
-from models.store import StoredModel
+from models.store import StoredModel, StoreError
 from runners.residency.back_off import BackOff
 from runners.residency.residency import Exchange
 from runners.residency.resident import Loaded, Resident
@@ -124,11 +125,13 @@ class TensorRtEngines:
 
         logger.info("TensorRT build of %s starts; %s", resident.name, _MEANWHILE)
         try:
-            file = self._find_or_make(inputs, stored.checkpoint)
+            file = self._find_or_make(inputs, stored)
         except BuildStopped:
             self._give_up(resident, "its build was stopped")
         except _BuildFailed as error:
             self._give_up(resident, str(error), exchange, error.again_s)
+        except StoreError as error:
+            give_up(str(error), self._back_off(resident))
         except OSError as error:
             give_up(f"its cache {self._cache.folder} can't be written: {error}", self._back_off(resident))
         except Exception as error:  # a bug here must not leave the model in building_engine
@@ -139,7 +142,7 @@ class TensorRtEngines:
             done = partial(self._exchanged, resident, inputs, exchange)
             exchange(resident, Exchange(wanted, lambda: _open(file, inputs), done))
 
-    def _find_or_make(self, inputs: EngineInputs, checkpoint: Path) -> Path:
+    def _find_or_make(self, inputs: EngineInputs, stored: StoredModel) -> Path:
         export = Export()
         self._exports.append(export)
         with self._cache.exclusive():
@@ -149,10 +152,12 @@ class TensorRtEngines:
             failure = self._cache.failure(inputs, self._began)
             if failure is not None:
                 raise _BuildFailed(failure)
+            weights = [name for name in stored.checksums if name.startswith(store.WEIGHTS)]
+            store.verify(stored, *(stored.folder / name for name in weights))
             limits = self._settings.tensorrt
             with self._cache.scratch() as folder:
                 try:
-                    built = export.run(inputs, checkpoint, folder, limits.workspace_gib, limits.build_timeout_s)
+                    built = export.run(inputs, stored.checkpoint, folder, limits.workspace_gib, limits.build_timeout_s)
                 except BuildFailed as error:  # noted within the lock, so that a waiting process finds the note
                     raise _BuildFailed(self._remember(inputs, str(error), may_pass=error.may_pass)) from error
                 return self._cache.store(inputs, built)

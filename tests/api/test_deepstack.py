@@ -71,7 +71,7 @@ class Scene(Runner):
         self.calls.append((name, len(items)))
         self.items += items
         seen, n = self.seen[name], len(self.seen[name])
-        times = dict.fromkeys(("taken", "loaded", "forwarded", "interpreted"), time.time_ns())
+        times = dict.fromkeys(("taken", "loaded", "forwarded", "interpreted"), time.monotonic_ns())
         boxes = np.array([[40 * i, 5, 40 * i + 30.4, 55.7] for i in range(n)], "f").reshape(n, 4)
         found = {
             "boxes": boxes,

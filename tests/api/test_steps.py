@@ -58,7 +58,7 @@ def work(body: bytes = PNG, route: str = "/person-reid", link: Any = None, **que
         received=received,
         deadline=Deadline.after(30),
         context=copy_context(),
-        queued=time.time_ns(),
+        queued=time.monotonic_ns(),
     )
 
 

@@ -52,12 +52,15 @@ def test_a_runner_s_times_become_spans_without_gaps_below_the_request_s(
     with tracer.start_as_current_span("request"):
         Spans(tracer).of_runner(100, timing)
     *steps, request = exporter.get_finished_spans()
-    assert [(span.name, *times(span)) for span in steps] == [
-        ("queue", 100, 200),
-        ("load", 200, 300),
-        ("forward", 300, 700),
-        ("interpret", 700, 900),
+    assert [span.name for span in steps] == ["queue", "load", "forward", "interpret"]
+    began = times(steps[0])[0]
+    assert [(start - began, end - began) for start, end in map(times, steps)] == [
+        (0, 100),
+        (100, 200),
+        (200, 600),
+        (600, 800),
     ]
+    assert abs(time.time_ns() - time.monotonic_ns() - (began - 100)) < 10**9  # by the machine's clock
     assert request.context is not None
     assert {span.parent.span_id for span in steps if span.parent is not None} == {request.context.span_id}
     assert [dict(span.attributes or {}) for span in steps] == [
@@ -69,20 +72,21 @@ def test_a_runner_s_times_become_spans_without_gaps_below_the_request_s(
 
 
 def test_a_request_without_a_result_has_one_span_until_now(tracer: Tracer, exporter: InMemorySpanExporter) -> None:
-    sent = time.time_ns() - 10**9
+    sent = time.monotonic_ns() - 10**9
+    asked = time.time_ns()
     Spans(tracer).of_runner(sent, None)
     (span,) = exporter.get_finished_spans()
     assert span.name == "unanswered"
     began, ended = times(span)
-    assert began == sent
-    assert sent + 10**9 <= ended <= time.time_ns()
+    assert 10**9 <= ended - began < 2 * 10**9
+    assert abs(ended - asked) < 10**9
 
 
 def test_steps_nest_past_waits_begin_in_the_past_and_the_request_is_described(
     tracer: Tracer, exporter: InMemorySpanExporter
 ) -> None:
     spans = Spans(tracer)
-    arrived = time.time_ns() - 10**6
+    arrived = time.monotonic_ns() - 10**6
     with tracer.start_as_current_span("request"):
         spans.describe(model="person_reid")
         spans.past("wait", arrived)
@@ -90,7 +94,7 @@ def test_steps_nest_past_waits_begin_in_the_past_and_the_request_is_described(
             pass
     wait, inner, decode, request = exporter.get_finished_spans()
     assert [span.name for span in (wait, inner, decode)] == ["wait", "inner", "decode"]
-    assert times(wait)[0] == arrived
+    assert 10**6 <= times(wait)[1] - times(wait)[0] < 10**9
     assert decode.context is not None
     assert inner.parent is not None
     assert inner.parent.span_id == decode.context.span_id

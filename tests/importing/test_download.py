@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -166,6 +168,29 @@ def test_a_host_that_does_not_answer_is_given_up_in_time(tmp_path: Path, monkeyp
     with pytest.raises(WeightsMissing, match="no answer within"):
         fetch("http://hub.invalid/best.pt", tmp_path / "best.pt")
     assert time.perf_counter() - started < 2
+
+
+def test_names_that_hang_after_the_first_file_are_given_up_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "REACH_SECONDS", 0.2)
+    resolve, hangs = socket.getaddrinfo, threading.Event()
+
+    def resolve_slowly(*arguments: Any, **options: Any) -> Any:
+        if hangs.is_set():
+            time.sleep(3)
+        return resolve(*arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_slowly)
+    downloader = Downloader()
+    with serving({"/best.pt": CONTENT}) as hub:
+        fetch(f"{hub.url}/best.pt", tmp_path / "first.pt", downloader)
+        hangs.set()
+        started = time.perf_counter()
+        for name in ("second.pt", "third.pt"):
+            with pytest.raises(WeightsMissing, match="cannot be reached \\(no answer within"):
+                fetch(f"{hub.url}/best.pt", tmp_path / name, downloader)
+        assert time.perf_counter() - started < 2
 
 
 def test_a_malformed_url_is_named(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ def test_real_people_are_found_in_int8(model_store: Path, shared: Path, tmp_path
     night = tmp_path / "night.png"
     Image.new("RGB", (640, 480), (16, 16, 16)).save(night)
     pictures = tuple(shared / "images" / file for file in files) * 2 + (night,)
-    with Workshop(1) as workshop:
+    with Workshop(tmp_path, 1) as workshop:
         loss = workshop.calibrate(CalibrationJob(stored, pictures, tmp_path)).result()
     assert loss.figures["people"] >= 10
     assert 0.95 < loss.figures["OKS mean"] < 1

@@ -8,6 +8,7 @@ from typing import Any
 
 import bentoml
 import pytest
+import yaml
 
 from models import store
 from models.card import Loss, ModelCard
@@ -136,15 +137,15 @@ def test_the_store_is_as_before_when_saving_fails(
     if stored is not None:
         save(card(), stored, files(tmp_path / "first"))
     before = tree(home / "models")
-    copy = shutil.copytree
+    move, failures = shutil.move, [error]
 
-    def fail_in_the_store(source: Path, target: Path, *arguments: Any, **options: Any) -> Path:
-        copy(source, target, *arguments, **options)
-        if Path(target).is_relative_to(home):
-            raise error
-        return target
+    def fail_in_the_store(source: Path, target: Path) -> Any:
+        moved = move(source, target)
+        if Path(target).is_relative_to(home) and failures:
+            raise failures.pop()
+        return moved
 
-    monkeypatch.setattr(shutil, "copytree", fail_in_the_store)
+    monkeypatch.setattr(shutil, "move", fail_in_the_store)
     with pytest.raises(type(error)):
         save(card(sha256="b" * 64), "bbb-1", files(tmp_path / "second"))
     assert tree(home / "models") == before
@@ -192,3 +193,53 @@ def test_where_an_engine_can_keep_nothing_that_is_said_and_no_error(
     (home / "cache").write_text("in the way")
     assert store.cache_folder("openvino", stored) is None
     assert "openvino caches nothing of pet_classifier:a-1" in caplog.text
+
+
+def test_the_files_of_a_version_are_verified_by_their_bytes(home: Path, tmp_path: Path) -> None:
+    stored = save(card(), "aaa-1", files(tmp_path / "made"))
+    store.verify(stored, stored.graph, stored.program, stored.checkpoint / "model.safetensors")
+    content = stored.graph.read_bytes()
+    stored.graph.write_bytes(content[::-1])
+    assert find("pet_classifier") is not None  # which looks at lengths alone
+    with pytest.raises(StoreError, match=r"graph\.onnx is not the file that was imported.*import_models pet_class"):
+        store.verify(stored, stored.program, stored.graph)
+    stored.graph.write_bytes(content[:-1])
+    with pytest.raises(StoreError, match=r"graph\.onnx is missing or not \d+ bytes long"):
+        store.verify(stored, stored.graph)
+    stored.graph.unlink()
+    with pytest.raises(StoreError, match=r"graph\.onnx is missing"):
+        store.verify(stored, stored.graph)
+    stored.graph.write_bytes(content)
+    store.verify(stored, stored.graph)
+
+
+def test_a_file_that_cannot_be_read_is_named(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = save(card(), "aaa-1", files(tmp_path / "made"))
+
+    def fail(*_: object) -> None:
+        raise OSError(5, "Input/output error", str(stored.graph))
+
+    monkeypatch.setattr("hashlib.file_digest", fail)
+    with pytest.raises(StoreError, match=r"pet_classifier:aaa-1 .* \(\[Errno 5\] Input/output error: .*graph\.onnx"):
+        store.verify(stored, stored.graph)
+
+
+def test_what_an_earlier_import_step_stored_without_checksums_is_served(home: Path, tmp_path: Path) -> None:
+    save(card(), "aaa-1", files(tmp_path / "made"))
+    place = home / "models" / "pet_classifier" / "aaa-1" / "model.yaml"
+    content = yaml.safe_load(place.read_text())
+    del content["metadata"]["checksums"]
+    place.write_text(yaml.safe_dump(content))
+    stored = find("pet_classifier")
+    assert stored is not None
+    store.verify(stored, stored.graph)
+
+
+def test_a_folder_for_files_under_way_is_emptied_of_what_a_killed_import_left(home: Path) -> None:
+    (home / "importing").mkdir()
+    (home / "importing" / "half").write_text("half a graph")
+    with store.exclusive() as scratch:
+        assert scratch == home / "importing"
+        assert list(scratch.iterdir()) == []
+        (scratch / "graph").write_text("a graph")
+    assert not scratch.exists()

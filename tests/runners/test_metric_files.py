@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from runners import metric_files
 from runners.bentoml_cures import generate_latest
+from tests.conftest import CHECKOUT
 
 COUNTS: Final = """
 import sys
@@ -181,3 +182,47 @@ def test_a_full_disk_takes_no_count_away(folder: Path, monkeypatch: pytest.Monke
     in_file = list(values.read_all_values_from_file(str(place)))
     assert [value for _, value, _, _ in in_file] == [*range(3000), 1]
     values.close()
+
+
+OWN: Final = """
+import sys
+from pathlib import Path
+from runners.metric_files import own_folder
+print(own_folder(Path(sys.argv[1])), flush=True)
+sys.stdin.read()
+"""
+
+
+def server(parent: Path) -> tuple[subprocess.Popen[str], Path]:
+    """A process with a folder of its own, as a server's first one."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", OWN, str(parent)], cwd=CHECKOUT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    folder = Path(process.stdout.readline().strip())
+    assert folder.is_dir()
+    return process, folder
+
+
+def test_each_server_has_a_folder_which_goes_with_it_or_at_the_next_start(tmp_path: Path) -> None:
+    parent = tmp_path / "metrics"
+    first, of_first = server(parent)
+    killed, of_killed = server(parent)
+    (of_killed / "counter_1.db").write_bytes(b"counts")
+    assert {of_first, of_killed} == set(parent.iterdir())
+    kill(killed)
+    assert of_killed.is_dir()
+    last, of_last = server(parent)
+    assert {of_first, of_last} == set(parent.iterdir())
+    for process in (first, last):
+        process.communicate("")
+    assert list(parent.iterdir()) == []
+
+
+def test_where_no_folder_can_be_made_a_temporary_one_takes_its_place(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "home").write_text("in the way")
+    folder = Path(metric_files.own_folder(tmp_path / "home" / "metrics"))
+    assert folder.is_dir()
+    assert f"{tmp_path}/home/metrics can't hold the metric files (Not a directory): they are in {folder}" in caplog.text

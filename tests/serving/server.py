@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,7 +47,10 @@ def configuration(folder: Path, change: Mapping[str, Any]) -> Path:
 class Server:
     """A running `bentoml serve`; its `folder` holds BENTOML_HOME and the log."""
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], service: str, cwd: Path) -> None:
+    def __init__(
+        self, folder: Path, environment: Mapping[str, str], service: str, cwd: Path, within: Sequence[str] = ()
+    ) -> None:
+        """within: a command that runs the one after it."""
         self.log_file = folder / "log"
         port = free_port()
         self.address = ("127.0.0.1", port)
@@ -63,7 +66,7 @@ class Server:
         }
         with self.log_file.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "bentoml", "serve", service],
+                [*within, sys.executable, "-m", "bentoml", "serve", service],
                 cwd=cwd,
                 env=inherited | own | dict(environment),
                 stdout=log,
@@ -107,6 +110,13 @@ class Server:
                 raise AssertionError(f"not {what} after {seconds:g} s:\n{self.log[-5000:]}")
             time.sleep(0.1)
 
+    def kill(self) -> None:
+        """End the server and whatever it started by SIGKILL."""
+        family = psutil.Process(self.process.pid)
+        for process in [*family.children(recursive=True), family]:
+            process.kill()
+        self.process.wait()
+
     def stop(self) -> None:
         """End the server and whatever it started."""
         if self.process.poll() is None:
@@ -119,9 +129,11 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, environment: Mapping[str, str], service: str = FAKE, cwd: Path = ROOT) -> Iterator[Server]:
+def serving(
+    folder: Path, environment: Mapping[str, str], service: str = FAKE, cwd: Path = ROOT, within: Sequence[str] = ()
+) -> Iterator[Server]:
     """A server that is ready, for as long as the block runs."""
-    server = Server(folder, environment, service, cwd)
+    server = Server(folder, environment, service, cwd, within)
     try:
         server.wait(server.is_ready, "ready")
         yield server

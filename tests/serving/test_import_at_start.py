@@ -53,5 +53,5 @@ def test_a_stop_during_the_import_ends_both_and_leaves_nothing(
         assert server.process.wait(10) == 128 + signum
     finally:
         server.stop()
-    assert not list(tmp_path.glob("import-models-*"))
+    assert not (tmp_path / "home" / "importing").exists()
     assert not list((tmp_path / "home" / "models").glob("*/*"))

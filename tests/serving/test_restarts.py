@@ -58,7 +58,7 @@ def check(server: Server, folder: Path, before: tuple[Series, Series]) -> tuple[
     assert {each: value for each, value in before[1].items() if counts.get(each, 0) < value} == {}
     names = {(name, labels) for name, labels in gauges if not any(label == "pid" for label, _ in labels)}
     assert {each for each in names if each not in before[0]} == set()
-    files = [file.stem.split("_")[-1] for file in (folder / "home" / "prometheus_multiproc_dir").iterdir()]
+    files = [file.stem.split("_")[-1] for file in (folder / "home" / "prometheus_multiproc_dir").rglob("*.db")]
     assert set(files) <= living | {"ended"}
     assert len(files) <= 6 * len(living) + 3
     return gauges, counts

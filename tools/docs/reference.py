@@ -25,7 +25,7 @@ _BESIDE: Final = (
     (
         "BENTOML_HOME",
         "`~/bentoml`",
-        "BentoML's model store, one for each running server. `cache/` in it may be deleted.",
+        "BentoML's model store. Several servers of one machine may share it. `cache/` in it may be deleted.",
     ),
     ("AI_MODELS_PATH", "`/export/ai_models`", "The folder with `model-zoo/`, for the import step."),
 )

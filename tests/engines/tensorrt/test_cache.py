@@ -169,6 +169,18 @@ def test_a_failure_that_may_pass_holds_ever_longer_also_over_a_restart(
     assert failure.again_s == pytest.approx(600)
 
 
+@pytest.mark.parametrize("may_pass", [True, False])
+def test_a_failure_in_the_future_is_no_obstacle_as_the_clock_was_put_back(
+    cache: EngineCache, monkeypatch: pytest.MonkeyPatch, may_pass: bool
+) -> None:
+    cache.folder.mkdir()
+    began = time.time()
+    with monkeypatch.context() as ahead:
+        ahead.setattr(time, "time", lambda: began + 10**8)
+        cache.remember_failure(INPUTS, "it took over 900 s", may_pass=may_pass)
+    assert cache.failure(INPUTS, began) is None
+
+
 @pytest.mark.parametrize(
     "note", ['{"reason": "of an older version"}', '{"failed_at": "x", "may_pass": true}', "[]", ""]
 )

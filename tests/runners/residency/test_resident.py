@@ -203,7 +203,6 @@ def test_a_damaged_entry_of_the_store_has_failed_with_its_text(make: Make, world
     ("failure", "detail"),
     [
         (EngineError("this CPU has no bf16 instructions"), "this CPU has no bf16 instructions"),
-        (StoreError("gone"), "gone"),
         (RuntimeError("warm-up: out of memory"), "loading failed: RuntimeError: warm-up: out of memory"),
     ],
 )
@@ -217,6 +216,20 @@ def test_a_load_that_fails_is_failed_with_its_cause_and_not_tried_again(
             wait(resident, 5)
     assert state(resident) == (State.FAILED, detail)
     assert len(world.loads) == 1
+
+
+def test_a_load_whose_file_is_lost_is_tried_again_after_a_wait(make: Make, world: World) -> None:
+    world.engine = StoreError("graph.onnx is missing")
+    resident = make()
+    for _ in range(3):
+        with pytest.raises(ModelUnavailable):
+            wait(resident, 5)
+    assert state(resident) == (State.FAILED, "graph.onnx is missing; the next try is in 5 s at the earliest")
+    assert len(world.loads) == 1
+    world.engine = fake.FakeEngine("person_reid")
+    resident._back_off._due = 0
+    wait(resident, 5)
+    assert state(resident) == (State.READY, None)
 
 
 def test_what_a_caller_is_told_of_a_failure_holds_no_path(make: Make, world: World) -> None:

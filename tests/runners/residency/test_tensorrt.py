@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shutil
 import sys
@@ -74,9 +75,11 @@ def cache(tmp_path: Path) -> Path:
 class World:
     """A runner's residency of the pose estimator, with TensorRT as runners.runner puts them together."""
 
-    def __init__(self, folder: Path, cache: Path, version: str = VERSION) -> None:
+    def __init__(self, folder: Path, cache: Path, version: str = VERSION, checksum: str | None = None) -> None:
+        """checksum: of the checkpoint, as the model store has it."""
         self.folder = folder
         self.handled = threading.Event()
+        self.checksum = checksum
         settings = load(DEFAULT_FILE, {"TENSORRT_CACHE": str(cache)})
         self.tensorrt = TensorRtEngines(settings, GPU, version)
         policy = Policy(0, 0, {"pose_estimator": 0}, frozenset())
@@ -87,7 +90,11 @@ class World:
     def find(self, name: ModelName) -> StoredModel | None:
         stored = fake.find(name)
         assert stored is not None
-        return replace(stored, folder=self.folder)
+        stored = replace(stored, folder=self.folder)
+        if self.checksum is None:
+            return stored
+        file = stored.checkpoint.relative_to(self.folder).as_posix()
+        return replace(stored, sizes={file: stored.checkpoint.stat().st_size}, checksums={file: self.checksum})
 
     def load(self, stored: StoredModel) -> Engine:
         return self.tensorrt.load(stored) or fake.FakeEngine(stored.card.name, "torch")
@@ -141,11 +148,11 @@ def start(tmp_path: Path, cache: Path) -> Iterator[Start]:
     """Start a runner whose checkpoint makes the export process do `what`."""
     worlds: list[World] = []
 
-    def start(what: str = "slow 0", version: str = VERSION) -> World:
+    def start(what: str = "slow 0", version: str = VERSION, checksum: str | None = None) -> World:
         weights = tmp_path / "weights"
         weights.mkdir(exist_ok=True)
         (weights / "yolov8n-pose.pt").write_text(what)
-        worlds.append(World(tmp_path, cache, version))
+        worlds.append(World(tmp_path, cache, version, checksum))
         return worlds[-1]
 
     yield start
@@ -172,6 +179,15 @@ def test_torch_serves_while_the_engine_is_built_and_then_it_takes_over(
     assert log[0] == "TensorRT build of pose_estimator starts; torch serves meanwhile"
     assert "TensorRT: export success" in log[-2]
     assert re.fullmatch(r"TensorRT build of pose_estimator succeeded after \d+ s", log[-1])
+
+
+def test_no_engine_is_built_of_another_checkpoint_than_the_imported_one(start: Start, cache: Path) -> None:
+    imported = hashlib.sha256(b"slow 0").hexdigest()
+    world = start("slow 0 and somebody else's", checksum=imported)
+    assert world.settle() == "torch"
+    assert "weights/yolov8n-pose.pt is not the file that was imported" in world.detail
+    assert not list(cache.glob("*.engine"))
+    assert start(checksum=imported).settle() == "tensorrt"
 
 
 def test_the_next_start_takes_the_engine_from_the_cache(start: Start) -> None:
