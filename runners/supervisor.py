@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
-from typing import Any
+from functools import partial
 
 import click
+
+from runners.signs import Heartbeat
+from settings import Settings
 
 
 def asked_host() -> str | None:
@@ -16,19 +17,11 @@ def asked_host() -> str | None:
     return host
 
 
-def control_by_unix_sockets() -> None:
-    """Make Circus, BentoML's supervisor, listen on unix sockets that only the owner can reach.
+def install(settings: Settings) -> None:
+    """Make `bentoml serve` start its processes with our Arbiter. Call it in the supervisor."""
+    from bentoml._internal.utils import circus  # only the supervisor needs these
 
-    BentoML lets it listen on two TCP ports, by which any user of the machine could make it start programs.
-    """
-    from bentoml._internal.utils import circus  # only the supervisor needs it, and has it loaded already
+    from runners.arbiter import Arbiter
 
-    class Arbiter(circus.Arbiter):
-        def __init__(self, watchers: Any, *, endpoint: str, pubsub_endpoint: str, **options: Any) -> None:  # noqa: ARG002
-            folder = tempfile.mkdtemp(prefix="bentoml-circus-")
-            super().__init__(
-                watchers, endpoint=f"ipc://{folder}/control", pubsub_endpoint=f"ipc://{folder}/events", **options
-            )
-            self.exit_stack.callback(shutil.rmtree, folder, ignore_errors=True)
-
-    circus.Arbiter = Arbiter  # type: ignore[misc]
+    heartbeat = Heartbeat(settings.watchdog.hung_s)
+    circus.Arbiter = partial(Arbiter, heartbeat, settings.limits.request_timeout_s)  # type: ignore[misc,assignment]
