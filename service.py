@@ -33,7 +33,7 @@ from engines.deadline import Deadline
 from engines.errors import EngineError
 from importing.at_start import import_at_start
 from models.catalogue import CATALOGUE, ModelName
-from runners import bentoml_cures, supervisor
+from runners import bentoml_cures, signs, supervisor
 from runners.loader import pinned_versions
 from runners.profiling import Profiler
 from settings import SERVICE_NAME, get_settings
@@ -80,8 +80,7 @@ class EnrichmentLight(_Dependencies):
         except (AddressUnusable, EngineError) as error:
             sys.exit(f"{SERVICE_NAME} can't start: {error}")
         share_arenas()
-        supervisor.keep_time()
-        supervisor.control_by_unix_sockets()
+        supervisor.install(SETTINGS)
         warn_if_open(SETTINGS.server)
         if PLACEMENT == "embedded":
             bentoml_cures.start_no_runners(_service)
@@ -105,13 +104,14 @@ class EnrichmentLight(_Dependencies):
         self.answering = _PAGES.state.answering = Answering(SETTINGS, by_model, Spans.of(SETTINGS.tracing))
         self.reports.activity = self.answering.activity
         self._watches = [asyncio.create_task(link.watch(self.reports.publish)) for link in all_links]
+        self._watches.append(asyncio.create_task(signs.beat()))
 
     def _links(self) -> dict[ModelName, Link]:
         if PLACEMENT == "embedded":
             self._runners = bentoml_cures.embed(_service)
             return links.embedded(RUNNERS, SETTINGS.preload, self._runners)
         self._profiler = Profiler(SETTINGS.pyroscope, "api")  # an embedded runner starts its own profiler
-        return links.remote(RUNNERS, SETTINGS.preload, runners.calls(self, RUNNERS))
+        return links.remote(RUNNERS, SETTINGS, runners.calls(self, RUNNERS))
 
     @bentoml.on_shutdown
     async def disconnect(self) -> None:

@@ -141,7 +141,9 @@ class Answering:
             width = side_by_side(self._settings.cpu_threads) + _AHEAD
             workers: Workers[_Work, _Outcome] = Workers(name, width)
             start = partial(workers.start, partial(self._run_embedded, link))
-            return ModelQueue(name, width, start, CATALOGUE[name].traits.batch)
+            queue: ModelQueue[_Work, _Outcome] = ModelQueue(name, width, start, CATALOGUE[name].traits.batch)
+            link.when_lost.append(queue.close)
+            return queue
         assert isinstance(link, RunnerLink)
         width = self._settings.models[name].max_batch_size * _BATCHES
         return ModelQueue(name, width, lambda group, _: asyncio.ensure_future(self._run_remote(link, *group)))

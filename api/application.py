@@ -20,6 +20,7 @@ from api.paths import OneSpelling
 from api.probes import Probes
 from api.protocol import Protocol
 from api.steps import MODEL_OF
+from api.stopping import Server
 from api.uploads import STALLED_S
 from runners import bentoml_cures
 from settings import Settings
@@ -70,6 +71,7 @@ def surround(
 
     bentoml_cures.serve_api(
         outermost,
+        Server,
         http=partial(Protocol, patience_s=min(STALLED_S, settings.limits.request_timeout_s)),
         ws="none",
         timeout_keep_alive=settings.server.keep_alive_s,

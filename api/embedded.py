@@ -107,6 +107,7 @@ class EmbeddedLink:
         # Made here, because the first requests of two models may ask for the one histogram at the same time.
         self._batch_sizes = {model: batch_size_of(name, model) for model in models}
         self._out_of_memory = 0
+        self.when_lost: list[Callable[[ApiError], None]] = []  # called once if the process is about to end
         status = runner.status()
         self.status: RunnerStatus | None = status
         self.last_status: RunnerStatus | None = status
@@ -114,7 +115,8 @@ class EmbeddedLink:
 
     def model(self, name: ModelName) -> ModelStatus:
         """See Link.model."""
-        assert self.status is not None
+        if self.status is None:
+            raise _ends()
         return usable(name, self.status["models"][name])
 
     def compute(
@@ -143,7 +145,20 @@ class EmbeddedLink:
 
     async def _beat(self) -> None:
         status = await asyncio.to_thread(self._runner.status)
-        self.status = self.last_status = status
+        self.last_status = status
+        if status["fault"] is not None:
+            self._lose(status["fault"])
+            return
+        self.status = status
         self._counter.inc(status["memory"]["out_of_memory"] - self._out_of_memory)
         self._out_of_memory = status["memory"]["out_of_memory"]
         self.settled |= not unsettled(status, self._preload)
+
+    def _lose(self, fault: str) -> None:
+        self.status, self.last_fault = None, fault
+        while self.when_lost:
+            self.when_lost.pop()(_ends())
+
+
+def _ends() -> ApiError:
+    return ApiError("runner_unavailable", "an engine hangs; the service is being restarted")

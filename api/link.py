@@ -25,16 +25,13 @@ from engines.deadline import Deadline
 from models.catalogue import ModelName
 from models.state import ModelStatus
 from runners.contract import Failure, Managed, RunnerStatus, unsettled
+from settings import Watchdog
 from tasks.task import Item, Result
 
 logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
 
 HEARTBEAT_DOWN_S: Final = 0.25  # while the runner is down, so that it serves again soon after its start
 PROBE_TIMEOUT_S: Final = 2.0
-# A live process that stays silent for this long counts as down: its event loop hangs.
-SILENCE_S: Final = 15.0
-# A process that stays silent for this long is ended, and BentoML starts it anew. A hung driver looks like this.
-HUNG_S: Final = 30.0
 
 # A call may meet an idle connection that the runner is just closing, even twice in a row.
 ATTEMPTS: Final = 3
@@ -49,7 +46,9 @@ Call = Callable[..., Any]
 class RunnerLink:
     """The link to one runner process. See Link. `call(method, *args)` is BentoML's internal async call."""
 
-    def __init__(self, name: str, models: Sequence[ModelName], call: Call, preload: Sequence[ModelName] = ()) -> None:
+    def __init__(
+        self, name: str, models: Sequence[ModelName], call: Call, watchdog: Watchdog, preload: Sequence[ModelName] = ()
+    ) -> None:
         self.name = name
         self.settled = False
         self.models = tuple(models)
@@ -63,11 +62,13 @@ class RunnerLink:
         self._telling: set[asyncio.Future[None]] = set()
         self._places = asyncio.Semaphore(MOST_CALLS)
         self._preload = tuple(preload)
+        self._watchdog = watchdog
         self._fault_pid: int | None = None
         self._pid: int | None = None
         self._out_of_memory = 0  # the current process's count at the last heartbeat
         self._counter = metrics.OUT_OF_MEMORY.labels(runner=name)  # made at start: Prometheus has to see it at 0
-        self._heard = time.monotonic()
+        self._silent_s = 0.0
+        self._checked = time.monotonic()
         self._lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def watch(self, on_beat: Callable[[], None]) -> None:
@@ -179,17 +180,25 @@ class RunnerLink:
             self._down("its process died")
             return  # a probe would hang until BentoML has respawned the runner
         try:
-            async with asyncio.timeout(PROBE_TIMEOUT_S):
+            left_s = self._watchdog.silence_s - self._silence()
+            async with asyncio.timeout(min(PROBE_TIMEOUT_S, left_s) if left_s > 0 else PROBE_TIMEOUT_S):
                 status = cast(RunnerStatus, await self._call("state"))
         except Exception as error:  # noqa: BLE001 - an error that ended the heartbeat would freeze /health
-            silent = time.monotonic() - self._heard
-            if not _alive(self._pid) or silent > SILENCE_S:
+            silent = self._silence()
+            if not _alive(self._pid) or silent >= self._watchdog.silence_s:
                 self._down(f"it has not answered for {silent:.1f} s ({error!r})")
-            if silent > HUNG_S:
+            if silent >= self._watchdog.hung_s:
                 self._end(silent)
             return
-        self._heard = time.monotonic()
+        self._silent_s, self._checked = 0, time.monotonic()
         self._up(status)
+
+    def _silence(self) -> float:
+        """Seconds since the last sign of life. Of a pause of this process, as of a frozen container, little counts."""
+        now = time.monotonic()
+        self._silent_s += min(now - self._checked, HEARTBEAT_S + PROBE_TIMEOUT_S)
+        self._checked = now
+        return self._silent_s
 
     def _up(self, status: RunnerStatus) -> None:
         if status["pid"] != self._pid:

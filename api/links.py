@@ -8,6 +8,7 @@ from api.embedded import Embedded, EmbeddedLink, Link
 from api.link import Call, RunnerLink
 from models.catalogue import ModelName
 from runners import Services
+from settings import Settings
 
 
 def embedded(
@@ -20,12 +21,16 @@ def embedded(
     return _linked(services, preload, lambda name, models, first: EmbeddedLink(name, models, runners[name], first))
 
 
-def remote(services: Services, preload: Sequence[ModelName], calls: Mapping[str, Call]) -> dict[ModelName, Link]:
+def remote(services: Services, settings: Settings, calls: Mapping[str, Call]) -> dict[ModelName, Link]:
     """Return the link of each model, to runners in processes of their own.
 
     services: model → its runner service. calls: the internal call of each service, by the service's name.
     """
-    return _linked(services, preload, lambda name, models, first: RunnerLink(name, models, calls[name], first))
+
+    def link(name: str, models: Sequence[ModelName], first: Sequence[ModelName]) -> Link:
+        return RunnerLink(name, models, calls[name], settings.watchdog, first)
+
+    return _linked(services, settings.preload, link)
 
 
 def _linked(

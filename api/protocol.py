@@ -10,6 +10,7 @@ from typing import Any, Final, cast
 
 import h11
 from starlette.datastructures import Headers
+from uvicorn.protocols.http.flow_control import CLOSE_HEADER
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
 
 from api.errors import ApiError
@@ -21,6 +22,7 @@ logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers t
 MAX_HEAD_BYTES: Final = 64 * 1024
 _PYTHON: Final = re.compile(r"bytearray\(b(.*)\)")  # Python's notation in h11's messages
 _SHOWN: Final = 200  # characters of h11's reason, which may quote the request
+_LAST_REQUEST_S: Final = 1.0  # at a stop, time for a request that is on its way on an open connection
 
 
 class Connection(h11.Connection):
@@ -76,8 +78,9 @@ class LingeringTransport:
 class Protocol(H11Protocol):
     """One client's connection.
 
-    It differs from uvicorn's in three ways. A request to upgrade (h2c, WebSocket) is answered as a plain request.
+    It differs from uvicorn's in four ways. A request to upgrade (h2c, WebSocket) is answered as a plain request.
     Malformed HTTP gets our error shape. A request's head, and the rest of a refused body, may take `patience_s` each.
+    When the server stops, a connection without a request may still send one, which is answered.
     """
 
     def __init__(self, *args: Any, patience_s: float, **kwargs: Any) -> None:
@@ -86,6 +89,7 @@ class Protocol(H11Protocol):
         self._patience_s = patience_s
         self._deadline: asyncio.TimerHandle | None = None
         self._unread = 0  # bytes of the answer that were unread at the last check
+        self._stops = False
 
     @property
     def is_receiving(self) -> bool:
@@ -105,6 +109,8 @@ class Protocol(H11Protocol):
         if self.transport.is_closing():
             return
         super().data_received(data)
+        if self._stops and not self._is_between_requests:
+            self._close_after_answer()
         self._watch()
 
     def on_response_complete(self) -> None:
@@ -112,9 +118,23 @@ class Protocol(H11Protocol):
         self._watch()
 
     def shutdown(self) -> None:
-        super().shutdown()
-        if self.transport.is_closing():
+        if not self._is_between_requests:
+            self._close_after_answer()
+        elif self._stops or self.is_receiving or self.transport.is_closing():
+            super().shutdown()
             self.transport.close()  # the shutdown does not wait for the rest of a refused body
+        else:
+            self._stops = True
+            self.loop.call_later(_LAST_REQUEST_S, self.shutdown)
+
+    def _close_after_answer(self) -> None:
+        if self.cycle.keep_alive:
+            self.cycle.keep_alive = False
+            self.cycle.default_headers = [*self.cycle.default_headers, CLOSE_HEADER]
+
+    @property
+    def _is_between_requests(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
 
     def timeout_keep_alive_handler(self) -> None:
         unread = self.transport.get_write_buffer_size()
@@ -137,7 +157,7 @@ class Protocol(H11Protocol):
 
     def _watch(self) -> None:
         """Start or stop the timer, which runs while the client owes the rest of a head or of a refused body."""
-        is_answering = self.cycle is not None and not self.cycle.response_complete
+        is_answering = not self._is_between_requests
         is_kept = self.cycle is not None and self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]
         if self.transport.is_closing() or is_answering or is_kept:
             self._unwatch()

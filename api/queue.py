@@ -69,6 +69,7 @@ class ModelQueue(Generic[W, R]):
         self._takes_s = 0.0
         self._between_s: float | None = None
         self._last_end: float | None = None  # None if no request waited at the last end
+        self._closed: ApiError | None = None
 
     def expected_s(self, count: int = 1) -> float:
         """Return the expected seconds until the last answer if `count` more requests arrive now."""
@@ -99,8 +100,10 @@ class ModelQueue(Generic[W, R]):
     async def run(self, work: W, deadline: Deadline) -> R:
         """Queue a request and wait for its outcome. A cancelled task leaves the queue at once.
 
-        Raises ApiError `overloaded` as soon as the answer is expected to be late.
+        Raises ApiError: `overloaded` as soon as the answer is expected to be late, or that of `close`.
         """
+        if self._closed is not None:
+            raise self._closed
         own: _Waiting[W, R] = _Waiting(work, deadline, asyncio.get_running_loop().create_future())
         self._waiting.append(own)
         self._begin(alone=len(self._waiting) == 1 and not self._working)
@@ -109,6 +112,15 @@ class ModelQueue(Generic[W, R]):
         finally:
             if own in self._waiting:  # the task was cancelled
                 self._waiting.remove(own)
+
+    def close(self, error: ApiError) -> None:
+        """Give an error to all requests, those to come included: nobody will answer them."""
+        self._closed = error
+        members = [*self._waiting, *(member for group in self._working for member in group.members)]
+        self._waiting.clear()
+        for member in members:
+            if not member.outcome.done():
+                member.outcome.set_exception(error)
 
     def _begin(self, *, alone: bool = False) -> None:
         while self._free and self._waiting:

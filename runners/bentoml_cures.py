@@ -294,7 +294,7 @@ def embed(service: bentoml.Service[Any]) -> dict[str, Any]:
     return made
 
 
-def serve_api(wrap: Callable[[Any], ASGIApp], **options: Any) -> None:
+def serve_api(wrap: Callable[[Any], ASGIApp], server: type[uvicorn.Server], **options: Any) -> None:
     """Make the API's server serve the wrapped app with these options of uvicorn.Config, however it is started.
 
     On the command line, `timeout_keep_alive` takes precedence.
@@ -302,3 +302,4 @@ def serve_api(wrap: Callable[[Any], ASGIApp], **options: Any) -> None:
     ApiServer.wrap = staticmethod(wrap)
     ApiServer.options = options
     uvicorn.Config = ApiServer  # type: ignore[misc,assignment]
+    uvicorn.Server = server  # type: ignore[misc]

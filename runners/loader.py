@@ -18,6 +18,7 @@ from models.card import ModelCard
 from models.catalogue import ModelName
 from models.store import StoredModel
 from runners import engine_choice
+from runners.progress import Progress
 from runners.residency import tensorrt
 from runners.residency.memory import GpuMemory, Memory
 from runners.residency.residency import Exchange
@@ -38,14 +39,19 @@ class ModelLoader:
         memory: Memory,
         bento: bentoml.Bento | None,
         on_device_lost: Callable[[DeviceLost], None],
+        progress: Progress | None = None,
     ) -> None:
-        """bento: the one that packs the service; None if the service runs from a checkout."""
+        """bento: the one that packs the service; None if the service runs from a checkout.
+
+        progress: is told how long warm-ups take.
+        """
         self._settings = settings
         self._tasks = tasks
         self._gpu = gpu
         self._memory = memory
         self._bento = bento
         self.on_device_lost = on_device_lost
+        self._progress = progress
         self._started = False
         self._tensorrt: TensorRtEngines | None = None
 
@@ -85,7 +91,10 @@ class ModelLoader:
 
     def warm_up(self, stored: StoredModel, engine: Engine) -> None:
         """See Loader.warm_up."""
-        engine.warm_up(warm_up_shapes(self._tasks[stored.card.name], stored.card))
+        shapes = warm_up_shapes(self._tasks[stored.card.name], stored.card)
+        count = sum(count for count, *_ in shapes)
+        with self._progress.measured(stored.card.name, count) if self._progress else nullcontext():
+            engine.warm_up(shapes)
 
     def on_ready(self, resident: Resident, exchange: Callable[[Resident, Exchange], None]) -> None:
         """Start a TensorRT build if the model wants such an engine and has none."""

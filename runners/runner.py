@@ -23,6 +23,7 @@ from runners import bentoml_cures, engine_choice
 from runners.contract import DeviceStatus, Failure, Managed, RunnerStatus
 from runners.loader import ModelLoader
 from runners.profiling import Profiler
+from runners.progress import Progress
 from runners.residency import memory
 from runners.residency.budget import Policy
 from runners.residency.residency import Residency
@@ -40,7 +41,7 @@ _MOST_ABANDONED: Final = 256  # kept ids: more than a runner has items at a time
 _UNWANTED: Final[Failure] = {"error": "timeout", "message": "nobody waits for this item any more"}
 _RUNNER_ENDS: Final[Failure] = {
     "error": "runner_unavailable",
-    "message": "the runner has lost its device and is being restarted",
+    "message": "the runner is being restarted",
 }
 
 
@@ -73,7 +74,10 @@ class Runner:
         self._abandoned: deque[str] = deque(maxlen=_MOST_ABANDONED)
         self._out_of_memory = 0
         self._fault: str | None = None
-        self._loader = ModelLoader(settings, self._tasks, self._gpu, self._memory, self.service.bento, self._end)
+        self._progress = Progress(settings.watchdog.hung_s, self._end_process)
+        self._loader = ModelLoader(
+            settings, self._tasks, self._gpu, self._memory, self.service.bento, self._end, self._progress
+        )
         self._residency = Residency(self.names, self._loader, self._memory, self._policy())
         for name, resident in self._residency.models.items():
             status = resident.status()
@@ -93,7 +97,8 @@ class Runner:
 
     @bentoml.on_shutdown
     def close(self) -> None:
-        """Stop background work: engine builds and loading."""
+        """Stop background work: engine builds, loading and the watch over batches."""
+        self._progress.close()
         self._loader.close()
         self._residency.close()
 
@@ -179,12 +184,17 @@ class Runner:
 
     def _run(self, run: _Run, items: Sequence[Item]) -> list[Result | Failure]:
         """Return one result or failure per item. Raises DeviceLost or Abandoned."""
+        if not items:
+            return []
         name, loaded = run.name, run.loaded
         began = time.monotonic_ns()
         images = [item["image"] for item in items]
         task = self._tasks[name]
         try:
-            with self._profiler.tagged(model=name, engine=loaded.engine.name):
+            with (
+                self._progress.of(name, len(images)),
+                self._profiler.tagged(model=name, engine=loaded.engine.name),
+            ):
                 outputs = batches.run(
                     loaded.engine,
                     images,
@@ -223,13 +233,16 @@ class Runner:
         self._memory.give_back()
 
     def _end(self, error: DeviceLost) -> None:
-        """End the process, so that it is restarted: its device refuses all work.
+        self._end_process(f"the device is lost: {error}")
+
+    def _end_process(self, fault: str) -> None:
+        """End the process, so that it is restarted: its device refuses all work, or hangs.
 
         It ends after a short delay. Until then the API learns the reason from this batch's failures or the heartbeat.
         """
         if self._fault is None:
-            self._fault = str(error)
-            logger.critical("the runner lost its device and ends; it is restarted: %s", error)
+            self._fault = fault
+            logger.critical("this process ends and is restarted: %s", fault)
             threading.Timer(_LAST_WORDS_S, os._exit, (EXIT_DEVICE_LOST,)).start()
 
     def _interpret(

@@ -1,7 +1,7 @@
 """The settings: read once from configuration.yaml and the documented environment variables, checked and frozen."""
 
 from settings.loading import DEFAULT_FILE, ENVIRONMENT, SERVICE_NAME, SettingsError, get_settings, load
-from settings.sections import EngineChoice, Limits, Precision, Pyroscope, Server, Settings, Tracing
+from settings.sections import EngineChoice, Limits, Precision, Pyroscope, Server, Settings, Tracing, Watchdog
 
 __all__ = [
     "DEFAULT_FILE",
@@ -15,6 +15,7 @@ __all__ = [
     "Settings",
     "SettingsError",
     "Tracing",
+    "Watchdog",
     "get_settings",
     "load",
 ]

@@ -158,6 +158,11 @@ class Limits(_Section):
         return int(self.max_jpeg_scan_megapixels * 1_000_000)
 
 
+class Watchdog(_Section):
+    silence_s: float = Field(gt=0)
+    hung_s: float = Field(gt=0)
+
+
 class Models(_Section):
     """The settings of each model. Their classes belong to the tasks."""
 
@@ -197,6 +202,7 @@ class Settings(_Section):
     pyroscope: Pyroscope
     tracing: Tracing
     limits: Limits
+    watchdog: Watchdog
     models: Models
     allow_untrained: bool = Field(False, description="only for a trial: untrained stand-ins answer for missing weights")
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from api import embedded
+from api.errors import ApiError
 from models.catalogue import CATALOGUE, ModelName
 from tests.api.answered import Runner
 
@@ -37,3 +38,22 @@ def test_the_histograms_of_batch_sizes_are_made_before_any_thread_computes(monke
         thread.join()
     assert made == before
     assert [made["runners", name].seen for name in names] == [[1], [1]]
+
+
+async def test_an_engine_that_hangs_is_told_to_everybody(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner: Any = Runner()
+    memory = {"used_mb": 1, "budget_mb": None, "out_of_memory": 0}
+    healthy = {**runner.status(), "fault": None, "memory": memory}
+    runner.status = lambda: healthy
+    link = embedded.EmbeddedLink("runners", list(CATALOGUE), runner, [])
+    told: list[ApiError] = []
+    link.when_lost.append(told.append)
+    await link._beat()
+    assert link.model("person_reid")
+    runner.status = lambda: {**healthy, "fault": "a batch has not ended"}
+    await link._beat()
+    await link._beat()
+    assert [(error.code, error.status) for error in told] == [("runner_unavailable", 503)]
+    assert (link.status, link.last_fault) == (None, "a batch has not ended")
+    with pytest.raises(ApiError, match="hangs"):
+        link.model("person_reid")

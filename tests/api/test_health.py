@@ -12,6 +12,9 @@ from models.card import CardSummary, ModelInput
 from models.catalogue import CATALOGUE, ModelName
 from models.state import ModelStatus, State
 from runners.contract import DeviceStatus, MemoryStatus, RunnerStatus
+from settings import Watchdog
+
+WATCHDOG = Watchdog(silence_s=5, hung_s=20)
 
 NAMES = tuple(CATALOGUE)
 CARD: CardSummary = {"sha256": "0123456789abcdef" * 4, "source": "/zoo/w.pt", "licence": "MIT", "labels": ["a", "b"]}
@@ -44,7 +47,7 @@ async def link_of(
     preload: Sequence[ModelName] = NAMES,
 ) -> RunnerLink:
     """A link as the heartbeat leaves it. It makes no calls."""
-    link = RunnerLink("runner", tuple(models), print, [name for name in preload if name in models])
+    link = RunnerLink("runner", tuple(models), print, WATCHDOG, [name for name in preload if name in models])
     device: DeviceStatus = {"name": "CPU", "index": None, "memory_gb": None, "driver": None}
     if gpu:
         device = {"name": gpu, "index": 1, "memory_gb": 4.3, "driver": "580.95"}

@@ -22,11 +22,13 @@ from api.errors import ApiError
 from api.link import RunnerLink
 from engines.deadline import Deadline
 from models.state import State
+from settings import Watchdog
 from tasks.task import Item
 
 ITEM: Item = {"image": np.zeros((2, 2, 3), np.uint8)}
 RESULT = {"embedding": np.ones(3, np.float32)}
 OWN_PID = os.getpid()
+WATCHDOG = Watchdog(silence_s=5, hung_s=20)
 # What BentoML's client raises where the runner closed an idle connection, and where its process died.
 RACE = aiohttp.ServerDisconnectedError()
 CUT_OFF = aiohttp.ClientPayloadError("Response payload is not completed")
@@ -79,8 +81,8 @@ class Runner:
 
 
 @contextlib.asynccontextmanager
-async def watched(runner: Runner) -> Any:
-    link = RunnerLink("runner", ["person_reid"], runner)
+async def watched(runner: Runner, watchdog: Watchdog = WATCHDOG) -> Any:
+    link = RunnerLink("runner", ["person_reid"], runner, watchdog)
     beat = asyncio.Event()
     watch = asyncio.create_task(link.watch(beat.set))
     await asyncio.wait_for(beat.wait(), 5)
@@ -132,7 +134,7 @@ async def test_an_answer_comes_back_as_it_is() -> None:
 
 async def test_before_the_first_heartbeat_there_is_no_runner() -> None:
     runner = Runner([RESULT])
-    assert (await refusal(RunnerLink("runner", ["person_reid"], runner))).code == "runner_unavailable"
+    assert (await refusal(RunnerLink("runner", ["person_reid"], runner, WATCHDOG))).code == "runner_unavailable"
     assert runner.inferences == 0
 
 
@@ -234,12 +236,9 @@ async def test_a_zombie_counts_as_dead(zombie_pid: int) -> None:
         await until(lambda: link.status is None)
 
 
-async def test_a_living_runner_may_miss_heartbeats_until_it_was_silent_too_long(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(links, "SILENCE_S", 1.0)
+async def test_a_living_runner_may_miss_heartbeats_until_it_was_silent_too_long() -> None:
     runner = Runner([RESULT])
-    async with watched(runner) as link:
+    async with watched(runner, Watchdog(silence_s=1, hung_s=9)) as link:
         runner.silent = TimeoutError()
         await asyncio.sleep(0.4)
         assert link.status is not None
@@ -276,7 +275,7 @@ async def test_a_caller_that_gives_up_ends_its_call() -> None:
         finally:
             ended.set()
 
-    link = RunnerLink("runner", ["person_reid"], call)
+    link = RunnerLink("runner", ["person_reid"], call, WATCHDOG)
     watch = asyncio.create_task(link.watch(lambda: None))
     await until(lambda: link.status is not None)
     with pytest.raises(TimeoutError):
@@ -295,7 +294,7 @@ async def test_items_of_one_request_go_in_one_call_and_carry_their_deadline() ->
         calls.append(arguments[0])
         return [{"number": number} for number, _ in enumerate(arguments[0])]
 
-    link = RunnerLink("runner", ["person_reid"], call)
+    link = RunnerLink("runner", ["person_reid"], call, WATCHDOG)
     watch = asyncio.create_task(link.watch(lambda: None))
     await until(lambda: link.status is not None)
     deadline = Deadline.after(60)
@@ -322,7 +321,7 @@ async def test_loading_meets_a_closed_connection_and_is_tried_again(method: Any)
             raise answer
         return answer
 
-    link = RunnerLink("runner", ["person_reid"], call)
+    link = RunnerLink("runner", ["person_reid"], call, WATCHDOG)
     watch = asyncio.create_task(link.watch(lambda: None))
     await until(lambda: link.status is not None)
     assert (await link.manage(method, "person_reid"))["state"] == State.READY
@@ -376,7 +375,7 @@ def counted(name: str) -> float | None:
 async def test_what_had_too_little_memory_is_counted_over_all_processes_of_a_runner() -> None:
     runner = Runner()
     runner.out_of_memory = 5  # of a time before this API process, whose predecessor has counted it
-    link = RunnerLink("hungry", ["person_reid"], runner)
+    link = RunnerLink("hungry", ["person_reid"], runner, WATCHDOG)
     assert counted("hungry") == 0  # Prometheus sees an increase of what it has seen before only
     watch = asyncio.create_task(link.watch(lambda: None))
     await until(lambda: link.status is not None)
@@ -415,27 +414,23 @@ async def test_the_last_status_stays_while_the_runner_is_down() -> None:
         await until(lambda: link.status is None)
         assert link.last_status is not None
         assert link.last_status["models"] == known["models"]
-    assert RunnerLink("other", ["person_reid"], runner).last_status is None
+    assert RunnerLink("other", ["person_reid"], runner, WATCHDOG).last_status is None
 
 
 async def test_a_runner_that_hangs_is_ended_once_it_was_silent_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(links, "SILENCE_S", 0.3)
-    monkeypatch.setattr(links, "HUNG_S", 1.0)
     hung = await asyncio.create_subprocess_exec(sys.executable, "-c", "import time; time.sleep(60)")
     monkeypatch.setattr(os, "getppid", os.getpid)
     runner = Runner(pid=hung.pid)
-    async with watched(runner) as link:
+    async with watched(runner, Watchdog(silence_s=0.3, hung_s=1)) as link:
         runner.silent = TimeoutError()
         await until(lambda: link.status is None, 3)
         assert await asyncio.wait_for(hung.wait(), 5) == -signal.SIGKILL
 
 
-async def test_a_process_of_somebody_else_is_never_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(links, "SILENCE_S", 0.2)
-    monkeypatch.setattr(links, "HUNG_S", 0.3)
+async def test_a_process_of_somebody_else_is_never_ended() -> None:
     other = await asyncio.create_subprocess_exec(sys.executable, "-c", "import time; time.sleep(60)")
     runner = Runner(pid=other.pid)  # our child, so not of our parent
-    async with watched(runner) as link:
+    async with watched(runner, Watchdog(silence_s=0.2, hung_s=0.3)) as link:
         runner.silent = TimeoutError()
         await until(lambda: link.status is None, 3)
         await asyncio.sleep(0.7)

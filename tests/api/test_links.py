@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,6 +14,7 @@ from api.link import RunnerLink
 from models.catalogue import ModelName
 from models.state import State
 from runners import Services
+from settings import Settings, get_settings
 from tests.api.test_health import status
 
 
@@ -38,10 +39,14 @@ def embedded() -> Mapping[ModelName, Link]:
     return links.embedded(SERVICES, PRELOAD, {"first": cast(Any, Runner()), "second": cast(Any, Runner())})
 
 
+def settings(preload: Sequence[ModelName]) -> Settings:
+    return get_settings().model_copy(update={"preload": preload})
+
+
 def remote() -> Mapping[ModelName, Link]:
     async def call(method: str, *args: Any) -> Any: ...
 
-    return links.remote(SERVICES, PRELOAD, {"first": call, "second": call})
+    return links.remote(SERVICES, settings(PRELOAD), {"first": call, "second": call})
 
 
 @pytest.mark.parametrize(("make", "kind"), [(embedded, EmbeddedLink), (remote, RunnerLink)])
@@ -68,7 +73,7 @@ async def test_each_service_has_its_own_runner_or_call() -> None:
     async def one(method: str, *args: Any) -> Any: ...
     async def other(method: str, *args: Any) -> Any: ...
 
-    ways = links.remote(SERVICES, [], {"first": one, "second": other})
+    ways = links.remote(SERVICES, settings([]), {"first": one, "second": other})
     assert [cast(Any, ways[name])._call for name in ("pose_estimator", "person_reid")] == [one, other]
     runners: Any = {"first": Runner(), "second": Runner()}
     inside = links.embedded(SERVICES, [], runners)

@@ -15,7 +15,7 @@ from api.model_schemas import ModelResponse, ModelsResponse
 from models.catalogue import CATALOGUE, ModelName
 from models.state import State
 from settings import DEFAULT_FILE, load
-from tests.api.test_health import CARD, link_of, status
+from tests.api.test_health import CARD, WATCHDOG, link_of, status
 
 SETTINGS = load(DEFAULT_FILE, {})
 ACTIVITY = Activity({"waiting": 2, "in_progress": 3, "expected_ms": 41.5}, {"p50": 20.5, "p95": 90.1, "samples": 200})
@@ -133,5 +133,5 @@ async def test_while_its_runner_is_down_a_model_has_failed_and_keeps_its_card() 
 
 
 async def test_a_runner_that_was_never_up_has_no_card() -> None:
-    model = checked(report_of(RunnerLink("runner", ["person_reid"], print)).one("reid"))
+    model = checked(report_of(RunnerLink("runner", ["person_reid"], print, WATCHDOG)).one("reid"))
     assert (model["state"], model["weights"]["sha256"], model["labels"]) == ("failed", None, None)

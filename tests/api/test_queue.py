@@ -206,3 +206,16 @@ async def test_the_state_counts_requests_not_groups_and_expects_nothing_before_i
     for number in range(1, 4):
         await worker.finish(number)
     assert (worker.queue.state["waiting"], worker.queue.state["in_progress"]) == (0, 0)
+
+
+async def test_a_closed_queue_answers_everybody_at_once_those_to_come_included() -> None:
+    worker = Worker(most=2)
+    tasks = await worker.ask("a", "b", "c", "d")
+    hung = ApiError("runner_unavailable", "it hangs")
+    worker.queue.close(hung)
+    tasks += await worker.ask("e")
+    assert await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 1) == [hung] * 5
+    assert worker.groups == [["a"]]
+    await worker.finish(0)  # it was no hang after all
+    assert worker.groups == [["a"]]
+    assert worker.queue.state["waiting"] == worker.queue.state["in_progress"] == 0

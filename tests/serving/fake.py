@@ -7,6 +7,7 @@ hold its colour, depth is its grey. Some colours make the engine misbehave.
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,7 @@ Colour = tuple[int, int, int]
 MARKER: Final[Colour] = (0, 255, 0)  # a rectangle of it is what the fake detectors see
 RAISES: Final[Colour] = (255, 0, 254)  # the engine raises on this image and whatever shares its batch
 CRASHES: Final[Colour] = (255, 2, 253)  # the runner process dies
+HANGS: Final[Colour] = (255, 9, 246)  # the engine never returns
 DROPS: Final[Colour] = (255, 3, 252)  # the engine gives one result fewer than it got images
 ADDS: Final[Colour] = (255, 4, 251)  # one more
 HUNGRY: Final[Colour] = (255, 6, 249)  # the device has no memory for any batch with it
@@ -46,7 +48,6 @@ DAMAGED: Final = "FAKE_DAMAGED"  # the file's text is the StoreError's
 UNTRAINED: Final = "FAKE_UNTRAINED"
 SLOW: Final = "FAKE_SLOW"  # the file's text is the seconds that loading takes
 FOLDER: Final = "FAKE_FOLDER"  # of every model in the fake store, with `weights/` in it
-PATIENCE: Final = "FAKE_PATIENCE"  # seconds of silence after which a runner is down; after twice as many it is ended
 MEMORY: Final = "FAKE_MEMORY"  # the file's text is the memory that the engine takes, in 10⁶ bytes
 
 # The made-up card that engines take their memory of, where tests/serving/fake_gpu.py has put one in.
@@ -105,6 +106,8 @@ class FakeEngine:
         colours = [_centre(image) for image in images]
         if CRASHES in colours:
             os._exit(9)
+        if HANGS in colours:
+            threading.Event().wait()
         if HUNGRY in colours:
             raise OutOfMemory(f"CUDA out of memory, made up: {SECRET}")
         if LOST in colours:

@@ -8,15 +8,12 @@ from __future__ import annotations
 import os
 
 import models.store
-from api import link
 from runners import engine_choice
 from service import EnrichmentLight
 from tests.serving import fake, fake_gpu
 
 if os.environ.get(fake_gpu.WANTED):
     fake_gpu.install()
-if patience := os.environ.get(fake.PATIENCE):
-    link.PROBE_TIMEOUT_S, link.SILENCE_S, link.HUNG_S = 0.5, float(patience), 2 * float(patience)  # type: ignore[misc]
 
 __all__ = ["EnrichmentLight"]
 

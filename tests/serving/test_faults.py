@@ -1,24 +1,19 @@
-"""Faults of the machine below a server: a runner that hangs, few descriptors, folders that vanish."""
+"""Faults of the machine below a server: few descriptors, folders that vanish."""
 
 from __future__ import annotations
 
-import os
 import resource
 import shutil
-import signal
 import socket
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Final
 
 import httpx
 import pytest
 
-from tests.serving import fake
-from tests.serving.pictures import ROUTES, answer, ask, check_error, encoded, plain
-from tests.serving.server import FAKE, ROOT, Server, serving
-from tests.serving.test_failures import BACK_S
+from tests.serving.pictures import ROUTES, ask, encoded, plain
+from tests.serving.server import FAKE, ROOT, Server
 from tests.serving.test_restarts import scrape
 
 pytestmark = pytest.mark.serve
@@ -65,20 +60,3 @@ def test_a_metrics_folder_that_vanishes_comes_back_and_nothing_counted_is_lost(n
         new_gauges, new_counts = scrape(narrow)
     assert gauges.keys() <= new_gauges.keys()
     assert {each: value for each, value in counts.items() if new_counts.get(each, 0) < value} == {}
-
-
-@pytest.mark.slow
-def test_a_runner_that_hangs_is_told_at_once_and_starts_anew(tmp_path: Path) -> None:
-    environment = {"ENRICHMENT_PLACEMENT": "shared", fake.PATIENCE: "1.5"}
-    with serving(tmp_path, environment) as server, httpx.Client(base_url=server.url, timeout=30) as client:
-        assert ask(client, "/person-reid", PNG).status_code == 200
-        hung = server.runner_pid()
-        os.kill(hung, signal.SIGSTOP)
-        check_error(ask(client, "/person-reid", PNG), 503, "runner_unavailable")  # the one under way
-        began = time.monotonic()
-        check_error(ask(client, "/person-reid", PNG), 503, "runner_unavailable")
-        assert time.monotonic() - began < 1
-        server.wait(server.is_ready, "ready again", BACK_S)
-        assert server.runner_pid() != hung
-        assert "hangs for" in server.log
-        assert fake.colour_of(answer(client, "/person-reid", PNG)["embedding"]) == (1, 2, 3)

@@ -56,7 +56,8 @@ def check(server: Server, folder: Path, before: tuple[Series, Series]) -> tuple[
     living = {str(pid) for pid in workers(server).values()}
     assert {value for _, labels in gauges for name, value in labels if name == "pid"} <= living
     assert {each: value for each, value in before[1].items() if counts.get(each, 0) < value} == {}
-    names = {(name, labels) for name, labels in gauges if not any(label == "pid" for label, _ in labels)}
+    ignored = {"pid", "/abandon"}  # the API calls this one only for callers who were let down
+    names = {(name, labels) for name, labels in gauges if not ignored & {*dict(labels), *dict(labels).values()}}
     assert {each for each in names if each not in before[0]} == set()
     files = [file.stem.split("_")[-1] for file in (folder / "home" / "prometheus_multiproc_dir").rglob("*.db")]
     assert set(files) <= living | {"ended"}
