@@ -248,6 +248,15 @@ async def test_a_living_runner_may_miss_heartbeats_until_it_was_silent_too_long(
         assert await infer(link, ITEM) is RESULT
 
 
+async def test_a_pause_of_this_process_is_no_silence_of_the_runner() -> None:
+    runner = Runner()
+    async with watched(runner) as link:
+        runner.silent = TimeoutError()
+        link._checked -= 3600  # as if the container had been frozen
+        await asyncio.sleep(0.3)
+        assert link.status is not None
+
+
 @pytest.mark.parametrize("unexpected", [RuntimeError("Session is closed"), KeyError("pid"), ValueError("no JSON")])
 async def test_the_heartbeat_goes_on_whatever_a_probe_raises(unexpected: Exception) -> None:
     runner = Runner([RESULT])
