@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from api import enrichment
 from api.answering import Answering
+from api.enrich_schemas import BoxAnswer, EnrichResponse
 from api.errors import ApiError
 from api.request import Received
 from engines.deadline import Deadline
@@ -190,3 +192,23 @@ async def test_all_answers_are_drawn_on_one_picture() -> None:
     assert (body.media_type, picture.size) == ("image/png", (80, 60))
     assert set(json.loads(picture.info["Comment"])["results"]) == set(CATALOGUE)
     assert (np.asarray(picture.convert("RGB")) != (9, 8, 7)).any()
+
+
+def test_each_box_is_encoded_on_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = {"read_ms": 1.0, "decode_ms": 1.0, "prepare_ms": 1.0, "models": {}}
+    boxes: list[dict[str, Any]] = [{"id": str(n), "bbox": None, "results": {}, "errors": {}} for n in range(3)]
+    rest = {"image": {"width": 1, "height": 2}, "results": {}, "errors": {}, "timings": times, "inference_time_ms": 0}
+    encoded_at_once = []
+    for kind in (EnrichResponse, BoxAnswer):
+        dump = kind.model_dump_json
+
+        def noted(self: Any, *, dump: Any = dump, **options: Any) -> str:
+            encoded_at_once.append(text := dump(self, **options))
+            return str(text)
+
+        monkeypatch.setattr(kind, "model_dump_json", noted)
+    for number in (0, 3):
+        encoded_at_once.clear()
+        response = EnrichResponse.model_validate({**rest, "boxes": boxes[:number]})
+        assert json.loads(enrichment._encoded(response)) == response.model_dump(exclude_unset=True)
+        assert len(encoded_at_once) == 1 + number

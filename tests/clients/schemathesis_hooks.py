@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import struct
 from typing import Any
 
@@ -13,6 +14,7 @@ from schemathesis.specs.openapi.checks import negative_data_rejection
 
 from api.body import is_unset
 from api.numbers import number
+from tests.fuzz.findings import LEAK
 from tests.serving.pictures import encoded, plain
 
 IMAGES = [encoded(plain((10, 200, 30), (320, 480))), encoded(plain((200, 100, 50), (400, 460)), "JPEG")]
@@ -62,6 +64,14 @@ def invalid_data_is_refused(context: Any, response: Any, case: Any) -> None:
     """
     if not _has_lenient_text(case.body):
         negative_data_rejection(context, response, case)
+
+
+@schemathesis.check
+def no_trace_and_no_path(_: Any, response: Any, __: Any) -> None:
+    """Errors are in our words, and answers give nothing of the machine away."""
+    if not response.headers.get("content-type", [""])[0].startswith("image/"):
+        text = re.sub(rb"[A-Za-z0-9+/=]{200,}", b"", response.content).decode("utf-8", "replace")  # without base64
+        assert LEAK.search(text) is None, text[:500]
 
 
 def _has_lenient_text(value: Any) -> bool:
