@@ -221,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         outcomes = import_models(request)
     except OSError as error:  # of a model's own, import_models makes a failure
-        logger.error("Nothing was imported: the model store in %s can't be written: %s", store.home(), error)
+        logger.error("Nothing was imported: the model store can't be written: %s", error)
         return report.NONE
     for outcome in outcomes:
         if outcome.state == "untrained stand-in":
