@@ -205,7 +205,10 @@ def _outcome(stored: StoredModel, state: report.State, seconds: float) -> Outcom
 def _readable(name: ModelName, version: str, *, untrained: bool = False) -> StoredModel | None:
     """Return a stored version, or None if it is absent or damaged and has to be imported anew."""
     try:
-        return store.find_version(name, version, untrained=untrained)
+        stored = store.find_version(name, version, untrained=untrained)
+        if stored is not None:
+            store.verify(stored, *(stored.folder / file for file in stored.checksums))
+        return stored
     except StoreError as error:
         logger.warning("%s: %s. It is imported anew.", name, error)
         return None

@@ -61,14 +61,14 @@ def read_only(folder: Path) -> str:
     return f"mount --bind {folder} {folder} && mount -o remount,bind,ro {folder}"
 
 
-def small(folder: Path, megabytes: int) -> str:
+def small(folder: Path, kilobytes: int) -> str:
     """A disk of its own in the folder's place."""
-    return f"mount -t tmpfs -o size={megabytes}m tmpfs {folder}"
+    return f"mount -t tmpfs -o size={kilobytes}k tmpfs {folder}"
 
 
 def full(folder: Path) -> str:
     """A disk in the folder's place that has 1 MB, all of it taken."""
-    return f"{small(folder, 1)} && (cat /dev/zero > {folder}/filler 2> /dev/null; true)"
+    return f"{small(folder, 1024)} && (cat /dev/zero > {folder}/filler 2> /dev/null; true)"
 
 
 NO_SHARED_MEMORY: Final = "mount -t tmpfs -o ro tmpfs /dev/shm"
