@@ -270,7 +270,9 @@ def _cut_graph(graph: Path, precision: OwnPrecision, traits: Traits) -> tuple[Ma
     # In int8 the parts would exchange f32 tensors, which costs more time than the skipped scales save.
     if precision != "int8" and (found := detector(graph)) is not None:
         return DetectorLane, [found.trunk, *found.rests]
-    return Chain, [openvino.Core().read_model(graph)]
+    core = openvino.Core()
+    core.set_property({"ENABLE_MMAP": False})  # mapped weights would end the process if their file is cut
+    return Chain, [core.read_model(graph)]
 
 
 def _warm_up(lane: Lane, image: NDArray[np.uint8]) -> None:

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 #: Conversions at a time. A third process would take more memory, but save no time: the longest model decides.
 WORKERS = 2
 
+_FULL_BYTES = 1 << 20  # less is no room for a graph
 _PACKAGES = ("onnx", "torch", "torchreid", "transformers", "ultralytics")
 
 J = TypeVar("J", "Job", "CalibrationJob")
@@ -118,7 +119,11 @@ def _work(work: Callable[[J], R], job: J) -> R:
         return work(job)
     except ImportFailure:
         raise
+    except OSError as error:
+        raise ImportFailure(f"a file can't be read or written: {error}") from error
     except Exception as error:
+        if shutil.disk_usage(job.folder).free < _FULL_BYTES:  # libraries have errors of their own for it
+            raise ImportFailure(f"No space left on device: {job.folder} is on a full disk") from error
         logger.exception("%s: the import failed by an unexpected error.", job.name)
         raise ImportFailure(
             f"a fault of the import step or of a library: {type(error).__name__}: {reason(error)}"

@@ -205,7 +205,10 @@ def _outcome(stored: StoredModel, state: report.State, seconds: float) -> Outcom
 def _readable(name: ModelName, version: str, *, untrained: bool = False) -> StoredModel | None:
     """Return a stored version, or None if it is absent or damaged and has to be imported anew."""
     try:
-        return store.find_version(name, version, untrained=untrained)
+        stored = store.find_version(name, version, untrained=untrained)
+        if stored is not None:
+            store.verify(stored, *(stored.folder / file for file in stored.checksums))
+        return stored
     except StoreError as error:
         logger.warning("%s: %s. It is imported anew.", name, error)
         return None
@@ -221,7 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         outcomes = import_models(request)
     except OSError as error:  # of a model's own, import_models makes a failure
-        logger.error("Nothing was imported: the model store in %s can't be written: %s", store.home(), error)
+        logger.error("Nothing was imported: the model store can't be written: %s", error)
         return report.NONE
     for outcome in outcomes:
         if outcome.state == "untrained stand-in":

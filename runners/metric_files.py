@@ -50,9 +50,7 @@ class LastingDict(MmapedDict):
     def __init__(self, filename: str, read_mode: bool = False) -> None:
         self._in_memory = False
         try:
-            Path(filename).parent.mkdir(parents=True, exist_ok=True)
-            with Path(filename).open("ab") as file:
-                _reserve(file.fileno(), _FIRST_BYTES)
+            _make(Path(filename))
             super().__init__(filename, read_mode)  # type: ignore[no-untyped-call]
         except OSError as error:
             self._begin_in_memory(filename, error)
@@ -115,6 +113,21 @@ class LastingDict(MmapedDict):
         self._f.close()
         self._f, self._m, self._in_memory = file, memory, False
         logger.warning("the metric file %s was made anew with all its values", place)
+
+
+def _make(place: Path) -> None:
+    """Make a metric file, unless it is there, with its first room on the disk. A scrape can't read one without."""
+    if place.exists():
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    fresh = place.with_suffix(".fresh")
+    try:
+        with fresh.open("wb") as file:
+            _reserve(file.fileno(), _FIRST_BYTES)
+        fresh.replace(place)
+    finally:
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
 
 
 def _reserve(descriptor: int, size: int) -> None:

@@ -362,3 +362,13 @@ def test_a_precision_without_instructions_is_refused(graph: Path, monkeypatch: p
     monkeypatch.setattr(processor, "capabilities", lambda: ["FP32"])
     with pytest.raises(EngineError, match="no int8 instructions"):
         OpenVinoEngine(graph, "int8", CATALOGUE["pose_estimator"].traits, threads=0)
+
+
+def test_weights_of_a_file_that_may_be_cut_are_not_mapped(tmp_path: Path) -> None:
+    image = operations.parameter([-1, 8], openvino.Type.f32)
+    product = operations.matmul(image, operations.constant(np.ones((8, 5000), np.float32)), False, False)
+    file = tmp_path / "graph.xml"
+    openvino.save_model(openvino.Model([product], [image]), file, compress_to_fp16=False)
+    _, parts = openvino_engine._cut_graph(file, "int8", CATALOGUE["person_reid"].traits)
+    assert parts
+    assert str(tmp_path) not in Path("/proc/self/maps").read_text()

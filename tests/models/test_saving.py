@@ -13,6 +13,7 @@ from typing import Any, Final
 import pytest
 
 from models import store
+from models.import_models import _readable
 from models.store import StoreError
 from tests.models.cards import card, files
 
@@ -81,3 +82,14 @@ def test_a_save_that_is_killed_at_any_step_stores_all_or_nothing(
         raise AssertionError(f"saving took more than {_STEPS} steps")
     assert step >= 15
     assert seen >= {before, "bbb-1"}
+
+
+def test_the_next_import_finds_a_file_that_was_exchanged(
+    home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored = store.save(card(), "aaa-1", files(tmp_path / "made"))
+    assert _readable(NAME, "aaa-1") is not None
+    stored.program.write_bytes(stored.program.read_bytes()[::-1])
+    assert _readable(NAME, "aaa-1") is None
+    assert "graph.pt2 is not the file that was imported" in caplog.text
+    assert "It is imported anew" in caplog.text

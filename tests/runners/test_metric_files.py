@@ -174,6 +174,7 @@ def test_a_full_disk_takes_no_count_away(folder: Path, monkeypatch: pytest.Monke
         monkeypatch.setattr(os, "posix_fallocate", full)
     values: Any = metric_files.LastingDict(str(place))
     monkeypatch.setattr(os, "posix_fallocate", full)
+    assert scrape() == []  # a file without room would be an error
     for number in range(3000):  # more than a file holds at first
         values.write_value(f"key {number} {'x' * 40}", float(number), 0.0)
     assert [value for _, value, _ in values.read_all_values()] == list(range(3000))

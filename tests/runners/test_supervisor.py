@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
+import click
 import pytest
+from bentoml.serving import API_SERVER_NAME
+from circus.sockets import CircusSocket
 
 from runners import arbiter, signs
 from runners.arbiter import Arbiter
@@ -158,3 +162,12 @@ async def test_an_api_that_hangs_is_ended(
     for _ in range(4):
         await made.manage_watchers()
     assert killed == [(os.getpid(), signal.SIGKILL)]
+
+
+def test_a_port_that_is_taken_at_the_last_moment_is_told_without_a_trace(heartbeat: Heartbeat) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        sockets = [CircusSocket(name=API_SERVER_NAME, host="127.0.0.1", port=port)]
+        made = Arbiter(heartbeat, 30, [Watcher("service", [])], endpoint="", pubsub_endpoint="", sockets=sockets)
+        with pytest.raises(click.ClickException, match=f"can't listen on port {port} of 127.0.0.1: another program"):
+            made.start()

@@ -73,6 +73,7 @@ def ask_often(server: Server, times: int) -> None:
         assert {ask(client, "/person-reid", PNG).status_code for _ in range(times)} == {200}
 
 
+@pytest.mark.slow
 def test_servers_that_share_a_home_count_for_themselves_and_clear_up(tmp_path: Path) -> None:
     home = tmp_path / "home"
     folders = home / "prometheus_multiproc_dir"
