@@ -6,7 +6,6 @@ import click
 import pytest
 from bentoml._internal.utils import circus
 from bentoml.serving import API_SERVER_NAME
-from circus.sockets import CircusSocket
 
 from runners import supervisor
 
@@ -20,7 +19,7 @@ def test_a_port_that_is_taken_at_the_last_moment_is_told_without_a_trace(monkeyp
             [],
             endpoint="tcp://127.0.0.1:1",
             pubsub_endpoint="tcp://127.0.0.1:2",
-            sockets=[CircusSocket(name=API_SERVER_NAME, host="127.0.0.1", port=port)],
+            sockets=[circus.create_circus_socket_from_uri(f"tcp://127.0.0.1:{port}", name=API_SERVER_NAME)],
         )
         with pytest.raises(click.ClickException, match=f"can't listen on port {port} of 127.0.0.1: another program"):
             arbiter.start()
