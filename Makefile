@@ -130,9 +130,12 @@ FAULTS := tests/serving/test_faults.py tests/serving/test_failures.py tests/serv
 	tests/serving/test_import_at_start.py tests/runners/test_metric_files.py tests/models/test_store.py \
 	tests/importing/test_download.py tests/api/test_link.py tests/tasks/test_extremes.py \
 	tests/serving/test_stops.py tests/serving/test_kills.py tests/api/test_stopping.py \
-	tests/runners/test_supervisor.py tests/runners/test_progress.py
+	tests/runners/test_supervisor.py tests/runners/test_progress.py \
+	tests/models/test_saving.py tests/importing/test_killed.py tests/importing/test_disk.py \
+	tests/serving/test_start_faults.py tests/serving/test_disk_faults.py tests/serving/test_model_files.py \
+	tests/serving/test_clock.py tests/serving/test_names.py
 
-faults: install ## killed and hung processes, few descriptors, vanished folders, half-written stores: about 4 minutes
+faults: install ## killed and hung processes, full disks, lost files, taken ports, clocks, names: about 12 minutes
 	$(BIN)/python -m pytest -m "slow or not slow" $(FAULTS)
 
 compare: install ## compare the service with a plain server and raw inference, about 12 minutes; PICTURES=folder; into benchmarks/

@@ -75,12 +75,17 @@ class Workshop:
             )
         if self._pool is None:
             threads = max(1, (os.cpu_count() or 1) // self._workers)
-            self._pool = ProcessPoolExecutor(
-                self._workers,
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=_prepare,
-                initargs=(self.scratch, threads),
-            )
+            try:
+                self._pool = ProcessPoolExecutor(
+                    self._workers,
+                    mp_context=multiprocessing.get_context("spawn"),
+                    initializer=_prepare,
+                    initargs=(self.scratch, threads),
+                )
+            except OSError as error:
+                raise ImportFailure(
+                    f"no processes can be started without shared memory: make /dev/shm writable ({error})"
+                ) from error
         return self._pool.submit(_work, work, job)
 
 

@@ -250,12 +250,9 @@ def install(*, tracing: bool) -> None:
     asgi.OpenTelemetryMiddleware = FreshTraces  # type: ignore[misc,assignment]
     instruments.RunnerTrafficMetricsMiddleware = BoundedMetrics  # type: ignore[misc,assignment]
     PrometheusClient.generate_latest = generate_latest  # type: ignore[method-assign]
-    serving.ensure_prometheus_dir = ensure_prometheus_dir  # type: ignore[assignment]
-
-
-def ensure_prometheus_dir() -> str:
-    """Replace bentoml.serving's function, which empties the folder that a second server on this BENTOML_HOME uses."""
-    return metric_files.own_folder(Path(BentoMLContainer.prometheus_multiproc_dir.get()))
+    # BentoML's own empties the folder, though another server on this BENTOML_HOME may use it.
+    place = BentoMLContainer.prometheus_multiproc_dir.get
+    serving.ensure_prometheus_dir = lambda: metric_files.own_folder(Path(place()))  # type: ignore[assignment,misc]
 
 
 def runners_by_unix_sockets() -> bool:

@@ -50,6 +50,8 @@ def test_a_disk_that_takes_nothing_ends_the_import_with_a_sentence(tmp_path: Pat
     assert "Traceback" not in done.stderr
 
 
-def test_an_import_without_shared_memory_succeeds(tmp_path: Path, home: Path) -> None:
+def test_an_import_without_shared_memory_ends_with_a_sentence(tmp_path: Path, home: Path) -> None:
     done = run(home, write(tmp_path / "pets", {0: "cats", 1: "dogs"}), (NO_SHARED_MEMORY,))
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 1, done.stderr
+    assert "without shared memory: make /dev/shm writable" in done.stderr
+    assert "Traceback" not in done.stderr

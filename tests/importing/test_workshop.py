@@ -32,3 +32,12 @@ def test_where_the_package_that_quantizes_is_not_installed_that_is_said(
     stored = StoredModel("pet_classifier:1", Path("nowhere"), card())
     with Workshop(tmp_path, 1) as workshop, pytest.raises(ImportFailure, match="nncf not installed"):
         workshop.calibrate(CalibrationJob(stored, (), Path("nowhere")))
+
+
+def test_where_there_is_no_shared_memory_that_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("importing.workshop.ProcessPoolExecutor", fail)
+    with Workshop(tmp_path, 1) as workshop, pytest.raises(ImportFailure, match=r"make /dev/shm writable .*Read-only"):
+        workshop.submit(Job("person_reid", (), Path("nowhere")))

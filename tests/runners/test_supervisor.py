@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 import pytest
+from bentoml._internal.utils.circus import create_circus_socket_from_uri
 from bentoml.serving import API_SERVER_NAME
-from circus.sockets import CircusSocket
 
 from runners import arbiter, signs
 from runners.arbiter import Arbiter
@@ -167,7 +167,7 @@ async def test_an_api_that_hangs_is_ended(
 def test_a_port_that_is_taken_at_the_last_moment_is_told_without_a_trace(heartbeat: Heartbeat) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        sockets = [CircusSocket(name=API_SERVER_NAME, host="127.0.0.1", port=port)]
+        sockets = [create_circus_socket_from_uri(f"tcp://127.0.0.1:{port}", name=API_SERVER_NAME)]
         made = Arbiter(heartbeat, 30, [Watcher("service", [])], endpoint="", pubsub_endpoint="", sockets=sockets)
         with pytest.raises(click.ClickException, match=f"can't listen on port {port} of 127.0.0.1: another program"):
             made.start()
