@@ -117,7 +117,7 @@ soak: install ## all routes under a mix with mistakes, hang-ups and slow callers
 
 FAULTS := tests/serving/test_faults.py tests/serving/test_failures.py tests/serving/test_restarts.py \
 	tests/serving/test_import_at_start.py tests/runners/test_metric_files.py tests/models/test_store.py \
-	tests/importing/test_download.py tests/api/test_link.py tests/tasks/test_extremes.py
+	tests/importing/test_download.py tests/api/test_link.py tests/tasks/test_extremes.py tests/serving/test_model_limits.py
 
 faults: install ## killed and hung processes, few descriptors, vanished folders, half-written stores: about 4 minutes
 	$(BIN)/python -m pytest -m "slow or not slow" $(FAULTS)
