@@ -133,7 +133,7 @@ FAULTS := tests/serving/test_faults.py tests/serving/test_failures.py tests/serv
 	tests/runners/test_supervisor.py tests/runners/test_progress.py \
 	tests/models/test_saving.py tests/importing/test_killed.py tests/importing/test_disk.py \
 	tests/serving/test_start_faults.py tests/serving/test_disk_faults.py tests/serving/test_model_files.py \
-	tests/serving/test_clock.py tests/serving/test_names.py
+	tests/serving/test_clock.py tests/serving/test_names.py tests/serving/test_model_limits.py
 
 faults: install ## killed and hung processes, full disks, lost files, taken ports, clocks, names: about 12 minutes
 	$(BIN)/python -m pytest -m "slow or not slow" $(FAULTS)

@@ -28,6 +28,7 @@ _SEVERITIES: Final[tuple[tuple[Severity, tuple[str, ...]], ...]] = (
     ("high", ("knife", "knives", "blade", "machete", "sword", "dagger", "axe")),
 )
 _COLOURS: Final[Mapping[Severity, Colour]] = MappingProxyType({"critical": VERMILION, "high": ORANGE, "medium": YELLOW})
+_AUDITED: Final = 20  # a call with 64 boxes and min_confidence 0 could write 0.8 MB into the log
 _Found = tuple[str, float, F32]  # label, score, box (4,) in the image's pixels
 
 
@@ -125,13 +126,15 @@ class ThreatDetector(Detector[ThreatResult, ThreatResponse]):
             canvas.box((x1, y1, x2, y2), _COLOURS[threat.severity], label)
 
     def audit(self, answer: ThreatResponse) -> str | None:
-        """See Task.audit. The entry names the threats and their boxes, and holds nothing of the image."""
+        """See Task.audit. The entry names the best 20 threats and their boxes, and holds nothing of the image."""
         if not answer.is_threat:
             return None
-        return "; ".join(
+        named = [
             f"{threat.label} ({threat.severity}, {threat.confidence:.2f}) at {[round(x) for x in threat.bbox_xyxy]}"
-            for threat in answer.threats_detected
-        )
+            for threat in answer.threats_detected[:_AUDITED]
+        ]
+        more = len(answer.threats_detected) - len(named)
+        return "; ".join([*named, f"and {more} more"] if more else named)
 
     # Compares engines and precisions.
 

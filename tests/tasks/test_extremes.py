@@ -58,6 +58,11 @@ def test_a_picture_full_of_threats_is_answered_with_at_most_300() -> None:
     answer = THREAT.answer([result], THREAT.prepare(picture(640, 640), Options()))
     assert 200 < len(answer.threats_detected) <= MAX_DETECTIONS
     strict(answer.model_dump_json())
+    entry = THREAT.audit(answer)
+    assert entry is not None
+    assert entry.count(" at [") == 20
+    assert entry.endswith(f"; and {len(answer.threats_detected) - 20} more")
+    assert len(entry) < 2000
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1.0, 1e5])
