@@ -111,8 +111,11 @@ class Samples:
         ]
         for name, samples, half in self._halves():
             cells = [f"{sample.value:.0f}" for sample in (samples[0], (half or samples)[0], samples[-1])]
-            grown = (_by_calls(half), _by_hours(half).times(_MONTH_H)) if len(half) >= _BLOCKS else ("–", "–")
-            rows.append(f"| {name} | {' | '.join([*cells, *map(str, grown)])} |")
+            grown = ["–", "–"]
+            if len(half) >= _BLOCKS:
+                month = _by_hours(half).times(_MONTH_H)
+                grown = [str(_by_calls(half)), f"{month.value:+,.0f} ± {month.within:,.0f}"]
+            rows.append(f"| {name} | {' | '.join([*cells, *grown])} |")
         return "\n".join(rows)
 
     def growing(self) -> list[str]:
