@@ -50,14 +50,19 @@ def test_too_few_points_have_no_slope() -> None:
 
 @pytest.mark.parametrize("name", ["API 7: memory, MB", "API 7: descriptors", "API 7: threads", "Prometheus series"])
 def test_what_grows_with_the_calls_is_named(name: str) -> None:
-    (found,) = watched(name, [600 + 0.01 * number for number in range(CALLS)]).growing()
-    assert found.startswith(f"{name}: +10.00 ± 0.00 for 1,000 calls")
+    (found,) = watched(name, [600 + 0.1 * number for number in range(CALLS)]).growing()
+    assert found.startswith(f"{name}: +100.00 ± 0.00 for 1,000 calls")
 
 
 def test_a_rise_that_ends_in_the_first_half_and_noise_are_no_growth() -> None:
     assert watched("API 7: memory, MB", [min(600.0, number) for number in range(CALLS)]).growing() == []
     assert watched("API 7: memory, MB", noise(20)).growing() == []
     assert watched("API 7: memory, MB", [600 - number / 100 for number in range(CALLS)]).growing() == []
+
+
+def test_one_picture_more_is_no_growth_and_the_same_a_thousand_times_is() -> None:
+    assert watched("API 7: memory, MB", [600 + 2.7 * (number > 1500) for number in range(CALLS)]).growing() == []
+    assert watched("API 7: memory, MB", [600 + 2.7 * (number // 100) for number in range(CALLS)]).growing()
 
 
 def test_too_short_a_soak_is_no_proof() -> None:
