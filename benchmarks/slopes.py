@@ -126,7 +126,7 @@ class Samples:
         """
         found = []
         for name, _, half in self._halves():
-            if 0 < len(half) < _BLOCKS:  # of a process that ended before there are none
+            if len(half) < _BLOCKS and (half or name == _SERIES):  # a process may have ended before
                 found.append(f"{name}: {len(half)} samples in the last half, {_BLOCKS} needed")
             elif half:
                 grown, most = _by_calls(half), LARGEST[name.rpartition(": ")[2]]

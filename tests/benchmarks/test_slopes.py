@@ -65,9 +65,19 @@ def test_one_picture_more_is_no_growth_and_the_same_a_thousand_times_is() -> Non
     assert watched("API 7: memory, MB", [600 + 2.7 * (number // 100) for number in range(CALLS)]).growing()
 
 
-def test_too_short_a_soak_is_no_proof() -> None:
-    (found,) = watched("Prometheus series", [5.0] * 30).growing()
-    assert "15 samples in the last half" in found
+@pytest.mark.parametrize("samples", [1, 30])
+def test_too_short_a_soak_is_no_proof(samples: int) -> None:
+    (found,) = watched("Prometheus series", [5.0] * samples).growing()
+    assert "samples in the last half" in found
+
+
+def test_a_soak_without_a_sample_in_its_last_half_is_no_proof() -> None:
+    at = 1
+    samples = Samples(os.getpid(), lambda: at)
+    samples.note("Prometheus series", 5)
+    at = 300
+    (found,) = samples.growing()
+    assert "0 samples in the last half" in found
 
 
 def test_a_process_that_ended_in_the_first_half_is_no_fault_and_stays_in_the_table() -> None:
