@@ -50,8 +50,8 @@ def test_too_few_points_have_no_slope() -> None:
 
 @pytest.mark.parametrize("name", ["API 7: memory, MB", "API 7: descriptors", "API 7: threads", "Prometheus series"])
 def test_what_grows_with_the_calls_is_named(name: str) -> None:
-    (found,) = watched(name, [600 + 0.01 * number for number in range(CALLS)]).growing()
-    assert found.startswith(f"{name}: +10.00 ± 0.00 for 1,000 calls")
+    (found,) = watched(name, [600 + 0.1 * number for number in range(CALLS)]).growing()
+    assert found.startswith(f"{name}: +100.00 ± 0.00 for 1,000 calls")
 
 
 def test_a_rise_that_ends_in_the_first_half_and_noise_are_no_growth() -> None:
@@ -60,9 +60,24 @@ def test_a_rise_that_ends_in_the_first_half_and_noise_are_no_growth() -> None:
     assert watched("API 7: memory, MB", [600 - number / 100 for number in range(CALLS)]).growing() == []
 
 
-def test_too_short_a_soak_is_no_proof() -> None:
-    (found,) = watched("Prometheus series", [5.0] * 30).growing()
-    assert "15 samples in the last half" in found
+def test_one_picture_more_is_no_growth_and_the_same_a_thousand_times_is() -> None:
+    assert watched("API 7: memory, MB", [600 + 2.7 * (number > 1500) for number in range(CALLS)]).growing() == []
+    assert watched("API 7: memory, MB", [600 + 2.7 * (number // 100) for number in range(CALLS)]).growing()
+
+
+@pytest.mark.parametrize("samples", [1, 30])
+def test_too_short_a_soak_is_no_proof(samples: int) -> None:
+    (found,) = watched("Prometheus series", [5.0] * samples).growing()
+    assert "samples in the last half" in found
+
+
+def test_a_soak_without_a_sample_in_its_last_half_is_no_proof() -> None:
+    at = 1
+    samples = Samples(os.getpid(), lambda: at)
+    samples.note("Prometheus series", 5)
+    at = 300
+    (found,) = samples.growing()
+    assert "0 samples in the last half" in found
 
 
 def test_a_process_that_ended_in_the_first_half_is_no_fault_and_stays_in_the_table() -> None:
