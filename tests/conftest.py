@@ -28,8 +28,7 @@ os.environ |= {
     "OMP_NUM_THREADS": "1",
 }
 
-# As Pillow has it: ultralytics, which some tests import into this process, replaces it with a function of its own.
-PILLOW_OPEN = Image.open
+_PILLOWS_OPEN = Image.open
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -42,6 +41,12 @@ def cheap_collections() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def pillow_as_in_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No serving process imports ultralytics, which replaces Image.open; the parity tests' process does."""
+    monkeypatch.setattr(Image, "open", _PILLOWS_OPEN)
 
 
 @pytest.fixture(scope="session")

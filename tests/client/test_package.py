@@ -37,6 +37,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built
 
 
+@pytest.mark.slow
 def test_the_wheel_needs_httpx_and_pydantic_only(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -50,6 +51,7 @@ def test_the_wheel_needs_httpx_and_pydantic_only(wheel: Path) -> None:
     assert {name for name in names if ".dist-info/" not in name} == sources | {"enrichment_client/py.typed"}
 
 
+@pytest.mark.slow
 def test_the_installed_command_runs(wheel: Path, tmp_path: Path) -> None:
     """Installed apart from the project, as on another machine."""
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target"]

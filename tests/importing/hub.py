@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
@@ -17,9 +18,11 @@ class Hub(ThreadingHTTPServer):
         cut_at: int | None = None,
         shift: int = 0,
         port: int = 0,
+        pause_s: float = 0,
     ) -> None:
         super().__init__(("127.0.0.1", port), _Handler)
         self.files, self.ranges, self.cut_at, self.shift = files, ranges, cut_at, shift
+        self.pause_s = pause_s
         self.asked: list[tuple[str, str | None]] = []
 
     @property
@@ -55,7 +58,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
-        self.wfile.write(content[start : self.server.cut_at])
+        self.wfile.write(content[start : start + 1])
+        time.sleep(self.server.pause_s)
+        with suppress(BrokenPipeError):  # the client was killed
+            self.wfile.write(content[start + 1 : self.server.cut_at])
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -63,10 +69,20 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(
-    files: dict[str, bytes], *, ranges: bool = True, cut_at: int | None = None, shift: int = 0, port: int = 0
+    files: dict[str, bytes],
+    *,
+    ranges: bool = True,
+    cut_at: int | None = None,
+    shift: int = 0,
+    port: int = 0,
+    pause_s: float = 0,
 ) -> Iterator[Hub]:
-    """`cut_at`: break each answer off at this byte of the file; `shift`: begin parts so many bytes later than asked."""
-    with Hub(files, ranges=ranges, cut_at=cut_at, shift=shift, port=port) as hub:
+    """Serve files.
+
+    cut_at: break each answer off at this byte of the file. shift: begin parts so many bytes later than asked.
+    pause_s: wait for so long after the first byte of a file.
+    """
+    with Hub(files, ranges=ranges, cut_at=cut_at, shift=shift, port=port, pause_s=pause_s) as hub:
         thread = Thread(target=hub.serve_forever, args=(0.01,))
         thread.start()
         yield hub

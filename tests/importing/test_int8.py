@@ -56,6 +56,7 @@ def found() -> StoredModel:
     return stored
 
 
+@pytest.mark.slow
 def test_a_model_imported_with_pictures_has_an_int8_form_and_says_what_that_costs(
     home: Path,
     weights: str,

@@ -94,11 +94,15 @@ def test_an_import_that_is_killed_while_it_converts_leaves_nothing(trial: Trial,
     check_as_before(trial, *source)
 
 
+@pytest.mark.slow
 def test_an_import_that_is_killed_while_it_downloads_leaves_nothing(trial: Trial) -> None:
     content = {f"/pets/{file.name}": file.read_bytes() for file in trial.weights.iterdir()}
-    with serving(content) as hub:
-        source: Sequence[str] = ("--source", f"{hub.url}/pets")
+    source: Sequence[str]
+    with serving(content, pause_s=5) as hub:
+        source = ("--source", f"{hub.url}/pets")
         trial.kill_when("importing/downloads/*.part", *source)
+    with serving(content) as hub:
+        source = ("--source", f"{hub.url}/pets")
         check_as_before(trial, *source)
 
 

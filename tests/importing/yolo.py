@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 import torch
 
 from importing.convert import write_graph
@@ -14,13 +15,13 @@ from models.catalogue import ModelName
 from models.store import GRAPH
 
 THREATS: Final = {0: "Gun", 1: "explosion", 2: "grenade", 3: "knife"}
-VERSIONS: Final[tuple[tuple[ModelName, str], ...]] = (
+VERSIONS: Final = (
     ("threat_detector", "yolov8n"),
     ("pose_estimator", "yolov8n-pose"),
     ("threat_detector", "yolo11n"),
-    ("pose_estimator", "yolo11n-pose"),
-    ("threat_detector", "yolo12n"),
-    ("pose_estimator", "yolo12n-pose"),
+    pytest.param("pose_estimator", "yolo11n-pose", marks=pytest.mark.slow),
+    pytest.param("threat_detector", "yolo12n", marks=pytest.mark.slow),
+    pytest.param("pose_estimator", "yolo12n-pose", marks=pytest.mark.slow),
 )
 
 

@@ -58,6 +58,7 @@ def check_answer(server: Server) -> None:
         assert [threat["class"] for threat in answer.json()["threats_detected"]] == ["knife"]
 
 
+@pytest.mark.slow
 def test_a_bento_as_it_lies_in_its_image_has_its_models_with_it(model_store: Path, tag: str, tmp_path: Path) -> None:
     # `bentoml containerize` copies the models into the bento; BENTOML_HOME is empty there.
     bento = tmp_path / "bento"

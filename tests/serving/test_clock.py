@@ -46,7 +46,8 @@ def seconds(server: Server) -> list[float]:
     return [value for (name, _), value in counts.items() if name.endswith(("_seconds_sum", "_duration_sum"))]
 
 
-@pytest.mark.parametrize("placement", ["embedded", pytest.param("shared", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("placement", ["embedded", "shared"])
 def test_a_clock_that_jumps_changes_no_answer_and_no_figure(tmp_path: Path, placement: str) -> None:
     clock = Clock(tmp_path)
     environment = clock.environment | {"ENRICHMENT_PLACEMENT": placement}

@@ -34,6 +34,7 @@ def home(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_costs_no_request_and_no_count(tmp_path: Path, home: Path) -> None:
     with serving(tmp_path, {}, within=within(small(home, 2048))) as server:
         inside = Path(f"/proc/{server.process.pid}/root{home}")

@@ -120,6 +120,7 @@ async def test_a_killed_process_with_its_engines_is_back_by_itself(tmp_path: Pat
         assert fake.colour_of(answer(client, "/person-reid", PNG)["embedding"]) == (1, 2, 3)
 
 
+@pytest.mark.slow
 def test_an_image_that_crashes_one_of_two_runners_leaves_the_other(isolated: Server) -> None:
     with httpx.Client(base_url=isolated.url, timeout=30) as client:
         assert answer(client, "/pose-analyze", PNG)["num_people"] == 1

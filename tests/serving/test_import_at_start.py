@@ -30,6 +30,7 @@ def environment(zoo: Path, tmp_path: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_weights_are_imported_and_a_model_without_does_not_stop_the_others(
     environment: dict[str, str], tmp_path: Path
 ) -> None:

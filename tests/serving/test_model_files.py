@@ -92,9 +92,8 @@ def check_lost(server: Server, client: httpx.Client, reason: str) -> None:
     assert server.health().json()["status"] == "degraded"
 
 
-@pytest.mark.parametrize(
-    "fault", [pytest.param(vanish, marks=pytest.mark.slow), pytest.param(cut, marks=pytest.mark.slow), exchange]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", [vanish, cut, exchange])
 def test_a_file_that_is_lost_before_the_start_or_later_is_told_and_found_again(
     home: Path, graph: Path, tmp_path: Path, fault: Callable[[Path], None]
 ) -> None:

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from models.catalogue import CATALOGUE
-from tests.serving.server import REAL, Server, serving
+from tests.serving.server import REAL, SMALL_BATCHES, Server, serving
 
 pytestmark = [pytest.mark.weights, pytest.mark.serve]
 
@@ -33,7 +33,7 @@ POSTURES = {
 @pytest.fixture(scope="module")
 def real(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("real")
-    with serving(folder, {"BENTOML_HOME": str(model_store)}, REAL) as running:
+    with serving(folder, SMALL_BATCHES | {"BENTOML_HOME": str(model_store)}, REAL) as running:
         yield running
 
 

@@ -132,6 +132,7 @@ def test_what_machines_ask_all_the_time_is_not_traced(
     assert not [name for name in names if "state" in name]
 
 
+@pytest.mark.slow
 def test_a_collector_that_is_not_there_changes_no_answer(tmp_path: Path) -> None:
     environment = {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://127.0.0.1:9/v1/traces"}
     with serving(tmp_path, environment) as server, httpx.Client(base_url=server.url, timeout=30) as client:

@@ -138,6 +138,7 @@ def test_the_export_process_ends_with_the_process_that_wanted_it(tmp_path: Path)
     assert note.read_text() == "ended"
 
 
+@pytest.mark.slow
 def test_the_real_export_needs_nothing_of_the_project_and_names_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.vision.decoding.kinds import KINDS
 
-SIDE = 1600
+SIDE = 1200
 ROOM = 40 * 10**6  # the bound's constant part, for bands and tables
 
 
