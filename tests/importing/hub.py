@@ -5,10 +5,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from typing import Any
 
 
 class Hub(ThreadingHTTPServer):
-    """A file server on 127.0.0.1 that keeps what was asked of it: (path, Range header or None) per request."""
+    """A file server on 127.0.0.1 that keeps what was asked of it: (path, Range header or None) per request.
+
+    cut_at: break each answer off at this byte of the file. shift: begin parts so many bytes later than asked.
+    pause_s: wait for so long after the first byte of a file.
+    """
 
     def __init__(
         self,
@@ -58,31 +63,20 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
-        self.wfile.write(content[start : start + 1])
+        sent = content[start : self.server.cut_at]
+        self.wfile.write(sent[:1])
         time.sleep(self.server.pause_s)
         with suppress(BrokenPipeError):  # the client was killed
-            self.wfile.write(content[start + 1 : self.server.cut_at])
+            self.wfile.write(sent[1:])
 
     def log_message(self, format: str, *args: object) -> None:
         pass
 
 
 @contextmanager
-def serving(
-    files: dict[str, bytes],
-    *,
-    ranges: bool = True,
-    cut_at: int | None = None,
-    shift: int = 0,
-    port: int = 0,
-    pause_s: float = 0,
-) -> Iterator[Hub]:
-    """Serve files.
-
-    cut_at: break each answer off at this byte of the file. shift: begin parts so many bytes later than asked.
-    pause_s: wait for so long after the first byte of a file.
-    """
-    with Hub(files, ranges=ranges, cut_at=cut_at, shift=shift, port=port, pause_s=pause_s) as hub:
+def serving(files: dict[str, bytes], **options: Any) -> Iterator[Hub]:
+    """Serve files on a thread. options: see Hub."""
+    with Hub(files, **options) as hub:
         thread = Thread(target=hub.serve_forever, args=(0.01,))
         thread.start()
         yield hub
