@@ -52,7 +52,7 @@ class ModelQueueState(BaseModel):
 
 
 class ModelLatency(BaseModel):
-    """Latency of the last 200 answered requests in ms: from the received body to the answer, queueing included."""
+    """Latency in ms of the last 200 requests that the model's own route answered, from received body to answer."""
 
     p50: float | None
     p95: float | None

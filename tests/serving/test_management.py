@@ -6,11 +6,12 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+import yaml
 
 from api import recent
 from models.catalogue import CATALOGUE
 from tests.serving.pictures import answer, check_error, plain
-from tests.serving.server import Server, serving
+from tests.serving.server import ROOT, Server, serving
 
 pytestmark = pytest.mark.serve
 
@@ -50,6 +51,15 @@ def test_all_models_leave_on_request_and_each_comes_back_when_it_is_asked(manage
         assert [model["name"] for model in client.get("/models/status").json()["loaded_models"]] == ["osnet-x0-25"]
 
 
+def test_home_assistants_example_loads_a_model(managed: Server) -> None:
+    file = ROOT / "examples" / "home-assistant" / "configuration.yaml"
+    command = yaml.safe_load(file.read_text(encoding="utf-8"))["rest_command"]["enrichment_preload"]
+    url = command["url"].replace("http://ADDRESS:8096", managed.url).replace("{{ model }}", "pose")
+    headers = {name: value.replace("KEY", KEY["X-API-Key"]) for name, value in command["headers"].items()}
+    answer = httpx.request(command["method"], url, headers=headers, timeout=command["timeout"])
+    assert (answer.status_code, answer.json()["state"]) == (200, "ready")
+
+
 def test_mistakes_have_the_shape_of_errors(managed: Server, client: httpx.Client) -> None:
     with httpx.Client(base_url=managed.url, timeout=30, headers=KEY) as own:
         check_error(own.post("/models/yolo/unload"), 404, "not_found")
@@ -72,9 +82,12 @@ def test_each_model_is_described_as_the_document_says(client: httpx.Client) -> N
 
 def test_models_of_a_runner_process_are_described_too(shared_server: Server) -> None:
     with httpx.Client(base_url=shared_server.url, timeout=30) as client:
+        before = client.get("/models/reid").json()
         answer(client, "/person-reid", plain((10, 20, 30)))
         model = client.get("/models/reid").json()
-        assert 0 < sum(model["recent_batches"].values()) <= min(model["latency_ms"]["samples"], recent.BATCHES)
+        batches = sum(before["recent_batches"].values()) + 1
+        assert sum(model["recent_batches"].values()) == min(batches, recent.BATCHES)
+        assert model["latency_ms"]["samples"] == min(before["latency_ms"]["samples"] + 1, recent.LATENCIES)
         assert model["queue"]["expected_ms"] > 0
         assert (model["weights"]["source"], model["device"]) == ("made up", {"name": "CPU", "index": None})
 
