@@ -128,7 +128,7 @@ soak: install ## all routes under a mix with mistakes, hang-ups and slow callers
 
 FAULTS := tests/serving/test_faults.py tests/serving/test_failures.py tests/serving/test_restarts.py \
 	tests/serving/test_import_at_start.py tests/runners/test_metric_files.py tests/models/test_store.py \
-	tests/importing/test_download.py tests/api/test_link.py tests/tasks/test_extremes.py \
+	tests/importing/test_download.py tests/api/test_remote.py tests/tasks/test_extremes.py \
 	tests/serving/test_stops.py tests/serving/test_kills.py tests/api/test_stopping.py \
 	tests/runners/test_supervisor.py tests/runners/test_progress.py \
 	tests/models/test_saving.py tests/importing/test_killed.py tests/importing/test_disk.py \

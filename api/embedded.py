@@ -1,80 +1,24 @@
-"""The link from the API to a runner: its protocol, and the one to a runner in the API's own process."""
+"""The link from the API to a runner in the API's own process."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Literal, Protocol, cast
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
+from typing import Any, Literal, Protocol
 
 from api import metrics
 from api.errors import ApiError
+from api.link import HEARTBEAT_S, beat_safely, unwrap, usable
 from api.recent import RecentBatches
 from engines.deadline import Deadline
 from models.catalogue import ModelName
-from models.state import ModelStatus, refusal
+from models.state import ModelStatus
 from runners.bentoml_cures import batch_size_of
 from runners.contract import Failure, Managed, RunnerStatus, unsettled
 from tasks.task import Item, Result
-
-logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
-
-HEARTBEAT_S: Final = 1.0
-
-
-class Link(Protocol):
-    """The link from the API to one runner, embedded or in a process of its own.
-
-    status: as of the last heartbeat, None while the runner is down. last_status: the same, kept while the runner is
-    down; None before the first. settled: every model to preload is loaded or has failed. was_up: the runner has been up
-    at least once. restarts, last_fault: of the runner's process.
-    """
-
-    name: str
-    models: tuple[ModelName, ...]
-    batches: dict[ModelName, RecentBatches]
-    status: RunnerStatus | None
-    last_status: RunnerStatus | None
-    settled: bool
-    was_up: bool
-    restarts: int
-    last_fault: str | None
-
-    def model(self, name: ModelName) -> ModelStatus:
-        """Return the status of a model that can serve. Raises ApiError: runner_unavailable or model_unavailable."""
-        ...
-
-    async def manage(self, action: Literal["load", "unload"], name: ModelName) -> ModelStatus:
-        """Load or unload a model, and wait for it. Raises ApiError: runner_unavailable or model_unavailable."""
-        ...
-
-    async def watch(self, on_beat: Callable[[], None]) -> None:
-        """Run the heartbeat until cancelled: read the status, then call `on_beat`."""
-        ...
-
-
-def usable(name: ModelName, status: ModelStatus) -> ModelStatus:
-    """Return the status of a model that can serve. Raises ApiError model_unavailable for any other."""
-    if status["input"] is None:
-        raise ApiError("model_unavailable", refusal(name, status["state"], status["detail"]))
-    return status
-
-
-async def beat_safely(name: str, beat: Callable[[], Awaitable[None]], on_beat: Callable[[], None]) -> None:
-    """Await one heartbeat, then call `on_beat`. Any error is logged, not raised."""
-    try:
-        await beat()
-        on_beat()
-    except Exception:  # an error that ended the heartbeat would freeze /health
-        logger.exception("the heartbeat of the runner %s failed; /health shows the last known state", name)
-
-
-def unwrap(result: Any) -> Any:
-    """Return a runner's result. Raises ApiError if it is a Failure."""
-    if "error" in result:
-        failure = cast(Failure, result)
-        raise ApiError(failure["error"], failure["message"])
-    return result
 
 
 class Embedded(Protocol):
@@ -102,6 +46,9 @@ class EmbeddedLink:
         self.restarts = 0
         self.last_fault: str | None = None
         self._runner = runner
+        # Threads of its own: a load may take half a minute, and other calls need the loop's few.
+        self._loading = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-loading")
+        self._beating = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-heartbeat")
         self._preload = tuple(preload)
         self._counter = metrics.OUT_OF_MEMORY.labels(runner=name)  # made at start: Prometheus has to see it at 0
         # Made here, because the first requests of two models may ask for the one histogram at the same time.
@@ -133,7 +80,8 @@ class EmbeddedLink:
 
     async def manage(self, action: Literal["load", "unload"], name: ModelName) -> ModelStatus:
         """See Link.manage."""
-        done: Managed = unwrap(await asyncio.to_thread(getattr(self._runner, action), name))
+        call = partial(copy_context().run, getattr(self._runner, action), name)
+        done: Managed = unwrap(await asyncio.get_running_loop().run_in_executor(self._loading, call))
         await self._beat()  # /health shows the change at once
         return done["model"]
 
@@ -144,7 +92,7 @@ class EmbeddedLink:
             await asyncio.sleep(HEARTBEAT_S)
 
     async def _beat(self) -> None:
-        status = await asyncio.to_thread(self._runner.status)
+        status = await asyncio.get_running_loop().run_in_executor(self._beating, self._runner.status)
         self.last_status = status
         if status["fault"] is not None:
             self._lose(status["fault"])

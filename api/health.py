@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from api.embedded import Link
+from api.link import Link
 from models.catalogue import CATALOGUE, ModelName
 from models.state import ModelStatus, State
 
@@ -78,7 +78,7 @@ def readiness(links: Sequence[Link]) -> tuple[int, dict[str, Any]]:
 
 
 def report(links: Sequence[Link], uptime_seconds: float) -> tuple[int, dict[str, Any]]:
-    """Return HTTP status and body of /health (CONTRACT: `/health`)."""
+    """Return HTTP status and body of /health (docs/reference/health.md)."""
     statuses = model_statuses(links)
     found = summary(statuses)
     alive = [link.status for link in links if link.status]
@@ -119,7 +119,7 @@ def _runner(link: Link) -> dict[str, Any]:
 
 
 def summary(statuses: Mapping[ModelName, ModelStatus]) -> str:
-    """Return `healthy`, `degraded` or `unhealthy` (CONTRACT: `/health` → `status`)."""
+    """Return `healthy`, `degraded` or `unhealthy` (docs/reference/health.md)."""
     assigned = [status for status in statuses.values() if status["state"] != State.DISABLED]
     able = [status for status in assigned if status["state"] in _CAN_SERVE]
     if not able:

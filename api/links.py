@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from api.embedded import Embedded, EmbeddedLink, Link
-from api.link import Call, RunnerLink
+from api.embedded import Embedded, EmbeddedLink
+from api.link import Link
+from api.remote import Call, RemoteLink
 from models.catalogue import ModelName
 from runners import Services
 from settings import Settings
@@ -28,7 +29,7 @@ def remote(services: Services, settings: Settings, calls: Mapping[str, Call]) ->
     """
 
     def link(name: str, models: Sequence[ModelName], first: Sequence[ModelName]) -> Link:
-        return RunnerLink(name, models, calls[name], settings.watchdog, first)
+        return RemoteLink(name, models, calls[name], settings.watchdog, first)
 
     return _linked(services, settings.preload, link)
 

@@ -10,9 +10,9 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
-from api.embedded import Link
 from api.errors import ApiError, invalid_field, not_assigned
 from api.health import LOADED, model_statuses, summary
+from api.link import Link
 from api.model_report import ModelReport, iso, resolve
 from models.catalogue import CATALOGUE, ModelName
 from models.state import ModelStatus, State

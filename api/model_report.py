@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from api.answering import Activity
-from api.embedded import Link
 from api.errors import ApiError
 from api.health import model_statuses
+from api.link import Link
 from models.card import ModelInput
 from models.catalogue import CATALOGUE, NAMES, ModelName
 from models.state import LastError, ModelStatus

@@ -8,7 +8,7 @@ from typing import Any
 
 from api import health, metrics
 from api.answering import Activity
-from api.embedded import Link
+from api.link import Link
 from api.management import Management
 from api.model_report import ModelReport
 from models.catalogue import ModelName

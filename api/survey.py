@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from api.embedded import Link
 from api.errors import ApiError, internal_error, refusals
 from api.gate import Body
+from api.link import Link
 from api.work import Finding, Opened, Question, Ready, Seen
 from engines.deadline import Abandoned, Deadline
 from models.catalogue import ModelName

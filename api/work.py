@@ -7,8 +7,8 @@ from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from api.embedded import Link
 from api.errors import ApiError
+from api.link import Link
 from api.request import Received
 from engines.deadline import Deadline
 from models.catalogue import ModelName

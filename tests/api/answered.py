@@ -10,7 +10,8 @@ from typing import Any, cast
 import numpy as np
 
 from api.answering import Answering
-from api.embedded import EmbeddedLink, Link
+from api.embedded import EmbeddedLink
+from api.link import Link
 from api.tracing import Spans
 from engines.deadline import Abandoned, Deadline
 from models.catalogue import CATALOGUE, ModelName

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import threading
 from typing import Any
 
@@ -57,3 +58,19 @@ async def test_an_engine_that_hangs_is_told_to_everybody(monkeypatch: pytest.Mon
     assert (link.status, link.last_fault) == (None, "a batch has not ended")
     with pytest.raises(ApiError, match="hangs"):
         link.model("person_reid")
+
+
+async def test_loads_that_take_long_leave_the_heartbeat_and_the_loops_threads_alone() -> None:
+    runner: Any = Runner()
+    memory = {"used_mb": 1, "budget_mb": None, "out_of_memory": 0}
+    healthy = {**runner.status(), "fault": None, "memory": memory}
+    go_on = threading.Event()
+    runner.status = lambda: healthy
+    runner.load = lambda name: go_on.wait(10) and {"model": healthy["models"][name]}
+    link = embedded.EmbeddedLink("runners", list(CATALOGUE), runner, [])
+    loads = [asyncio.create_task(link.manage("load", "person_reid")) for _ in range(40)]
+    await asyncio.sleep(0.05)
+    await asyncio.wait_for(link._beat(), 1)
+    await asyncio.wait_for(asyncio.to_thread(int), 1)
+    go_on.set()
+    assert (await asyncio.gather(*loads))[-1] == healthy["models"]["person_reid"]

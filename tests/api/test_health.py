@@ -7,7 +7,7 @@ from typing import cast
 import pytest
 
 from api.health import is_ready, model_statuses, readiness, report
-from api.link import RunnerLink
+from api.remote import RemoteLink
 from models.card import CardSummary, ModelInput
 from models.catalogue import CATALOGUE, ModelName
 from models.state import ModelStatus, State
@@ -45,9 +45,9 @@ async def link_of(
     up: bool = True,
     gpu: str | None = None,
     preload: Sequence[ModelName] = NAMES,
-) -> RunnerLink:
+) -> RemoteLink:
     """A link as the heartbeat leaves it. It makes no calls."""
-    link = RunnerLink("runner", tuple(models), print, WATCHDOG, [name for name in preload if name in models])
+    link = RemoteLink("runner", tuple(models), print, WATCHDOG, [name for name in preload if name in models])
     device: DeviceStatus = {"name": "CPU", "index": None, "memory_gb": None, "driver": None}
     if gpu:
         device = {"name": gpu, "index": 1, "memory_gb": 4.3, "driver": "580.95"}
@@ -59,7 +59,7 @@ async def link_of(
     return link
 
 
-async def links_of(states: Sequence[State | None], preload: Sequence[ModelName] = NAMES) -> list[RunnerLink]:
+async def links_of(states: Sequence[State | None], preload: Sequence[ModelName] = NAMES) -> list[RemoteLink]:
     """One runner for all models; None: assigned to the heavy service."""
     pairs = zip(NAMES, states, strict=True)
     return [await link_of({name: status(state) for name, state in pairs if state is not None}, preload=preload)]

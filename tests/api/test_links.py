@@ -9,8 +9,9 @@ from typing import Any, cast
 import pytest
 
 from api import links
-from api.embedded import EmbeddedLink, Link
-from api.link import RunnerLink
+from api.embedded import EmbeddedLink
+from api.link import Link
+from api.remote import RemoteLink
 from models.catalogue import ModelName
 from models.state import State
 from runners import Services
@@ -49,7 +50,7 @@ def remote() -> Mapping[ModelName, Link]:
     return links.remote(SERVICES, settings(PRELOAD), {"first": call, "second": call})
 
 
-@pytest.mark.parametrize(("make", "kind"), [(embedded, EmbeddedLink), (remote, RunnerLink)])
+@pytest.mark.parametrize(("make", "kind"), [(embedded, EmbeddedLink), (remote, RemoteLink)])
 async def test_models_of_one_service_share_a_link_that_knows_them(
     make: Callable[[], Mapping[ModelName, Link]], kind: type
 ) -> None:

@@ -9,9 +9,9 @@ import pytest
 from starlette.applications import Starlette
 
 from api.errors import ApiError
-from api.link import RunnerLink
 from api.management import Management
 from api.pages import pages
+from api.remote import RemoteLink
 from models.catalogue import CATALOGUE, ModelName
 from models.state import State
 from settings import DEFAULT_FILE, load
@@ -28,7 +28,7 @@ STATES: dict[ModelName, State] = {
 }
 
 
-async def management(*, gpu: str | None = "NVIDIA RTX A400", enabled: bool = True) -> tuple[Management, RunnerLink]:
+async def management(*, gpu: str | None = "NVIDIA RTX A400", enabled: bool = True) -> tuple[Management, RemoteLink]:
     link = await link_of({name: status(state) for name, state in STATES.items()}, gpu=gpu)
     return Management([link], ["pose_estimator"], enabled=enabled, uptime_seconds=12.34), link
 
@@ -98,7 +98,7 @@ async def test_nothing_can_be_changed_where_that_is_off() -> None:
         assert caught.value.status == 403
 
 
-async def app_of(*, enabled: bool = True) -> tuple[Starlette, RunnerLink]:
+async def app_of(*, enabled: bool = True) -> tuple[Starlette, RemoteLink]:
     managed, link = await management(enabled=enabled)
     app = pages(dict, load(DEFAULT_FILE, {}))
     app.state.reports = SimpleNamespace(management=lambda: managed, models=lambda: report_of(link))

@@ -9,9 +9,9 @@ import pytest
 
 from api.answering import Activity
 from api.errors import ApiError
-from api.link import RunnerLink
 from api.model_report import ModelReport
 from api.model_schemas import ModelResponse, ModelsResponse
+from api.remote import RemoteLink
 from models.catalogue import CATALOGUE, ModelName
 from models.state import State
 from settings import DEFAULT_FILE, load
@@ -21,7 +21,7 @@ SETTINGS = load(DEFAULT_FILE, {})
 ACTIVITY = Activity({"waiting": 2, "in_progress": 3, "expected_ms": 41.5}, {"p50": 20.5, "p95": 90.1, "samples": 200})
 
 
-def report_of(*links: RunnerLink) -> ModelReport:
+def report_of(*links: RemoteLink) -> ModelReport:
     assigned = {name for link in links for name in link.models}
     return ModelReport(links, SETTINGS, lambda name: ACTIVITY if name in assigned else None)
 
@@ -133,5 +133,5 @@ async def test_while_its_runner_is_down_a_model_has_failed_and_keeps_its_card() 
 
 
 async def test_a_runner_that_was_never_up_has_no_card() -> None:
-    model = checked(report_of(RunnerLink("runner", ["person_reid"], print, WATCHDOG)).one("reid"))
+    model = checked(report_of(RemoteLink("runner", ["person_reid"], print, WATCHDOG)).one("reid"))
     assert (model["state"], model["weights"]["sha256"], model["labels"]) == ("failed", None, None)

@@ -167,7 +167,7 @@ async def test_2000_requests_without_a_single_error(
 
 @pytest.mark.slow
 async def test_requests_after_gaps_of_five_seconds_meet_no_closed_connection(shared_server: Server) -> None:
-    # Five seconds is when a runner closes an idle connection, which BentoML may just then use again (api/link.py).
+    # Five seconds is when a runner closes an idle connection, which BentoML may just then use again (api/remote.py).
     image = encoded(plain((1, 2, 3), (8, 16)))
     connector = aiohttp.TCPConnector(limit=64, force_close=True)  # the race is of the API with its runner, not of ours
     async with aiohttp.ClientSession(shared_server.url, connector=connector) as session:

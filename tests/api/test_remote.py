@@ -17,9 +17,9 @@ import pytest
 from bentoml.exceptions import BentoMLException, ServiceUnavailable
 from prometheus_client import REGISTRY
 
-from api import link as links
+from api import remote
 from api.errors import ApiError
-from api.link import RunnerLink
+from api.remote import RemoteLink
 from engines.deadline import Deadline
 from models.state import State
 from settings import Watchdog
@@ -36,8 +36,8 @@ CUT_OFF = aiohttp.ClientPayloadError("Response payload is not completed")
 
 @pytest.fixture(autouse=True)
 def quick_heartbeat(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(links, "HEARTBEAT_S", 0.05)
-    monkeypatch.setattr(links, "HEARTBEAT_DOWN_S", 0.02)
+    monkeypatch.setattr(remote, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(remote, "HEARTBEAT_DOWN_S", 0.02)
 
 
 class Runner:
@@ -82,7 +82,7 @@ class Runner:
 
 @contextlib.asynccontextmanager
 async def watched(runner: Runner, watchdog: Watchdog = WATCHDOG) -> Any:
-    link = RunnerLink("runner", ["person_reid"], runner, watchdog)
+    link = RemoteLink("runner", ["person_reid"], runner, watchdog)
     beat = asyncio.Event()
     watch = asyncio.create_task(link.watch(beat.set))
     await asyncio.wait_for(beat.wait(), 5)
@@ -92,12 +92,12 @@ async def watched(runner: Runner, watchdog: Watchdog = WATCHDOG) -> Any:
         watch.cancel()
 
 
-async def infer(link: RunnerLink, item: Item) -> Any:
+async def infer(link: RemoteLink, item: Item) -> Any:
     (result,) = await link.infer("person_reid", [item], Deadline.after(60))
     return result
 
 
-async def refusal(link: RunnerLink) -> ApiError:
+async def refusal(link: RemoteLink) -> ApiError:
     with pytest.raises(ApiError) as caught:
         await infer(link, ITEM)
     return caught.value
@@ -134,7 +134,7 @@ async def test_an_answer_comes_back_as_it_is() -> None:
 
 async def test_before_the_first_heartbeat_there_is_no_runner() -> None:
     runner = Runner([RESULT])
-    assert (await refusal(RunnerLink("runner", ["person_reid"], runner, WATCHDOG))).code == "runner_unavailable"
+    assert (await refusal(RemoteLink("runner", ["person_reid"], runner, WATCHDOG))).code == "runner_unavailable"
     assert runner.inferences == 0
 
 
@@ -148,12 +148,12 @@ async def test_a_broken_connection_to_a_living_runner_is_tried_again(broken: Exc
 
 
 async def test_a_connection_that_breaks_every_time_is_given_up() -> None:
-    runner = Runner(*[RACE] * links.ATTEMPTS, [RESULT])
+    runner = Runner(*[RACE] * remote.ATTEMPTS, [RESULT])
     async with watched(runner) as link:
         error = await refusal(link)
     assert (error.code, error.status) == ("runner_unavailable", 503)
     assert error.response("id").headers["retry-after"] == "10"
-    assert runner.inferences == links.ATTEMPTS
+    assert runner.inferences == remote.ATTEMPTS
 
 
 async def test_a_runner_with_another_pid_died_so_nothing_is_repeated() -> None:
@@ -284,7 +284,7 @@ async def test_a_caller_that_gives_up_ends_its_call() -> None:
         finally:
             ended.set()
 
-    link = RunnerLink("runner", ["person_reid"], call, WATCHDOG)
+    link = RemoteLink("runner", ["person_reid"], call, WATCHDOG)
     watch = asyncio.create_task(link.watch(lambda: None))
     await until(lambda: link.status is not None)
     with pytest.raises(TimeoutError):
@@ -303,7 +303,7 @@ async def test_items_of_one_request_go_in_one_call_and_carry_their_deadline() ->
         calls.append(arguments[0])
         return [{"number": number} for number, _ in enumerate(arguments[0])]
 
-    link = RunnerLink("runner", ["person_reid"], call, WATCHDOG)
+    link = RemoteLink("runner", ["person_reid"], call, WATCHDOG)
     watch = asyncio.create_task(link.watch(lambda: None))
     await until(lambda: link.status is not None)
     deadline = Deadline.after(60)
@@ -330,7 +330,7 @@ async def test_loading_meets_a_closed_connection_and_is_tried_again(method: Any)
             raise answer
         return answer
 
-    link = RunnerLink("runner", ["person_reid"], call, WATCHDOG)
+    link = RemoteLink("runner", ["person_reid"], call, WATCHDOG)
     watch = asyncio.create_task(link.watch(lambda: None))
     await until(lambda: link.status is not None)
     assert (await link.manage(method, "person_reid"))["state"] == State.READY
@@ -348,7 +348,7 @@ async def test_the_heartbeat_goes_on_where_another_users_process_has_the_number(
         monkeypatch.setattr(os, "kill", kill)
         await until(lambda: link.status is None)
         monkeypatch.undo()
-        monkeypatch.setattr(links, "HEARTBEAT_DOWN_S", 0.02)
+        monkeypatch.setattr(remote, "HEARTBEAT_DOWN_S", 0.02)
         await until(lambda: link.status is not None)
 
 
@@ -384,7 +384,7 @@ def counted(name: str) -> float | None:
 async def test_what_had_too_little_memory_is_counted_over_all_processes_of_a_runner() -> None:
     runner = Runner()
     runner.out_of_memory = 5  # of a time before this API process, whose predecessor has counted it
-    link = RunnerLink("hungry", ["person_reid"], runner, WATCHDOG)
+    link = RemoteLink("hungry", ["person_reid"], runner, WATCHDOG)
     assert counted("hungry") == 0  # Prometheus sees an increase of what it has seen before only
     watch = asyncio.create_task(link.watch(lambda: None))
     await until(lambda: link.status is not None)
@@ -423,7 +423,7 @@ async def test_the_last_status_stays_while_the_runner_is_down() -> None:
         await until(lambda: link.status is None)
         assert link.last_status is not None
         assert link.last_status["models"] == known["models"]
-    assert RunnerLink("other", ["person_reid"], runner, WATCHDOG).last_status is None
+    assert RemoteLink("other", ["person_reid"], runner, WATCHDOG).last_status is None
 
 
 async def test_a_runner_that_hangs_is_ended_once_it_was_silent_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
