@@ -3,41 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from typing import Any, Final, cast
 
 import bentoml
 from starlette.responses import Response
 
 import runners
-from api import links, metrics
+from api import before_start, links, metrics
 from api.answering import Answering
 from api.application import inference_routes, surround
 from api.comparison import COMPARE_ROUTE, MATCH_ROUTE
 from api.comparison_schemas import CompareInput, MatchInput
-from api.embedded import Link
 from api.enrich_schemas import EnrichInput, EnrichResponse
 from api.enrichment import ENRICH_ROUTE
-from api.errors import ApiError
-from api.gate import request_id
-from api.heap import keep_freed, share_arenas
-from api.keys import warn_if_open
+from api.heap import keep_freed
+from api.link import Link
 from api.open_files import allow_many_connections
 from api.pages import pages
 from api.reports import Reports
-from api.request import Received
 from api.schemas import DistanceInput, DrawnInput, ImageInput, MapInput
 from api.steps import DISTANCE_ROUTE
 from api.tracing import Spans, bentoml_settings
-from engines.deadline import Deadline
-from engines.errors import EngineError
-from importing.at_start import import_at_start
 from models.catalogue import CATALOGUE, ModelName
-from runners import bentoml_cures, signs, supervisor
-from runners.loader import pinned_versions
+from runners import bentoml_cures, signs
 from runners.profiling import Profiler
 from settings import SERVICE_NAME, get_settings
-from settings.address import AddressUnusable
 from tasks import TASKS
 from tasks.depth_estimator import DistanceResponse
 from tasks.similarity import CompareResponse, MatchResponse
@@ -45,10 +35,7 @@ from tasks.similarity import CompareResponse, MatchResponse
 # Only this module reads the settings at import: BentoML's decorators need host, port and batch sizes.
 SETTINGS: Final = get_settings()
 RUNNERS: Final = runners.compose(SETTINGS)
-try:
-    PLACEMENT: Final = runners.placement(SETTINGS)
-except EngineError as error:
-    sys.exit(f"{SERVICE_NAME} can't start: {error}")
+PLACEMENT: Final = before_start.placement(SETTINGS)
 _Dependencies: Final[Any] = runners.dependencies(RUNNERS)
 _PAGES: Final = pages(lambda: cast(Any, EnrichmentLight).apis, SETTINGS)
 
@@ -74,18 +61,9 @@ class EnrichmentLight(_Dependencies):
     @staticmethod
     def prepare() -> None:
         """Check the setup and import weights before anything starts. End `bentoml serve` if the setup can't work."""
-        try:
-            supervisor.check_address()
-            runners.check_start(SETTINGS, PLACEMENT)
-        except (AddressUnusable, EngineError) as error:
-            sys.exit(f"{SERVICE_NAME} can't start: {error}")
-        share_arenas()
-        supervisor.install(SETTINGS)
-        warn_if_open(SETTINGS.server)
+        before_start.prepare(SETTINGS, PLACEMENT, RUNNERS)
         if PLACEMENT == "embedded":
             bentoml_cures.start_no_runners(_service)
-        if SETTINGS.import_at_start:
-            import_at_start([name for name, runner in RUNNERS.items() if name not in pinned_versions(runner.bento)])
 
     def __init__(self) -> None:
         keep_freed()
@@ -124,56 +102,47 @@ class EnrichmentLight(_Dependencies):
     @_analysis("pose_estimator", DrawnInput)
     async def pose_analyze(self, request: DrawnInput) -> Response:
         """Find people, with keypoints, posture and alerts."""
-        return await self._respond(CATALOGUE["pose_estimator"].route, request.received)
+        return await self.answering.respond(CATALOGUE["pose_estimator"].route, request.received)
 
     @_analysis("threat_detector", DrawnInput)
     async def threat_detect(self, request: DrawnInput) -> Response:
         """Find weapons: guns, knives and all other classes of the checkpoint."""
-        return await self._respond(CATALOGUE["threat_detector"].route, request.received)
+        return await self.answering.respond(CATALOGUE["threat_detector"].route, request.received)
 
     @_analysis("person_reid", ImageInput)
     async def person_reid(self, request: ImageInput) -> Response:
         """Embed a person's image, for comparison with others by cosine similarity."""
-        return await self._respond(CATALOGUE["person_reid"].route, request.received)
+        return await self.answering.respond(CATALOGUE["person_reid"].route, request.received)
 
     @_analysis("pet_classifier", DrawnInput)
     async def pet_classify(self, request: DrawnInput) -> Response:
         """Classify a cat or dog, and decide whether it is certainly a household pet."""
-        return await self._respond(CATALOGUE["pet_classifier"].route, request.received)
+        return await self.answering.respond(CATALOGUE["pet_classifier"].route, request.received)
 
     @_analysis("depth_estimator", MapInput)
     async def depth_estimate(self, request: MapInput) -> Response:
         """Estimate the relative depth of the whole image, or of a box in it."""
-        return await self._respond(CATALOGUE["depth_estimator"].route, request.received)
+        return await self.answering.respond(CATALOGUE["depth_estimator"].route, request.received)
 
     @bentoml.api(route=DISTANCE_ROUTE, input_spec=DistanceInput, output_spec=DistanceResponse)
     async def object_distance(self, request: DistanceInput) -> Response:
         """Estimate the distance of the object in a box: relative depth, and metres if a calibration is sent."""
-        return await self._respond(DISTANCE_ROUTE, request.received)
+        return await self.answering.respond(DISTANCE_ROUTE, request.received)
 
     @bentoml.api(route=ENRICH_ROUTE, input_spec=EnrichInput, output_spec=EnrichResponse)
     async def enrich(self, request: EnrichInput) -> Response:
         """Ask several models about one image and its boxes. One that fails has an error beside the others' results."""
-        return await self._respond(ENRICH_ROUTE, request.received)
+        return await self.answering.respond(ENRICH_ROUTE, request.received)
 
     @bentoml.api(route=COMPARE_ROUTE, input_spec=CompareInput, output_spec=CompareResponse)
     async def person_reid_compare(self, request: CompareInput) -> Response:
         """Compare two people, each by an image or an embedding."""
-        return await self._respond(COMPARE_ROUTE, request.received)
+        return await self.answering.respond(COMPARE_ROUTE, request.received)
 
     @bentoml.api(route=MATCH_ROUTE, input_spec=MatchInput, output_spec=MatchResponse)
     async def person_reid_match(self, request: MatchInput) -> Response:
         """Find a person among up to 1,000 embeddings. Nothing is stored."""
-        return await self._respond(MATCH_ROUTE, request.received)
-
-    async def _respond(self, route: str, received: Received) -> Response:
-        """Answer a call from within BentoML. The front answers HTTP requests before they get here."""
-        try:
-            deadline = Deadline.after(SETTINGS.limits.request_timeout_s)
-            body = await self.answering.answer(route, received, deadline)
-            return Response(body.data, media_type=body.media_type)
-        except ApiError as error:
-            return error.response(request_id())
+        return await self.answering.respond(MATCH_ROUTE, request.received)
 
 
 _service: Final = cast(Any, EnrichmentLight)  # the decorator turns the class into a Service, unknown to mypy

@@ -15,16 +15,19 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 
+from starlette.responses import Response
+
 from api.comparison import Call, comparisons
 from api.deepstack import DeepStack
 from api.deepstack_shapes import ASKED
-from api.embedded import EmbeddedLink, Link, unwrap
+from api.embedded import EmbeddedLink
 from api.enrichment import ENRICH_ROUTE, Enrichment
-from api.errors import not_assigned
+from api.errors import ApiError, not_assigned
 from api.gate import Body, request_id
-from api.link import RunnerLink
+from api.link import Link, unwrap
 from api.queue import ModelQueue, Outcomes, QueueState
 from api.recent import Latency, RecentLatencies
+from api.remote import RemoteLink
 from api.request import Received
 from api.steps import MODEL_OF, Steps
 from api.survey import Surveyor
@@ -112,6 +115,14 @@ class Answering:
         self._latencies[name].note(time.perf_counter() - began)
         return answered
 
+    async def respond(self, route: str, received: Received) -> Response:
+        """Answer a call from within BentoML, errors included. The front answers HTTP requests before they get here."""
+        try:
+            body = await self.answer(route, received, Deadline.after(self._settings.limits.request_timeout_s))
+        except ApiError as error:
+            return error.response(request_id())
+        return Response(body.data, media_type=body.media_type)
+
     def link(self, name: ModelName) -> Link:
         """Return the link of a model that can serve. Raises ApiError.
 
@@ -144,7 +155,7 @@ class Answering:
             queue: ModelQueue[_Work, _Outcome] = ModelQueue(name, width, start, CATALOGUE[name].traits.batch)
             link.when_lost.append(queue.close)
             return queue
-        assert isinstance(link, RunnerLink)
+        assert isinstance(link, RemoteLink)
         width = self._settings.models[name].max_batch_size * _BATCHES
         return ModelQueue(name, width, lambda group, _: asyncio.ensure_future(self._run_remote(link, *group)))
 
@@ -208,7 +219,7 @@ class Answering:
 
     # Runner processes: threads prepare the items and answer from the results.
 
-    async def _run_remote(self, link: RunnerLink, work: _Work) -> Outcomes[_Outcome]:
+    async def _run_remote(self, link: RemoteLink, work: _Work) -> Outcomes[_Outcome]:
         task = asyncio.current_task()
         assert task is not None
         loop = asyncio.get_running_loop()
@@ -218,7 +229,7 @@ class Answering:
         except Exception as error:  # noqa: BLE001 - any error belongs to this request
             return [error]
 
-    async def _answer_remote(self, link: RunnerLink, work: _Work) -> _Outcome:
+    async def _answer_remote(self, link: RemoteLink, work: _Work) -> _Outcome:
         context = _work_of(work).context
         ready = work if isinstance(work, Ready) else await self._on_thread(context, self._steps.ready, work)
         results = await self._infer_remote(link, ready)
@@ -228,7 +239,7 @@ class Answering:
             await self._on_thread(context, self._steps.after_second_look, ready, second, answer, seen)
         return await self._on_thread(context, self._steps.finish, ready, results, answer)
 
-    async def _infer_remote(self, link: RunnerLink, ready: Ready) -> Sequence[Any]:
+    async def _infer_remote(self, link: RemoteLink, ready: Ready) -> Sequence[Any]:
         sent = time.monotonic_ns()
         results: Sequence[Any] = ()
         try:
@@ -241,7 +252,7 @@ class Answering:
         link, name = self._links.get(second.look.name), second.look.name
         deadline = _deadline_of_second_look(ready)
         try:
-            if not isinstance(link, RunnerLink):
+            if not isinstance(link, RemoteLink):
                 raise not_assigned(name)
             async with asyncio.timeout(deadline.left_s):
                 return await link.infer(name, second.prepared.items, deadline)

@@ -33,6 +33,10 @@ def test_settings_are_read_while_the_service_is_imported_and_nowhere_else() -> N
     assert house.reading_settings() == ["service.py"]
 
 
+def test_the_service_is_routes_and_wiring() -> None:
+    assert len((house.ROOT / "service.py").read_text("utf-8").splitlines()) <= 150
+
+
 async def test_the_way_of_a_request_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models.store, "find", fake.find)
     monkeypatch.setattr(engine_choice, "load", fake.load)
