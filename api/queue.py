@@ -21,6 +21,8 @@ Outcomes = Sequence[R | Exception]  # one for each request, in order
 Start = Callable[[Sequence[W], bool], "asyncio.Future[Outcomes[R]]"]
 
 _WEIGHT: Final = 0.2  # of the last measurement in a running mean
+# The former mean counts as at most so many times the last measurement. So a load or a pause is forgotten soon.
+_MOST_TIMES: Final = 3.0
 # A request is admitted if its expected time is at most this share of its remaining time.
 _SHARE: Final = 0.5
 # A waiting request is refused if its expected time is more than this share: half of them take longer than expected.
@@ -79,7 +81,8 @@ class ModelQueue(Generic[W, R]):
         waiting = len(self._waiting) + count - self._free
         if waiting <= 0:
             return takes
-        between = takes / self._width if self._between_s is None else self._between_s
+        # Answers are never further apart than a group takes.
+        between = takes / self._width if self._between_s is None else min(self._between_s, takes)
         return between * waiting + takes
 
     @property
@@ -92,7 +95,12 @@ class ModelQueue(Generic[W, R]):
         }
 
     def check(self, left_s: float, count: int = 1) -> None:
-        """Raises ApiError `overloaded` if `count` requests with `left_s` seconds left would probably be late."""
+        """Raises ApiError `overloaded` if `count` requests with `left_s` seconds left would probably be late.
+
+        An idle queue takes them all: waiting would not help.
+        """
+        if not self._working and not self._waiting:
+            return
         late_s = self.expected_s(count) - left_s * _SHARE
         if late_s > 0 and count > self._free:
             raise self._overloaded(late_s)
@@ -127,9 +135,18 @@ class ModelQueue(Generic[W, R]):
             members = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
             group = _Group(members, time.monotonic())
             self._free -= 1
-            future = self._start([member.work for member in group.members], alone)
+            future = self._started(group, alone)
             self._working[group] = future
             future.add_done_callback(partial(self._end, group))
+
+    def _started(self, group: _Group[W, R], alone: bool) -> asyncio.Future[Outcomes[R]]:
+        """Start work on a group. An error of the start, such as no more threads, becomes the group's outcome."""
+        try:
+            return self._start([member.work for member in group.members], alone)
+        except Exception as error:  # noqa: BLE001 - it belongs to this group's requests
+            failed: asyncio.Future[Outcomes[R]] = asyncio.get_running_loop().create_future()
+            failed.set_exception(error)
+            return failed
 
     def _end(self, group: _Group[W, R], future: asyncio.Future[Outcomes[R]]) -> None:
         del self._working[group]
@@ -176,4 +193,4 @@ class ModelQueue(Generic[W, R]):
 
 
 def _mean(former: float, last: float) -> float:
-    return (1 - _WEIGHT) * former + _WEIGHT * last
+    return (1 - _WEIGHT) * min(former, _MOST_TIMES * last) + _WEIGHT * last

@@ -63,8 +63,8 @@ class SideBySide:
         self._sides.clear()
 
     def _make(self, shape: Shape, side: _Side) -> None:
-        step_back()
         try:
+            step_back()
             for lane in self._compile(shape, self._count):
                 side.lanes.put(lane)
             side.is_ready = True

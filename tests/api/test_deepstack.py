@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from api.front import Front
 from api.gate import Gate
 from api.keys import KeyCheck
 from api.pages import pages
+from api.queue import _Group
 from models.catalogue import CATALOGUE, ModelName
 from settings import DEFAULT_FILE, load
 from tests.api import asgi
@@ -311,6 +313,7 @@ async def test_an_overload_says_when_to_come_again(monkeypatch: pytest.MonkeyPat
     queue = answering._queues["pose_estimator"]
     for measured, value in (("_takes_s", 100), ("_between_s", 100), ("_free", 0)):
         monkeypatch.setattr(queue, measured, value)
+    queue._working[_Group((), time.monotonic())] = asyncio.get_running_loop().create_future()
     front = Front(app_of(Scene()), inference_routes(ON), ON.limits, lambda: answering, outermost=False)
     for route in (DETECTION, POSE):
         response = await post(front, route)

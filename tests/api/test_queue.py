@@ -219,3 +219,62 @@ async def test_a_closed_queue_answers_everybody_at_once_those_to_come_included()
     await worker.finish(0)  # it was no hang after all
     assert worker.groups == [["a"]]
     assert worker.queue.state["waiting"] == worker.queue.state["in_progress"] == 0
+
+
+async def test_a_pause_is_forgotten_after_the_next_quick_answers(clock: Clock) -> None:
+    worker = Worker()
+    await worker.ask("a", "b", "c")
+    for number in range(3):
+        clock.now += 120  # the container was paused
+        await worker.finish(number)
+    await worker.ask("d", "e")
+    for number in (3, 4):
+        clock.now += 0.05
+        await worker.finish(number)
+    await worker.ask("f")
+    worker.queue.check(30, 8)
+
+
+async def test_busy_minutes_long_ago_refuse_nobody(clock: Clock) -> None:
+    worker = Worker(width=2)
+    await worker.ask(*(str(number) for number in range(8)))
+    for number in range(8):
+        clock.now += 0.6
+        await worker.finish(number)
+    for number in range(8, 40):  # one at a time since
+        await worker.ask("x")
+        clock.now += 0.05
+        await worker.finish(number)
+    await worker.ask("y")
+    worker.queue.check(30, 64)
+
+
+async def test_an_idle_queue_takes_any_number(clock: Clock) -> None:
+    worker = Worker(width=3)
+    await worker.ask("a")
+    clock.now += 6  # its model was loaded
+    await worker.finish(0)
+    worker.queue.check(10, 64)
+
+
+async def test_a_start_that_fails_fails_its_requests_and_gives_its_place_back() -> None:
+    worker = Worker(width=2)
+    start, worker.queue._start = worker.queue._start, refuse
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            await worker.queue.run("a", worker.deadline)
+    worker.queue._start = start
+    (task,) = await worker.ask("b")
+    waiting = await worker.ask("c", "d")
+    worker.queue._start = refuse
+    await worker.finish(0)  # begins d, which fails
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        await asyncio.wait_for(waiting[1], 1)
+    worker.queue._start = start
+    await worker.finish(1)
+    assert (await task, await waiting[0]) == ("B", "C")
+    assert worker.queue.state["in_progress"] == 0
+
+
+def refuse(_: Sequence[str], __: bool) -> asyncio.Future[Outcomes[str]]:
+    raise RuntimeError("can't start new thread")

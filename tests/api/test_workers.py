@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 
@@ -65,3 +68,26 @@ async def test_as_many_queued_groups_run_at_a_time_as_were_asked_for_and_an_idle
     assert not any(future.done() for future in held)  # while a thread works, its future is open
     go_on.set()
     assert await asyncio.gather(*held) == [[0], [1], [2]]
+
+
+NICE = """
+import asyncio, sys
+from api.workers import Workers
+
+async def main():
+    workers = Workers("pet_classifier", 2)
+    print(await workers.start(lambda group, _: group, [7], False))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("nice", [0, 15, 19])
+def test_a_process_of_low_priority_keeps_it(nice: int) -> None:
+    # Without CAP_SYS_NICE, which root has, nobody may raise a priority.
+    drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    if drop and not shutil.which("setpriv"):
+        pytest.skip("setpriv is not installed, and root may raise priorities")
+    command = [*drop, "nice", "-n", str(nice), sys.executable, "-c", NICE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout == "[7]\n", done.stderr
