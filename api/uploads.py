@@ -42,7 +42,7 @@ class Uploads:
         if upload.size + size > self._most_each:
             raise ApiError("payload_too_large", f"the body has more than {self._most_each} bytes")
         while self._held + size > self._most:
-            oldest = next((other for other in self._reading if other is not upload), None)
+            oldest = next((other for other in self._reading if other is not upload and other.size), None)
             if oldest is None:
                 raise ApiError("overloaded", "too many requests are waiting with their bodies in memory")
             oldest.give_up()
@@ -68,6 +68,7 @@ class Upload:
         self.size = 0
         self._uploads = uploads
         self._timeout: asyncio.Timeout | None = None
+        self._given_up = False
 
     async def read(self, receive: Receive, within_s: float) -> bytes:
         """Return the whole body. Raises ClientGone, or ApiError: payload_too_large, request_timeout or overloaded."""
@@ -79,6 +80,8 @@ class Upload:
             async with asyncio.timeout_at(min(end, loop.time() + STALLED_S)) as self._timeout:
                 while True:
                     message = await receive()
+                    if self._given_up:  # in the same turn of the loop, before its timeout
+                        raise TimeoutError
                     if message["type"] == "http.disconnect":
                         raise ClientGone
                     if chunk := message.get("body", b""):
@@ -96,6 +99,7 @@ class Upload:
     def give_up(self) -> None:
         """Free the memory now, and end the reading soon with request_timeout."""
         self._uploads.release(self)
+        self._given_up = True
         if self._timeout is not None:
             self._timeout.reschedule(asyncio.get_running_loop().time())
 

@@ -180,6 +180,34 @@ async def test_stalled_uploads_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) 
         task.cancel()
 
 
+async def test_uploads_that_were_given_up_go_no_further_even_if_their_next_bytes_are_there() -> None:
+    most, chunk = 40_000, b"x" * 1000
+    bodies = uploads.Uploads(most, most)
+
+    def sending() -> Receive:
+        left = 20
+
+        async def receive() -> Message:
+            nonlocal left
+            await asyncio.sleep(0)  # a byte each turn of the loop: all have data at the same time
+            left -= 1
+            return {"type": "http.request", "body": chunk, "more_body": left > 0}
+
+        return receive
+
+    async def upload() -> int:
+        one = bodies.upload()
+        body = await one.read(sending(), 60)
+        assert one.size == len(body)  # all of it was counted
+        return len(body)
+
+    ended = await asyncio.gather(*(upload() for _ in range(40)), return_exceptions=True)
+    whole = [each for each in ended if isinstance(each, int)]
+    assert sum(whole) <= most
+    assert len(whole) >= 1
+    assert {each.code for each in ended if isinstance(each, ApiError)} <= {"request_timeout", "overloaded"}
+
+
 async def test_complete_bodies_that_wait_are_bounded() -> None:
     answerer = Answerer()
     answerer.late_s = 0.2
