@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from api import form
@@ -79,19 +79,43 @@ def gather(pairs: Iterable[Pair], options: Sequence[str] = OPTIONS) -> dict[str,
     """Return the known fields by name, without those that are not set.
 
     Repeated texts of bbox or models become one list, because httpx, requests and query strings send lists that way.
+    So do `bbox[]` and `bbox[0]`, and `bbox[x]` becomes an object's member: PHP, jQuery and axios name them so.
     Raises ApiError invalid_request for any other repeated field.
     """
     found: dict[str, list[Any]] = {}
+    members: dict[str, dict[str, Any]] = {}
     for name, value in pairs:
-        known = name.removesuffix("[]")  # PHP, jQuery and axios name lists so
-        if known in (*IMAGE_KEYS, *options) and not is_unset(value):
+        known, bracket, rest = name.partition("[")
+        if known not in (*IMAGE_KEYS, *options) or is_unset(value):
+            continue
+        if not bracket or rest == "]":
             found.setdefault(known, []).append(value)
+        else:
+            _add_member(members.setdefault(known, {}), name, known, value)
+    for name, its in members.items():
+        found.setdefault(name, []).append(_list_or_object(its))
     fields: dict[str, Any] = {}
     for name, values in found.items():
         if len(values) > 1 and not (name in _LISTS and all(isinstance(value, str) for value in values)):
             raise invalid_field(name, f"received {len(values)} times; send exactly one")
         fields[name] = values[0] if len(values) == 1 else values
     return fields
+
+
+def _add_member(members: dict[str, Any], name: str, field: str, value: Any) -> None:
+    """Add the value of `field[member]`. Raises ApiError invalid_request for a deeper name or one that was there."""
+    member = name[len(field) + 1 : -1]
+    if field not in _LISTS or not name.endswith("]") or not member.isalnum():
+        raise invalid_field(field, f"{printable(name)} was received; send {field} as one field")
+    if member in members:
+        raise invalid_field(field, f"{printable(name)} was received twice; send it once")
+    members[member] = value
+
+
+def _list_or_object(members: Mapping[str, Any]) -> list[Any] | dict[str, Any]:
+    if all(member.isdecimal() for member in members):
+        return [members[member] for member in sorted(members, key=int)]
+    return dict(members)
 
 
 def is_unset(value: Any) -> bool:
@@ -140,18 +164,26 @@ def _object(value: Any) -> Any:
 
 def _form_fields(pairs: list[Pair], options: Sequence[str]) -> dict[str, Any]:
     """Return the fields as `gather` does, and take a single file as the image under any name."""
+    pairs = [(name, _option_text(value) if _is_option(name, options) else value) for name, value in pairs]
     fields = gather(pairs, options)
     if any(key in fields for key in IMAGE_KEYS):
         return fields
     files = [
-        (name, value)
-        for name, value in pairs
-        if isinstance(value, bytes) and value and name.removesuffix("[]") not in options
+        (name, value) for name, value in pairs if isinstance(value, bytes) and value and not _is_option(name, options)
     ]
     if len(files) > 1:
         names = ", ".join(printable(name) for name, _ in files[:8])
         raise invalid_field("image", f"{len(files)} files were received ({names}); send one, under the name image")
     return fields | ({"image": files[0][1]} if files else {})
+
+
+def _is_option(name: str, options: Sequence[str]) -> bool:
+    return name.partition("[")[0] in options
+
+
+def _option_text(value: Any) -> Any:
+    """Return the text of an option that was sent as a file, as requests and `new Blob` do; any other value as it is."""
+    return value if isinstance(value, str) or is_binary(value) else _text_of(value.decode("utf-8-sig", "replace"))
 
 
 def _unquoted(pairs: Iterable[Pair]) -> list[Pair]:

@@ -174,11 +174,19 @@ def test_a_part_that_is_no_image(image_part: bytes, code: ErrorCode) -> None:
     assert refusal(form(image_part)).code == code
 
 
-def test_an_option_that_is_a_file_is_refused_as_such() -> None:
-    option = part('form-data; name="bbox"; filename="bbox"', b"1,2,30,40")
+@pytest.mark.parametrize("kind", [b"", b"application/octet-stream", b"text/plain", b"application/json"])
+@pytest.mark.parametrize("text", [b"1,2,30,40", b"[1,2,30,40]", b'"1,2,30,40"', b"\xef\xbb\xbf1,2,30,40"])
+def test_an_option_may_be_sent_as_a_file(text: bytes, kind: bytes) -> None:
+    # requests' `files=` and `new Blob` do so.
+    header = 'form-data; name="bbox"; filename="blob"' + (f"\r\nContent-Type: {kind.decode()}" if kind else "")
+    assert read(form(part(FILE, IMAGE), part(header, text))).box == (1, 2, 30, 40)
+
+
+def test_an_option_that_is_a_binary_file_is_refused_as_such() -> None:
+    option = part('form-data; name="bbox"; filename="bbox"', b"1,2,30,40\0")
     field, message = refused_field(form(part(FILE, IMAGE), option))
     assert field == "bbox"
-    assert message.startswith("a file of 9 bytes was received; send [x1")
+    assert message.startswith("a file of 10 bytes was received; send [x1")
 
 
 @pytest.mark.parametrize(

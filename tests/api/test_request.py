@@ -157,6 +157,40 @@ def test_a_form_of_very_many_fields_is_refused() -> None:
 
 # ── options ──
 
+MEMBERS = [
+    {"bbox[0]": "1", "bbox[1]": "2", "bbox[2]": "30", "bbox[3]": "40"},  # PHP's http_build_query, qs
+    {"bbox[3]": "40", "bbox[0]": "1", "bbox[2]": "30", "bbox[1]": "2"},
+    {"bbox[x]": "1", "bbox[y]": "2", "bbox[width]": "29", "bbox[height]": "38"},  # jQuery, axios
+    {"bbox[x1]": "1", "bbox[y1]": "2", "bbox[x2]": "30", "bbox[y2]": "40"},
+]
+
+
+@pytest.mark.parametrize("members", MEMBERS)
+def test_a_box_may_come_in_parts(members: dict[str, str]) -> None:
+    for received in (
+        as_form(("image", IMAGE), *members.items()),
+        as_urlencoded(urlencode({"image": BASE64, **members})),
+        Received("image/png", IMAGE, members),
+    ):
+        assert read(received).box == (1, 2, 30, 40)
+
+
+@pytest.mark.parametrize(
+    ("members", "field", "said"),
+    [
+        ([("bbox[0]", "1"), ("bbox[0]", "2")], "bbox", "bbox[0] was received twice"),
+        ([("bbox[0]", "1"), ("bbox", "1,2,3,4")], "bbox", "received 2 times"),
+        ([("bbox[0]", "1"), ("bbox[x]", "1")], "bbox", "too few of the known keys"),
+        ([("bbox[0][0]", "1")], "bbox", "bbox[0][0] was received; send bbox as one field"),
+        ([("bbox[0", "1")], "bbox", "bbox[0 was received"),
+        ([("min_confidence[0]", "1")], "min_confidence", "send min_confidence as one field"),
+    ],
+)
+def test_other_parts_of_an_option_are_refused(members: list[tuple[str, str]], field: str, said: str) -> None:
+    found, message = refused_field(as_form(("image", IMAGE), *members))
+    assert (found, said in message) == (field, True), message
+
+
 OPTIONS = [
     ({"min_confidence": 0.5}, ImageRequest(IMAGE, None, 0.5, None)),
     ({"min_keypoint_confidence": 0.3}, ImageRequest(IMAGE, None, None, 0.3)),
@@ -267,7 +301,7 @@ def test_no_image_in_the_query(received: Received) -> None:
         (as_form(("image", IMAGE), ("image", BASE64)), "image", "received 2 times"),
         (as_form(("image", IMAGE), ("image_base64", BASE64)), "image_base64", "received beside `image`"),
         (as_form(("image", b"")), "image_base64", "missing"),
-        (as_form(("image", IMAGE), ("min_confidence", b"0.5")), "min_confidence", "a file of 3 bytes was received"),
+        (as_form(("image", IMAGE), ("min_confidence", b"0.5\0")), "min_confidence", "a file of 4 bytes was received"),
         (as_form(), "image_base64", "missing"),
         (as_urlencoded(""), "image_base64", "missing"),
         (as_urlencoded(f"image={quote_plus(BASE64)}&image={quote_plus(BASE64)}"), "image", "received 2 times"),
