@@ -41,9 +41,19 @@ def _range(part: str) -> tuple[str, float]:
     return name.strip().lower(), float(found[0][1]) if found else 1.0
 
 
+def _unless_json(accept: str, others: Sequence[str]) -> str:
+    """Return the preferred media type of JSON and others.
+
+    JSON if the header lists text/html: browsers and HTTP libraries (Java's HttpURLConnection) send such headers
+    unasked, with pictures in them.
+    """
+    ranges = {_range(part)[0] for part in accept.split(",")}
+    return _JSON if "text/html" in ranges else preferred(accept, (_JSON, *others))
+
+
 def overlay(render: Render | None, accept: str) -> Form | None:
     """Return the format of an annotated picture; None if the answer is JSON."""
-    return _FORMS.get(preferred(accept, (_JSON, *_FORMS) if render is None else (*_FORMS,)))
+    return _FORMS.get(_unless_json(accept, (*_FORMS,)) if render is None else preferred(accept, (*_FORMS,)))
 
 
 def depth_file(form: Format | None, colormap: Colormap | None, accept: str) -> FileForm | None:
@@ -53,5 +63,5 @@ def depth_file(form: Format | None, colormap: Colormap | None, accept: str) -> F
             "colormap", f"goes with format png8 or without format, which make a PNG in colours; {form} was received"
         )
     if form is None and colormap is None:
-        return FileForm("png8") if preferred(accept, (_JSON, _PNG)) == _PNG else None
+        return FileForm("png8") if _unless_json(accept, (_PNG,)) == _PNG else None
     return FileForm(form or "png8", colormap)

@@ -7,13 +7,19 @@ from typing import Any
 import pytest
 
 from api.errors import ApiError
-from api.pictures import overlay, preferred
+from api.pictures import depth_file, overlay, preferred
 from api.request import ImageRequest, Received, parse
 from tests.api.bodies import IMAGE, LIMIT, as_form, as_json, as_raw, as_urlencoded
 from vision.depth_map import COLORMAPS, FileForm
 
 CHROME_PAGE = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/apng,*/*;q=0.8"
 CHROME_IMG = "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8"
+# Set by an HTTP library or a browser where nobody chose a header.
+JAVA_17 = "text/html, image/gif, image/jpeg, */*; q=0.2"
+JAVA_8 = "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"
+FIREFOX_PAGE = (
+    "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,image/png,image/svg+xml,*/*;q=0.8"
+)
 SAFARI_IMG = "image/webp,image/avif,video/*;q=0.8,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5"
 
 
@@ -25,6 +31,10 @@ SAFARI_IMG = "image/webp,image/avif,video/*;q=0.8,image/png,image/svg+xml,image/
         ("application/json", None),
         ("application/json, text/plain, */*", None),  # axios
         (CHROME_PAGE, None),
+        (FIREFOX_PAGE, None),
+        (JAVA_17, None),
+        (JAVA_8, None),
+        ("image/png, TEXT/HTML;level=1;q=0.1", None),
         ("text/html", None),
         ("image/png;q=0", None),
         ("image/png, application/json", None),  # a tie
@@ -49,6 +59,13 @@ SAFARI_IMG = "image/webp,image/avif,video/*;q=0.8,image/png,image/svg+xml,image/
 )
 def test_a_picture_is_sent_if_the_header_prefers_it_to_json(accept: str, form: str | None) -> None:
     assert overlay(None, accept) == form
+
+
+def test_headers_of_libraries_ask_for_no_depth_map_as_a_file() -> None:
+    assert depth_file(None, None, "image/png") == FileForm("png8")
+    assert {depth_file(None, None, accept) for accept in (FIREFOX_PAGE, f"image/png, {JAVA_17}")} == {None}
+    assert depth_file("png16", None, FIREFOX_PAGE) == FileForm("png16")
+    assert overlay("overlay", FIREFOX_PAGE) == "PNG"
 
 
 @pytest.mark.parametrize(
