@@ -95,6 +95,8 @@ def _models(field: str, value: Any) -> Sequence[ModelName] | None:
     if not isinstance(value, list) or not 0 < len(value) <= _MOST_NAMES or not all(map(_may_name, value)):
         raise invalid_field(field, f"must be a list of models' names; {describe(value)} was received; {_names()}")
     names = [name.strip() for each in value for name in each.split(",")]
+    if not any(names):
+        raise invalid_field(field, f"names no model; {_names()}")
     return tuple(dict.fromkeys(_model(field, name) for name in names if name))
 
 
@@ -181,6 +183,8 @@ def _options(field: str, value: Any) -> Mapping[ModelName, Options] | None:
         name, own = _model(field, key), f"{field}.{printable(key)}"
         if name in found:
             raise invalid_field(own, "two names of one model; send one of them")
+        if members is None:  # generated clients write what is not set as null
+            continue
         if not isinstance(members, dict):
             raise invalid_field(own, f"must be an object; {describe(members)} was received")
         _check_keys(own, members, TASKS[name].option_names)

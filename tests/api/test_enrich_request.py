@@ -54,10 +54,13 @@ def test_models_come_in_every_kind_of_body() -> None:
     assert read(as_form(("image", IMAGE), ("models", "pose"), ("models", "reid"))).models == both
     assert read(as_form(("image", IMAGE), ("models", '["pose", "reid"]'))).models == both
     assert read(Received("image/png", IMAGE, {"models": ["pose", "reid"]})).models == both
+    assert read(Received("image/png", IMAGE, {"models[0]": "pose", "models[1]": "reid"})).models == both
     assert read(Received("image/png", IMAGE, {"models": ["pose,reid"]})).models == both
 
 
-@pytest.mark.parametrize("models", [[], "yolo", ["pose", 3], {"pose": True}, 7, "[", [["pose"]], ["POSE "]])
+@pytest.mark.parametrize(
+    "models", [[], ",", ["", ""], [" , "], "yolo", ["pose", 3], {"pose": True}, 7, "[", [["pose"]], ["POSE "]]
+)
 def test_other_models_are_refused(models: Any) -> None:
     assert refused(asked(models=models)) == "models"
 
@@ -102,6 +105,7 @@ def test_a_bad_box_is_that_boxs_error_alone(bad: Any) -> None:
         ({"boxes": [{"id": "x" * 65, "bbox": BOX}]}, "boxes[0].id"),
         ({"boxes": [{"bbox": BOX, "label": "cat"}]}, "boxes[0]"),
         ({"boxes": [{"bbox": BOX, "models": ["yolo"]}]}, "boxes[0].models"),
+        ({"boxes": [{"bbox": BOX, "models": ["", ""]}]}, "boxes[0].models"),
         ({"boxes": [BOX], "bbox": BOX}, "bbox"),
         ({"options": ["pose"]}, "options"),
         ({"options": {"yolo": {}}}, "options"),
@@ -127,6 +131,13 @@ def test_options_for_one_model_go_before_those_for_all() -> None:
     assert request.options["threat_detector"] == {"min_confidence": 0.7}
     assert request.options["depth_estimator"] == {"map": True}
     assert request.options["person_reid"] == {}
+
+
+def test_options_that_are_null_are_as_if_not_sent() -> None:
+    # Generated clients write every member.
+    assert read(asked(options={"pose_estimator": None, "reid": None})) == read(asked())
+    request = read(asked(options={"pose": None, "threat": {"min_confidence": 0.4}}))
+    assert request.options["threat_detector"] == {"min_confidence": 0.4}
 
 
 @pytest.mark.parametrize("name", ["\ud800", "a\udfff", "\udc00\ud800"])
