@@ -11,7 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from api.comparison import COMPARE_ROUTE, MATCH_ROUTE
-from api.deepstack_shapes import ASKED
+from api.deepstack_shapes import ASKED, LIST_ROUTE
 from api.enrichment import ENRICH_ROUTE
 from api.front import Answerer, Front
 from api.gate import Gate
@@ -33,12 +33,8 @@ _GUARDS: Final = [("X-Content-Type-Options", "nosniff"), ("X-Frame-Options", "DE
 
 def inference_routes(settings: Settings) -> frozenset[str]:
     """Return the paths that the front answers."""
-    return frozenset({*MODEL_OF, ENRICH_ROUTE, COMPARE_ROUTE, MATCH_ROUTE}) | deepstack_routes(settings)
-
-
-def deepstack_routes(settings: Settings) -> frozenset[str]:
-    """Return the inference paths of DeepStack, if they are on."""
-    return frozenset(ASKED if settings.server.deepstack else ())
+    deepstack = ASKED if settings.server.deepstack else ()
+    return frozenset({*MODEL_OF, ENRICH_ROUTE, COMPARE_ROUTE, MATCH_ROUTE, *deepstack})
 
 
 def surround(
@@ -58,7 +54,8 @@ def surround(
     def outermost(app: Starlette) -> ASGIApp:
         served: ASGIApp = app if traced else front(app)
         if settings.server.keys:
-            served = KeyCheck(served, app, settings.server, inference_routes(settings), deepstack_routes(settings))
+            by_post = frozenset({*ASKED, LIST_ROUTE} if settings.server.deepstack else ())
+            served = KeyCheck(served, app, settings.server, inference_routes(settings), by_post)
         if settings.server.cors_origins:  # outside of the rest, so that a web page can read refusals, too
             served = CORSMiddleware(
                 served,

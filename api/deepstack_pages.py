@@ -14,7 +14,10 @@ from starlette.routing import Route
 from api.deepstack_shapes import (
     ASKED,
     CUSTOM,
+    LIST_ROUTE,
+    PING_ROUTES,
     PREFIX,
+    UPDATE_ROUTES,
     CustomModelsResponse,
     DetectionInput,
     DetectionResponse,
@@ -27,9 +30,6 @@ from api.openapi import Operation, project
 from models.catalogue import CATALOGUE
 from settings import SERVICE_NAME, Settings
 
-_LIST: Final = "/v1/vision/custom/list"
-# CodeProject.AI has `server` in its paths, DeepStack has not.
-_STATUS: Final = ("/v1/status", "/v1/server/status")
 _NOT_OURS: Final = ("face", "scene")  # below /v1/vision
 _BOTH: Final = ("GET", "POST")
 
@@ -45,9 +45,9 @@ def routes(settings: Settings) -> list[Route]:
 
     return [
         *(Route(path, _answered_before, methods=["POST"]) for path in ASKED),
-        Route(_LIST, listed, methods=_BOTH),
-        *(Route(f"{status}/ping", _ping, methods=["GET"]) for status in _STATUS),
-        *(Route(f"{status}/updateavailable", _update, methods=["GET"]) for status in _STATUS),
+        Route(LIST_ROUTE, listed, methods=_BOTH),
+        *(Route(path, _ping, methods=["GET"]) for path in PING_ROUTES),
+        *(Route(path, _update, methods=["GET"]) for path in UPDATE_ROUTES),
         *(Route(f"/v1/vision/{name}", _not_offered, methods=_BOTH) for name in _NOT_OURS),
         *(Route(f"/v1/vision/{name}/{{what:path}}", _not_offered, methods=_BOTH) for name in _NOT_OURS),
     ]
@@ -92,15 +92,14 @@ def operations() -> tuple[Operation, ...]:
     listed = _answers(CustomModelsResponse)
     found = [Operation("post", path, _name(path), _asks(path), inferred, "deepstack", DetectionInput) for path in ASKED]
     found += [
-        Operation("get", _LIST, "v1_custom_list", "The custom models", listed, "deepstack"),
-        Operation("post", _LIST, "v1_custom_list_by_post", "The custom models", listed, "deepstack"),
+        Operation("get", LIST_ROUTE, "v1_custom_list", "The custom models", listed, "deepstack"),
+        Operation("post", LIST_ROUTE, "v1_custom_list_by_post", "The custom models", listed, "deepstack"),
     ]
-    for status in _STATUS:
-        for path, summary, answer in (
-            (f"{status}/ping", "Whether the service is alive", PingResponse),
-            (f"{status}/updateavailable", "Whether there is a newer version", UpdateResponse),
-        ):
-            found.append(Operation("get", path, _name(path), summary, _answers(answer), "deepstack"))
+    for paths, summary, answer in (
+        (PING_ROUTES, "Whether the service is alive", PingResponse),
+        (UPDATE_ROUTES, "Whether there is a newer version", UpdateResponse),
+    ):
+        found += [Operation("get", path, _name(path), summary, _answers(answer), "deepstack") for path in paths]
     return tuple(found)
 
 

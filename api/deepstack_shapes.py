@@ -29,6 +29,12 @@ ASKED: Final[Mapping[str, tuple[ModelName, ...]]] = MappingProxyType(
         **{f"/v1/vision/custom/{CATALOGUE[name].short_name}": (name,) for name in CUSTOM},
     }
 )
+LIST_ROUTE: Final = "/v1/vision/custom/list"
+# CodeProject.AI has `server` in its paths, DeepStack has not.
+PING_ROUTES: Final = ("/v1/status/ping", "/v1/server/status/ping")
+UPDATE_ROUTES: Final = ("/v1/status/updateavailable", "/v1/server/status/updateavailable")
+#: Routes that tell names and a version. Recorders send no key with a GET.
+OPEN_ROUTES: Final = frozenset({LIST_ROUTE, *PING_ROUTES, *UPDATE_ROUTES})
 # Clients know 400 as a fault of the image or the confidence, 403 as an endpoint that is off, and 500.
 _STATUS: Final[Mapping[int, int]] = MappingProxyType({413: 400, 415: 400, 422: 400, 421: 403, 504: 500})
 

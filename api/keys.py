@@ -15,6 +15,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import metrics
+from api.deepstack_shapes import OPEN_ROUTES
 from api.errors import ApiError, printable
 from api.gate import Reply
 from runners import bentoml_cures, supervisor
@@ -53,7 +54,7 @@ class KeyCheck:
     """ASGI middleware that answers 401 to a request without a key.
 
     It stands around BentoML's whole app, and reads no body. Open without a key are the page and its files, the probes,
-    /health in short (see `is_trusted`), and /metrics if the setting says so.
+    /health in short (see `is_trusted`), DeepStack's OPEN_ROUTES, and /metrics if the setting says so.
     """
 
     def __init__(
@@ -62,18 +63,19 @@ class KeyCheck:
         routes: Starlette,
         server: Server,
         inference: frozenset[str],
-        by_form: frozenset[str] = frozenset(),
+        posts: frozenset[str] = frozenset(),
     ) -> None:
         """routes: the app whose routes the metrics' labels name. inference: the routes with metrics of their own.
 
-        by_form: the routes that check a key in their form themselves (see `is_trusted`).
+        posts: the paths that a POST without a key reaches: they check a key in their form (see `is_trusted`), or tell
+        nothing but names.
         """
         self._app = app
         self._routes = routes
         self._keys = Keys(server.keys)
         self._open = open_paths(server) or frozenset()
         self._inference = inference
-        self._by_form = by_form
+        self._posts = posts
         self._refused = 0  # since the last line in the log
         self._logged_at = -_LOG_EVERY_S
 
@@ -90,7 +92,7 @@ class KeyCheck:
     def _is_open(self, scope: Scope) -> bool:
         path: str = scope["path"]
         if scope["method"] == "POST":
-            return path in self._by_form
+            return path in self._posts
         of_page = path in _PAGES or path.startswith(_FILES)
         return scope["method"] in {"GET", "HEAD"} and (of_page or path in self._open)
 
@@ -127,7 +129,7 @@ def open_paths(server: Server) -> frozenset[str] | None:
     """Return the paths that a GET without a key may have, beside the page and its files. None = no key is asked for."""
     if not server.keys:
         return None
-    return _PROBES | {"/metrics"} if server.metrics_public else _PROBES
+    return _PROBES | ({"/metrics"} if server.metrics_public else set()) | (OPEN_ROUTES if server.deepstack else set())
 
 
 def warn_if_open(server: Server) -> None:
@@ -148,4 +150,5 @@ def is_trusted(scope: Scope) -> bool:
 
 
 def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+    # A lone surrogate, which JSON can hold, becomes bytes that no key in UTF-8 has.
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()

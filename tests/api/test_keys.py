@@ -15,6 +15,7 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from api import keys
+from api.deepstack_shapes import OPEN_ROUTES
 from api.keys import KeyCheck, Keys, is_trusted, open_paths, warn_if_open
 from runners import bentoml_cures, supervisor
 from settings import DEFAULT_FILE, Server, load
@@ -111,6 +112,18 @@ async def test_metrics_are_open_by_a_setting() -> None:
     assert (await ask("GET", "/metrics", ENRICHMENT_METRICS_PUBLIC="true")).text == "open"
     assert (await ask("GET", ROUTE, ENRICHMENT_METRICS_PUBLIC="true")).status_code == 401
     assert open_paths(load(DEFAULT_FILE, {"ENRICHMENT_METRICS_PUBLIC": "true"}).server) is None  # without a key
+
+
+async def test_deepstacks_routes_without_pictures_are_open_as_recorders_send_them_no_key() -> None:
+    for path in OPEN_ROUTES:
+        assert (await ask("GET", path)).status_code == 401
+        assert (await ask("GET", path, ENRICHMENT_DEEPSTACK="true")).text == "open"
+    assert (await ask("GET", "/v1/vision/detection", ENRICHMENT_DEEPSTACK="true")).status_code == 401
+
+
+@pytest.mark.parametrize("sent", ["\ud800", "a\udfff"])
+def test_half_of_a_surrogate_pair_is_no_key(sent: str) -> None:
+    assert not Keys([KEY]).accept(sent)  # JSON can hold it
 
 
 def test_every_key_is_compared_whichever_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
