@@ -26,6 +26,7 @@ Bbox = Union[Sequence[float], Mapping[str, float], BaseModel, "NDArray[Any]"]
 _LARGE_PNG: Final = 8 * 2**20  # bytes; the service refuses an encoded picture over 10 MiB
 _JPEG_QUALITY: Final = 95
 _PNG_MODES: Final = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "I;16"})
+_GREY_MODES: Final = frozenset({"1", "L", "LA", "I;16"})
 _RGB_MODES: Final = frozenset({"CMYK", "YCbCr", "LAB", "HSV", "RGBX"})  # Pillow converts them without loss of range
 _PNG_COLOURS: Final = {1: 0, 3: 2, 4: 6}  # channels → PNG's colour type
 _ORIENTATION: Final = 0x0112  # EXIF's tag
@@ -82,6 +83,7 @@ def _file(path: str | os.PathLike[str]) -> bytes:
 
 def _pillow(image: PillowImage) -> bytes:
     """Encode a Pillow image and its EXIF orientation, so that the image is seen as its file would be."""
+    image.load()  # a TIFF is turned by that, and then has no orientation
     if image.mode in _RGB_MODES:
         image = image.convert("RGB")
         image.info.pop("icc_profile", None)  # the other colour space's
@@ -93,8 +95,22 @@ def _pillow(image: PillowImage) -> bytes:
     image.save(buffer, "PNG", compress_level=1, **options)  # 1: a tenth of the default's time
     if buffer.tell() > _LARGE_PNG:
         buffer = io.BytesIO()
-        image.convert("RGB").save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0, **options)
+        profile = image.info.get("icc_profile")
+        _opaque(image).save(buffer, "JPEG", quality=_JPEG_QUALITY, subsampling=0, icc_profile=profile, **options)
     return buffer.getvalue()
+
+
+def _opaque(image: PillowImage) -> PillowImage:
+    """Return an image in a mode of JPEG, as the service would see its PNG: 8 bits a channel, on white."""
+    mode = "L" if image.mode in _GREY_MODES else "RGB"  # the colour profile is of this kind
+    if image.mode == "I;16":
+        image = image.point(lambda value: value * (1 / 256))  # `convert` would cut values over 255
+    elif image.mode in {"LA", "RGBA"} or "transparency" in image.info:
+        image = image.convert("RGBA")
+        clear = image.getchannel("A").point(lambda alpha: 255 - alpha)
+        image = image.convert("RGB")
+        image.paste((255, 255, 255), (0, 0), clear)
+    return image.convert(mode)
 
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:

@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from enrichment_client import Client
+from enrichment_client import Client, images
 from enrichment_client.answers import Box, Reid
 from enrichment_client.images import box, encoded
 from tests.client.service import LIGHT, PET, Service, ask_sync, fields
@@ -107,6 +107,54 @@ def test_a_picture_whose_png_is_too_large_becomes_a_jpeg() -> None:
     assert Image.open(io.BytesIO(data)).format == "JPEG"
     assert len(data) < 8 * 2**20
     assert np.abs(pixels_of(data).astype(int) - np.asarray(image)).mean() < 4
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", [2, 3, 6, 8])
+def test_a_turned_picture_that_pillow_opened_is_seen_as_its_file(orientation: int, form: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = io.BytesIO()
+    NOISE.save(file, form, exif=exif, **({"lossless": True} if form == "WEBP" else {}))
+    for load in (False, True):
+        image = Image.open(io.BytesIO(file.getvalue()))
+        if load:
+            image.load()
+        assert np.array_equal(upright(encoded(image)), upright(file.getvalue()))
+
+
+def upright(data: bytes) -> Any:
+    return np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))
+
+
+@pytest.mark.parametrize(
+    ("image", "mode", "value"),
+    [
+        (Image.fromarray(np.full((8, 8), 0x8040, np.uint16)), "L", 128),
+        (Image.new("RGBA", (8, 8), (10, 20, 30, 0)), "RGB", 255),
+        (Image.new("RGBA", (8, 8), (0, 0, 0, 128)), "RGB", 127),
+        (Image.new("RGBA", (8, 8), (40, 40, 40, 255)), "RGB", 40),
+        (Image.new("LA", (8, 8), (10, 0)), "L", 255),
+        (Image.new("1", (8, 8), 1), "L", 255),
+    ],
+    ids=["I;16", "clear", "half clear", "opaque", "clear grey", "1"],
+)
+def test_a_large_picture_keeps_its_look(
+    image: Image.Image, mode: str, value: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "_LARGE_PNG", 0)
+    found = Image.open(io.BytesIO(encoded(image)))
+    assert (found.format, found.mode) == ("JPEG", mode)
+    assert np.abs(np.asarray(found).astype(int) - value).max() <= 1
+
+
+def test_a_large_picture_keeps_its_colour_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import ImageCms
+
+    monkeypatch.setattr(images, "_LARGE_PNG", 0)
+    image, profile = NOISE.copy(), ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    image.info["icc_profile"] = profile
+    assert Image.open(io.BytesIO(encoded(image))).info["icc_profile"] == profile
 
 
 @pytest.mark.parametrize(
