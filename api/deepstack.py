@@ -13,10 +13,10 @@ from api import metrics
 from api.body import max_body_bytes, read_fields
 from api.coding import inflate
 from api.deepstack_shapes import ASKED, DEFAULT_CONFIDENCE, DETECTION_ROUTE, MOST, DetectionResponse, Prediction
-from api.embedded import Link
 from api.errors import ApiError, gravest, refusals
 from api.gate import Body
 from api.keys import Keys
+from api.link import Link
 from api.request import Received, parse
 from api.survey import Asked, Models, Survey, Surveyor
 from api.work import Finding

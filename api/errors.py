@@ -1,4 +1,4 @@
-"""The errors that a caller sees: one JSON shape, each with a status and a code (CONTRACT: Errors)."""
+"""The errors that a caller sees: one JSON shape, each with a status and a code (docs/reference/errors.md)."""
 
 from __future__ import annotations
 

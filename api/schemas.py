@@ -241,6 +241,8 @@ class ModelChangedResponse(_Response):
 
 
 class ModelsChangedResponse(_Response):
+    """All models that were loaded or unloaded."""
+
     models: list[ModelChangedResponse]
 
 
@@ -268,10 +270,14 @@ class ModelsStatusResponse(_Response):
 
 
 class AliveResponse(_Response):
+    """The process answers."""
+
     status: Literal["alive"]
 
 
 class ReadyResponse(_Response):
+    """Every preloaded model can serve."""
+
     status: Literal["ready"]
 
 
@@ -283,6 +289,8 @@ class NotReadyResponse(_Response):
 
 
 class ErrorDetail(_Response):
+    """A wrong field of the request, and what is wrong with it."""
+
     field: str
     message: str
 

@@ -1,4 +1,4 @@
-"""Measured properties of a graph: the fastest way on a CPU whose answers stay within the bounds."""
+"""Measured properties of a graph: how OpenVINO runs it fastest within the bounds of accuracy."""
 
 from __future__ import annotations
 

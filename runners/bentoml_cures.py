@@ -1,6 +1,6 @@
 """Workarounds for defects of the pinned BentoML, each with a test in tests/runners/test_bentoml_cures.py.
 
-Two more are elsewhere: for the keep-alive race in api/link.py, for results of the wrong length in runners/runner.py.
+Others stand where they are needed: see docs/develop/decisions/0005-patched-framework.md.
 """
 
 from __future__ import annotations

@@ -40,6 +40,8 @@ class _Section(BaseModel):
 
 
 class Server(_Section):
+    """Where the service listens, who may call it, and which optional routes it has."""
+
     host: IPv4Address | IPv6Address
     port: int = Field(ge=1, le=65535)
     model_management: bool
@@ -96,33 +98,45 @@ class Server(_Section):
 
 
 class Device(_Section):
+    """The GPU to compute on."""
+
     gpu: int = Field(ge=0)
     gpu_required: bool
 
 
 class Residency(_Section):
+    """How much memory the models may take, in MB (10⁶ bytes), and how long they stay."""
+
     budget_mb: Literal["auto"] | NonNegativeFloat
     min_residency_s: float = Field(ge=0)
 
 
 class TensorRt(_Section):
+    """Where TensorRT engines are kept, and what a build may take."""
+
     cache: Path
     workspace_gib: float = Field(gt=0)
     build_timeout_s: float = Field(gt=0)
 
 
 class Pyroscope(_Section):
+    """Where continuous profiles go."""
+
     enabled: bool
     url: HttpUrl
     application_name: str = Field(min_length=1)
 
 
 class Tracing(_Section):
+    """Where traces go, and the share of requests that is traced."""
+
     endpoint: HttpUrl | None
     sample_rate: float = Fraction
 
 
 class Limits(_Section):
+    """Limits of a request, and of the memory of all requests together."""
+
     max_image_mib: float = Field(gt=0)
     max_megapixels: float = Field(gt=0)
     max_jpeg_scan_megapixels: float = Field(gt=0)
@@ -159,6 +173,8 @@ class Limits(_Section):
 
 
 class Watchdog(_Section):
+    """After how many seconds a process without a sign of life counts as hung."""
+
     silence_s: float = Field(gt=0)
     hung_s: float = Field(gt=0)
 

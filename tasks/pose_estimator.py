@@ -84,6 +84,8 @@ _DETAILS: Final = "one for each of `alerts`, in the same order"
 
 
 class Person(BaseModel):
+    """One person. bbox and keypoints are in pixels of the image as sent; confidence is the box's, 0 to 1."""
+
     keypoints: list[Keypoint]
     posture: Posture
     posture_reason: str = Field("", description="what the posture rests on; for unknown, why it could not be judged")

@@ -64,6 +64,8 @@ class Threat(BaseModel):
 
 
 class ThreatResponse(Answer):
+    """All threats, the most confident first. max_confidence: 0 without threats."""
+
     threats_detected: list[Threat]
     is_threat: bool
     max_confidence: float

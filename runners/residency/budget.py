@@ -19,7 +19,7 @@ class Policy:
 
     budget_mb: 0 = no limit. min_residency_s: a model is not evicted for this long after its load.
     idle_ttl_s: an idle model is evicted after this time; 0 = never.
-    preloaded: these models are never evicted.
+    preloaded: these models leave only by request.
     beside_context: the budget covers only the models; the CUDA context comes on top.
     """
 

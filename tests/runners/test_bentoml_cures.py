@@ -1,4 +1,4 @@
-"""BentoML's defects; tests of the third and fourth are in tests/api/test_link.py and test_batches.py.
+"""BentoML's defects; tests of the third and fourth are in tests/api/test_remote.py and test_batches.py.
 
 Where a test shows the defect itself, it is there to say when a new BentoML has mended it and the cure can go.
 """

@@ -23,7 +23,7 @@ def reaching_up(points: Sequence[Vector], side: int) -> Checks:
 
 
 def hands_raised(points: Sequence[Vector], body: Body | None) -> Checks:
-    """Checks of both hands above the head, on a body that is not lying or bent over.
+    """Checks of both hands above the head, on a torso that is not level (at most LEVEL degrees from the vertical).
 
     points: the 17 joints in any unit. body: None if torso or legs could not be measured.
     """

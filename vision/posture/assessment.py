@@ -72,7 +72,7 @@ def assess(keypoints: NDArray[np.float32], min_confidence: float = 0.5) -> Asses
     One image shows no motion. Strides towards the camera count as STANDING, a jog as WALKING. A person who sits facing
     a high camera may count as STANDING.
 
-    Raised hands need only shoulders and wrists, on a body that is not lying or bent over.
+    Raised hands need only shoulders and wrists, on a torso that is not level.
     """
     points, confidences = joints.visible_points(keypoints, min_confidence)
     measured = measure(points)

@@ -47,8 +47,8 @@ class Posture(StrEnum):
 class Finding(NamedTuple):
     """A posture with the checks that it rests on, or for UNKNOWN, with the reason.
 
-    more: joints beyond those of torso and legs that were looked at. against: checks that would have met in another
-    posture.
+    more: joints beyond those of torso and legs that were looked at. against: the checks of other postures, none of
+    which was met.
     """
 
     posture: Posture
