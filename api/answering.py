@@ -39,7 +39,7 @@ from engines.deadline import Deadline
 from models.catalogue import CATALOGUE, ModelName
 from settings import Settings
 from tasks.task import Answer
-from vision.canvas import Form
+from vision.canvas import ImageFormat
 
 # Batches in flight to a runner process: one is computed, one waits, one is being assembled.
 _BATCHES: Final = 3
@@ -137,7 +137,7 @@ class Answering:
         """Decode an image once, and prepare each question's items. Raises as Steps.opened."""
         return await self._on_thread(copy_context(), self._steps.opened, image, questions, deadline)
 
-    async def draw(self, image: bytes, form: Form, seen: Sequence[Seen], text: str, deadline: Deadline) -> Body:
+    async def draw(self, image: bytes, form: ImageFormat, seen: Sequence[Seen], text: str, deadline: Deadline) -> Body:
         """Return an image with several models' answers drawn on it. See Steps.drawn."""
         return await self._on_thread(copy_context(), self._steps.drawn, image, form, seen, text, deadline)
 

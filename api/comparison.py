@@ -33,7 +33,7 @@ from vision.arrays import Box
 
 
 @dataclass(frozen=True)
-class Seen:
+class EmbeddedSubject:
     """An image's embedding.
 
     person_in_view: whether the pose model found a person; None if it could not look. untrained: whether stand-in
@@ -50,7 +50,7 @@ MATCH_ROUTE: Final = "/person-reid/match"
 _LOOK: Final = Options(min_confidence=PERSON_CONFIDENCE)
 
 #: Embeds an encoded image, or the part of it in a box, before a deadline. Raises ApiError.
-Embed = Callable[[bytes, Box | None, Deadline], Awaitable[Seen]]
+Embed = Callable[[bytes, Box | None, Deadline], Awaitable[EmbeddedSubject]]
 
 
 class Comparison:
@@ -103,9 +103,9 @@ class Comparison:
         answer.inference_time_ms = _ms_since(began)
         return answer
 
-    async def _seen(self, field: str, subject: Subject, deadline: Deadline) -> Seen:
+    async def _seen(self, field: str, subject: Subject, deadline: Deadline) -> EmbeddedSubject:
         if not isinstance(subject, Image):
-            return Seen(subject, None)
+            return EmbeddedSubject(subject, None)
         try:
             return await self._embed(subject.image, subject.box, deadline)
         except ApiError as error:
@@ -118,13 +118,13 @@ class Embedder:
     def __init__(self, surveyor: Surveyor) -> None:
         self._surveyor = surveyor
 
-    async def __call__(self, image: bytes, box: Box | None, deadline: Deadline) -> Seen:
+    async def __call__(self, image: bytes, box: Box | None, deadline: Deadline) -> EmbeddedSubject:
         asked = (Asked("person_reid", box), Asked("pose_estimator", box, _LOOK))
         reid, pose = (await self._surveyor.survey(image, asked, deadline)).findings
         if isinstance(reid, ApiError):
             raise reid
         in_view = None if isinstance(pose, ApiError) else shows_person(pose.answer)
-        return Seen(embedding_of(reid.answer), in_view, bool(reid.answer.untrained))
+        return EmbeddedSubject(embedding_of(reid.answer), in_view, bool(reid.answer.untrained))
 
 
 class Call(Protocol):

@@ -19,7 +19,7 @@ from api.request import Received, image_of, one_of, option, query_fields
 from models.catalogue import CATALOGUE, NAMES, ModelName
 from tasks import TASKS
 from vision.arrays import Box
-from vision.canvas import Form
+from vision.canvas import ImageFormat
 
 MOST_BOXES: Final = 64
 _LONGEST_ID: Final = 64  # characters
@@ -53,7 +53,7 @@ class EnrichRequest:
     models: Sequence[ModelName] | None
     boxes: Sequence[AskedBox]
     options: Mapping[ModelName, Options]
-    picture: Form | None = None
+    picture: ImageFormat | None = None
 
 
 def parse(received: Received, max_image_bytes: int) -> EnrichRequest:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Final, Literal, get_args
 
 from api.errors import invalid_field
-from vision.canvas import Form
+from vision.canvas import ImageFormat
 from vision.depth_map import Colormap, FileForm, Format
 
 Render = Literal["overlay"]
@@ -16,7 +16,7 @@ Render = Literal["overlay"]
 RENDERS: Final[tuple[Render, ...]] = get_args(Render)
 _JSON: Final = "application/json"
 _PNG: Final = "image/png"
-_FORMS: Final[Mapping[str, Form]] = MappingProxyType({"image/jpeg": "JPEG", _PNG: "PNG"})
+_FORMS: Final[Mapping[str, ImageFormat]] = MappingProxyType({"image/jpeg": "JPEG", _PNG: "PNG"})
 _QUALITY: Final = re.compile(r"\s*q\s*=\s*(0(\.\d{0,3})?|1(\.0{0,3})?)\s*", re.IGNORECASE)  # RFC 9110, 12.4.2
 
 
@@ -51,7 +51,7 @@ def _unless_json(accept: str, others: Sequence[str]) -> str:
     return _JSON if "text/html" in ranges else preferred(accept, (_JSON, *others))
 
 
-def overlay(render: Render | None, accept: str) -> Form | None:
+def overlay(render: Render | None, accept: str) -> ImageFormat | None:
     """Return the format of an annotated picture; None if the answer is JSON."""
     return _FORMS.get(_unless_json(accept, (*_FORMS,)) if render is None else preferred(accept, (*_FORMS,)))
 

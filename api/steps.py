@@ -28,7 +28,7 @@ from tasks.picture import Picture
 from tasks.task import Answer, FileAnswer, Options
 from vision import decoding as images
 from vision.arrays import RGB, Box
-from vision.canvas import Canvas, Form, canvas_bytes, encode
+from vision.canvas import Canvas, ImageFormat, canvas_bytes, encode
 from vision.colours import VERMILION
 
 logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
@@ -62,7 +62,8 @@ class Steps:
     def ready(self, work: Request) -> Ready:
         """Read, decode and prepare a request.
 
-        Raises ApiError. The request is checked before the model's state: a client's mistake must never be a 5xx.
+        Raises ApiError, or Abandoned after the deadline. The request is checked before the model's state: a client's
+        mistake must never be a 5xx.
         """
         self._spans.past("wait", work.queued)
         with self._spans.step("read"):
@@ -156,7 +157,7 @@ class Steps:
         return None if look is None else Second(look, self._tasks[look.name].prepare(picture, look.options, None))
 
     def answer(self, ready: Ready, results: Sequence[Any]) -> Answer:
-        """Return the response, before any second look."""
+        """Return the response, before any second look. Raises Abandoned after the deadline."""
         size, deadline = ready.prepared.answer_bytes, ready.work.deadline
         with self._spans.step("post"), self._memory.hold(size, deadline) if size else nullcontext():
             answer: Answer = self._tasks[ready.work.name].answer(results, ready.prepared)
@@ -185,7 +186,7 @@ class Steps:
     def finish(self, ready: Ready, results: Sequence[Any], answer: Answer) -> Body | Finding:
         """Return a request's answer as JSON, a file or a picture, or a question's finding.
 
-        Write the audit log and observe the latency.
+        Write the audit log and observe the latency. Raises Abandoned after the deadline if it draws a picture.
         """
         work = ready.work
         if (found := self._tasks[work.name].audit(answer)) is not None:
@@ -206,12 +207,17 @@ class Steps:
             return Body(text.encode())
         return self._drawn(drawing.file, drawing.form, [(work.name, answer, drawing.part)], text, work.deadline)
 
-    def drawn(self, image: bytes, form: Form, seen: Sequence[Seen], text: str, deadline: Deadline) -> Body:
-        """Return an image with several models' answers drawn on it. text: as JSON, which becomes its comment."""
+    def drawn(self, image: bytes, form: ImageFormat, seen: Sequence[Seen], text: str, deadline: Deadline) -> Body:
+        """Return an image with several models' answers drawn on it. text: as JSON, which becomes its comment.
+
+        Raises ApiError if the image can't be used, and Abandoned after the deadline.
+        """
         with _image_errors():
             return self._drawn(images.open_image(image, self._decoding), form, seen, text, deadline)
 
-    def _drawn(self, file: images.PictureFile, form: Form, seen: Sequence[Seen], text: str, deadline: Deadline) -> Body:
+    def _drawn(
+        self, file: images.PictureFile, form: ImageFormat, seen: Sequence[Seen], text: str, deadline: Deadline
+    ) -> Body:
         size = file.peak_bytes + canvas_bytes(file.height, file.width)
         with self._spans.step("draw"), self._memory.hold(size, deadline):
             canvas = Canvas(file.decode())

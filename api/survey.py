@@ -18,7 +18,7 @@ from engines.deadline import Abandoned, Deadline
 from models.catalogue import ModelName
 from tasks.task import Options
 from vision.arrays import Box
-from vision.canvas import Form
+from vision.canvas import ImageFormat
 
 logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers to its own namespace only
 
@@ -37,7 +37,9 @@ class Models(Protocol):
 
     async def find(self, part: Ready) -> Finding: ...
 
-    async def draw(self, image: bytes, form: Form, seen: Sequence[Seen], text: str, deadline: Deadline) -> Body: ...
+    async def draw(
+        self, image: bytes, form: ImageFormat, seen: Sequence[Seen], text: str, deadline: Deadline
+    ) -> Body: ...
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ class Surveyor:
     async def survey(self, image: bytes, asked: Sequence[Asked], deadline: Deadline) -> Survey:
         """Decode an image once, and ask each question through its model's queue, which batches a model's questions.
 
-        Raises ApiError if the image can't be used, or `overloaded` if too many prepared images wait. An error of one
-        model or box stands in the place of its answer.
+        An error of one model or box stands in the place of its answer. Raises ApiError if the image can't be used, or
+        `overloaded` if too many prepared images wait, and Abandoned if the image is not decoded before the deadline.
         """
         refused = self._refused(asked, deadline.left_s)
         questions = [

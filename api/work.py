@@ -14,7 +14,7 @@ from engines.deadline import Deadline
 from models.catalogue import ModelName
 from tasks.task import Answer, Options, Prepared, SecondLook, Timing
 from vision.arrays import Box
-from vision.canvas import Form
+from vision.canvas import ImageFormat
 from vision.decoding import PictureFile
 
 # A model, its answer, and the box that it looked at (None: the whole image), to be drawn.
@@ -92,7 +92,7 @@ class Drawing:
     """
 
     file: PictureFile
-    form: Form
+    form: ImageFormat
     part: Box | None
 
 

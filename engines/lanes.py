@@ -89,13 +89,13 @@ class Stoppable:
 
 
 class DetectorLane:
-    """Runs a parts.Detector, and skips the finest scales if none of their candidates reaches the min_score.
+    """Runs a parts.DividedDetector, and skips the finest scales if none of their candidates reaches the min_score.
 
     Most pictures have no such candidate. The caller ignores candidates below min_score anyway.
     """
 
     def __init__(self, parts: Sequence[openvino.CompiledModel]) -> None:
-        """parts: the trunk, then the rests (see parts.Detector)."""
+        """parts: the trunk, then the rests (see parts.DividedDetector)."""
         self.first, *self._rests = (part.create_infer_request() for part in parts)
 
     def infer(

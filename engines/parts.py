@@ -34,7 +34,7 @@ def cut(graph: Path, after: str) -> tuple[openvino.Model, openvino.Model]:
 
 
 @dataclass(frozen=True)
-class Detector:
+class DividedDetector:
     """A YOLO network cut in its head, after the confidences and before the boxes and keypoints.
 
     trunk: image → the features of each scale, finest first, then the logits (n, classes, height, width) of each scale.
@@ -47,7 +47,7 @@ class Detector:
     rests: tuple[openvino.Model, ...]
 
 
-def detector(graph: Path) -> Detector | None:
+def detector(graph: Path) -> DividedDetector | None:
     """Cut an ONNX graph with the head of ultralytics' YOLOv8, 11 or 12; None if the graph has no such head.
 
     On each scale the head has a branch `cv3` for scores, `cv2` for boxes and, in pose models, `cv4` for keypoints.
@@ -61,7 +61,7 @@ def detector(graph: Path) -> Detector | None:
     results = [_features(nodes, scale.first) for scale in scales] + [nodes[scale.scores].output(0) for scale in scales]
     trunk = _model([operations.result(output) for output in results], model.get_parameters())
     try:
-        return Detector(trunk, tuple(_rest(graph, scales, left_out) for left_out in range(len(scales) + 1)))
+        return DividedDetector(trunk, tuple(_rest(graph, scales, left_out) for left_out in range(len(scales) + 1)))
     except RuntimeError:  # OpenVINO's: the decoding has an input that the rest does not get
         return None
 

@@ -15,7 +15,7 @@ from models.store import StoredModel, home
 logger = logging.getLogger(__name__)
 
 MODELS_VARIABLE = "AI_MODELS_PATH"
-_DEFAULT_MODELS_PATH = "/export/ai_models"  # the seed's compose file
+_DEFAULT_MODELS_PATH = "/export/ai_models"  # of the original deployment
 
 
 def given(spec: ModelSpec, source: str, downloader: Downloader, scratch: Path) -> Weights:

@@ -49,7 +49,7 @@ _FOLDER_FILES: Final = (FOLDER_WEIGHTS, "config.json", "preprocessor_config.json
 class ModelSpec:
     """One model's entry in the catalogue.
 
-    Variables, default paths and folder names are those of the seed's configuration tables.
+    Variables, default paths and folder names are those of the original deployment.
 
     - `short_name`: the model's second key in /health's `models`, for the newest callers
     - `weights`: name of the model's folder in the model zoo

@@ -34,7 +34,7 @@ from tasks.task import Item, Result
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
-GPU_BUDGET_MB: Final = 1200.0  # of the models, as in the seed; the CUDA context comes on top
+GPU_BUDGET_MB: Final = 1200.0  # of the models, as the owner set it; the CUDA context comes on top
 EXIT_DEVICE_LOST: Final = 70  # EX_SOFTWARE of sysexits.h; it only marks the cause in a log
 _LAST_WORDS_S: Final = 1.5  # longer than the API's heartbeat interval
 _MOST_ABANDONED: Final = 256  # kept ids: more than a runner has items at a time

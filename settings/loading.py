@@ -34,7 +34,7 @@ def _of_models() -> Iterator[tuple[str, tuple[str, ...]]]:
     """ENRICHMENT_<MODEL>_<SETTING> for each setting of each model, such as ENRICHMENT_POSE_MIN_CONFIDENCE."""
     for name, spec in CATALOGUE.items():
         for setting in type_of_model(name).model_fields:
-            if setting != "assignment":  # it has the seed's name
+            if setting != "assignment":  # its variable has an older name
                 yield f"ENRICHMENT_{spec.short_name}_{setting}".upper(), ("models", name, setting)
 
 

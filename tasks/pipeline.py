@@ -17,7 +17,7 @@ from tasks.task import Answer, Item, Options, Result
 from vision.arrays import RGB, Box
 from vision.decoding import OWN_FILES, open_image
 
-Seen: TypeAlias = tuple[Result, Answer]  # for one image: the runner's result and the API's answer
+Answered: TypeAlias = tuple[Result, Answer]  # for one image: the runner's result and the API's answer
 _DEFAULTS: Final = Options()
 
 
@@ -29,7 +29,7 @@ class Pipeline:
     card: ModelCard
     engine: Engine
 
-    def run(self, images: Sequence[RGB], box: Box | None = None, options: Options = _DEFAULTS) -> list[Seen]:
+    def run(self, images: Sequence[RGB], box: Box | None = None, options: Options = _DEFAULTS) -> list[Answered]:
         """Return the first view's result and the answer for each upright RGB image, in batches as the service makes.
 
         images: (h, w, 3) uint8 each. Raises OutOfMemory if the device has too little memory.

@@ -17,7 +17,7 @@ from vision.colours import BLACK, Colour, text_on
 from vision.labels import Places
 
 MAX_SIDE: Final = 4096  # pixels; a larger picture is reduced to it
-Form = Literal["JPEG", "PNG"]
+ImageFormat = Literal["JPEG", "PNG"]
 Point = tuple[float, float]
 
 _SHIFT: Final = 4  # OpenCV's coordinates are integers with so many bits after the point
@@ -152,7 +152,7 @@ def canvas_bytes(height: int, width: int) -> int:
     return round(_BYTES_OF_PIXEL * height * width * _scale(height, width) ** 2)
 
 
-def encode(image: Image.Image, form: Form, comment: str) -> bytes:
+def encode(image: Image.Image, form: ImageFormat, comment: str) -> bytes:
     """Encode as JPEG or PNG. The comment is left out if it is too long for a JPEG."""
     buffer = io.BytesIO()
     if form == "PNG":

@@ -19,7 +19,7 @@ from enrichment_client.images import Bbox, Image, box, encoded
 ResultT = TypeVar("ResultT")
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
-#: Short model name → the seed's variable that assigns it to the light or the heavy service.
+#: Short model name → the variable that assigns it to the light or the heavy service.
 ASSIGNMENTS: Final[Mapping[str, str]] = {
     "pose": "ENRICHMENT_POSE_SERVICE",
     "threat": "ENRICHMENT_THREAT_SERVICE",

@@ -23,7 +23,7 @@ from settings import get_settings
 from tasks import TASKS, AnyTask
 from tasks.agreement import loss
 from tasks.picture import Picture
-from tasks.pipeline import Pipeline, Seen, read
+from tasks.pipeline import Answered, Pipeline, read
 from tasks.task import Options
 from vision.arrays import RGB
 from vision.errors import ImageError
@@ -50,7 +50,7 @@ def calibrate(stored: StoredModel, pictures: Sequence[Path], folder: Path) -> Lo
     exact = _pipeline(task, stored, stored.graph, "f32", settings.cpu_threads)
     readable: list[Path] = []
     inputs: list[NDArray[np.uint8]] = []
-    reference: list[Seen] = []
+    reference: list[Answered] = []
     for path, image in _images(pictures):
         if len(readable) % 2 == 0:
             inputs.append(_input(task, stored, image))

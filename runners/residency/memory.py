@@ -19,7 +19,7 @@ from engines.errors import DeviceLost
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
-_MB = 1e6  # the seed's tables and NVIDIA's data sheets count in powers of ten
+_MB = 1e6  # settings and NVIDIA's data sheets count in powers of ten
 
 
 class Memory(Protocol):

@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from api.comparison import Comparison, Embedder, Seen
+from api.comparison import Comparison, EmbeddedSubject, Embedder
 from api.errors import ApiError, invalid_field, not_assigned
 from api.request import Received
 from api.survey import Asked, Survey
@@ -40,7 +40,7 @@ class Eyes:
         self.looks = True
         self.untrained = False
 
-    async def embed(self, image: bytes, box: Box | None, deadline: Deadline) -> Seen:
+    async def embed(self, image: bytes, box: Box | None, deadline: Deadline) -> EmbeddedSubject:
         assert deadline is DEADLINE
         self.asked.append((image, box))
         await asyncio.sleep(0)
@@ -49,7 +49,7 @@ class Eyes:
         if box is not None and box[0] > 100:
             raise invalid_field("bbox", "lies outside")
         found = Embedding(unit(vector(image[0], image[1])), self.model_id)
-        return Seen(found, image[0] > 0 if self.looks else None, self.untrained)
+        return EmbeddedSubject(found, image[0] > 0 if self.looks else None, self.untrained)
 
 
 @pytest.fixture
@@ -196,7 +196,7 @@ class Surveyor:
         return Survey((4, 3), self.findings, 0, 0, 0)
 
 
-def embedded(surveyor: Surveyor) -> Awaitable[Seen]:
+def embedded(surveyor: Surveyor) -> Awaitable[EmbeddedSubject]:
     return Embedder(cast(Any, surveyor))(b"image", (1, 2, 3, 4), DEADLINE)
 
 

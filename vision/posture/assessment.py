@@ -17,7 +17,7 @@ from vision.posture.body import Body, measure
 from vision.posture.checks import Check, Checks, met, sentence, slack
 from vision.posture.joints import ELBOWS, FACE, HIPS, SHOULDERS, WRISTS
 from vision.posture.legs import feet_apart
-from vision.posture.rules import Finding, Posture, judge
+from vision.posture.rules import Judgement, Posture, judge
 
 
 class Alert(StrEnum):
@@ -77,7 +77,7 @@ def assess(keypoints: NDArray[np.float32], min_confidence: float = 0.5) -> Asses
     points, confidences = joints.visible_points(keypoints, min_confidence)
     measured = measure(points)
     body = measured if isinstance(measured, Body) else None
-    found = judge(body) if body else Finding(Posture.UNKNOWN, reason=str(measured))
+    found = judge(body) if body else Judgement(Posture.UNKNOWN, reason=str(measured))
     used = body.used if body else ()
 
     details: dict[str, AlertDetail] = {}

@@ -44,7 +44,7 @@ class Posture(StrEnum):
     UNKNOWN = "unknown"
 
 
-class Finding(NamedTuple):
+class Judgement(NamedTuple):
     """A posture with the checks that it rests on, or for UNKNOWN, with the reason.
 
     more: joints beyond those of torso and legs that were looked at. against: the checks of other postures, none of
@@ -58,27 +58,27 @@ class Finding(NamedTuple):
     against: tuple[Checks, ...] = ()
 
 
-def judge(body: Body) -> Finding:
+def judge(body: Body) -> Judgement:
     """Tell the posture of a body."""
     found = _judge(body)
     if found.posture not in (Posture.CROUCHING, Posture.CRAWLING):
         return found
     at_a_foot = [Check("the hands are {} from an ankle", body.hands_to_foot, "at a foot", most=AT_A_FOOT)]
     if met(at_a_foot):  # somebody ties a shoe, on a knee or squatting
-        return Finding(Posture.BENDING, at_a_foot)
+        return Judgement(Posture.BENDING, at_a_foot)
     return found._replace(against=(*found.against, at_a_foot))
 
 
-def _judge(body: Body) -> Finding:
+def _judge(body: Body) -> Judgement:
     if not body.legs:
         return _from_thighs(body)
     if body.tilt >= LEVEL:
         return _of_level_body(body)
     upright = degrees(TILT, body.tilt, "upright", most=UPRIGHT)
     if met(running := [upright, *legs.running(body)]):
-        return Finding(Posture.RUNNING, running, more=ELBOWS + WRISTS)
+        return Judgement(Posture.RUNNING, running, more=ELBOWS + WRISTS)
     if met(kneeling := legs.kneeling(body)):
-        return Finding(Posture.CROUCHING, kneeling)
+        return Judgement(Posture.CROUCHING, kneeling)
     if body.max_drop < LOW_THIGH or body.mean.reach < LOW_REACH:
         return _on_low_hips(body)
     if met(bent := legs.bent_legs(body)):
@@ -87,17 +87,17 @@ def _judge(body: Body) -> Finding:
         return _bent_or_unknown(body)
     for side in (0, 1):
         if met(up := reaching_up(body.points, side)):
-            return Finding(Posture.REACHING_UP, up, more=FACE + ELBOWS + WRISTS)
+            return Judgement(Posture.REACHING_UP, up, more=FACE + ELBOWS + WRISTS)
     stride = legs.feet_apart(body)
     if met([stride]):
-        return Finding(Posture.WALKING, (upright, stride))
-    return Finding(Posture.STANDING, (upright, Check(REACH, body.mean.reach, "on foot", least=LOW_REACH)))
+        return Judgement(Posture.WALKING, (upright, stride))
+    return Judgement(Posture.STANDING, (upright, Check(REACH, body.mean.reach, "on foot", least=LOW_REACH)))
 
 
-def _from_thighs(body: Body) -> Finding:
+def _from_thighs(body: Body) -> Judgement:
     # Without shins, foreshortening can't be recognised, so only thighs of nearly full length count.
     if not body.thighs:
-        return Finding(Posture.UNKNOWN, reason="no knee is visible on the side of a visible hip")
+        return Judgement(Posture.UNKNOWN, reason="no knee is visible on the side of a visible hip")
     upright = degrees(TILT, body.tilt, "upright", most=UPRIGHT)
     width = min(abs(leg.thigh.real) for leg in body.thighs)
     steepest = max((joints.tilt(leg.thigh) for leg in body.thighs), key=lambda tilt: abs(tilt - 90))
@@ -107,9 +107,9 @@ def _from_thighs(body: Body) -> Finding:
     ]
     if met([upright]):
         if met(long := [upright, Check(DROP, body.max_drop, "on foot", least=LONG_THIGH)]):
-            return Finding(Posture.STANDING, long)
+            return Judgement(Posture.STANDING, long)
         if met(across):
-            return Finding(Posture.SITTING, [upright, *across])
+            return Judgement(Posture.SITTING, [upright, *across])
     lying = [
         degrees(TILT, body.tilt, "lying", LEVEL, INVERTED),
         degrees(HIP, min(leg.hip for leg in body.thighs), "lying", least=110),
@@ -117,12 +117,12 @@ def _from_thighs(body: Body) -> Finding:
     plank = legs.plank(body)
     if met([*lying, *across]):
         if met(plank):
-            return Finding(Posture.UNKNOWN, reason=sentence(plank))
-        return Finding(Posture.LYING_DOWN, [*lying, *across], against=(plank,))
-    return Finding(Posture.UNKNOWN, reason="no ankle is visible below a visible knee, and the thighs are ambiguous")
+            return Judgement(Posture.UNKNOWN, reason=sentence(plank))
+        return Judgement(Posture.LYING_DOWN, [*lying, *across], against=(plank,))
+    return Judgement(Posture.UNKNOWN, reason="no ankle is visible below a visible knee, and the thighs are ambiguous")
 
 
-def _of_level_body(body: Body) -> Finding:
+def _of_level_body(body: Body) -> Judgement:
     if body.tilt >= INVERTED:  # feet below the hips mean bending; otherwise the body hangs or lies towards the camera
         hanging = [
             degrees(TILT, body.tilt, "head down", least=INVERTED),
@@ -130,28 +130,28 @@ def _of_level_body(body: Body) -> Finding:
             degrees(HIP, body.mean.hip, "bending", most=110),
         ]
         if met(hanging):
-            return Finding(Posture.BENDING, hanging)
-        return Finding(
+            return Judgement(Posture.BENDING, hanging)
+        return Judgement(
             Posture.UNKNOWN, reason=f"the torso points down, {body.tilt:.0f}° from upright, and the feet are not below"
         )
     if met(plank := legs.plank(body)):
-        return Finding(Posture.UNKNOWN, reason=sentence(plank))
+        return Judgement(Posture.UNKNOWN, reason=sentence(plank))
     level = degrees(TILT, body.tilt, "level", LEVEL, INVERTED)
     if met(crawling := [level, *legs.crawling(body)]):
-        return Finding(Posture.CRAWLING, crawling, more=WRISTS, against=(plank,))
+        return Judgement(Posture.CRAWLING, crawling, more=WRISTS, against=(plank,))
     lying = [
         degrees(TILT, body.tilt, "lying", LEVEL, INVERTED),
         degrees("the line from ankles to shoulders tilts {}", body.slope, "lying", LEVEL, INVERTED),
         degrees(HIP, body.mean.hip, "lying", least=60),
     ]
     if met(lying):
-        return Finding(Posture.LYING_DOWN, lying, against=(plank, crawling))
+        return Judgement(Posture.LYING_DOWN, lying, against=(plank, crawling))
     if met(bent := legs.bent_legs(body)):
         return _crouched_or_seated(body, bent)
     return _bent_or_unknown(body)
 
 
-def _on_low_hips(body: Body) -> Finding:
+def _on_low_hips(body: Body) -> Judgement:
     thigh, shin = body.mean.drop, -body.mean.shin.imag
     low = best(
         [
@@ -160,7 +160,7 @@ def _on_low_hips(body: Body) -> Finding:
         ]
     )
     if shin < -FLAT_SHIN:
-        return Finding(Posture.UNKNOWN, reason="the ankles are above the knees, over low hips")
+        return Judgement(Posture.UNKNOWN, reason="the ankles are above the knees, over low hips")
     # Knees far above the hips: sitting on the floor, or on a chair seen from behind and above.
     behind = RAISED_KNEES if body.from_behind >= FROM_BEHIND else FLAT_SHIN
     seats = (
@@ -169,7 +169,7 @@ def _on_low_hips(body: Body) -> Finding:
     )
     for seat in seats:
         if met(seat):
-            return Finding(Posture.SITTING, seat)
+            return Judgement(Posture.SITTING, seat)
     # From the front, sitting on a chair and a half squat look alike. A full squat is certain, and a leaning one from
     # the side.
     squat = best(
@@ -184,27 +184,27 @@ def _on_low_hips(body: Body) -> Finding:
     )
     if met(squat):
         return _crouched_or_seated(body, [*low, *squat], seats)
-    return Finding(Posture.SITTING, [*low, Check(REACH, body.mean.reach, "above a squat", least=SQUAT_REACH)])
+    return Judgement(Posture.SITTING, [*low, Check(REACH, body.mean.reach, "above a squat", least=SQUAT_REACH)])
 
 
-def _crouched_or_seated(body: Body, low: Checks, against: tuple[Checks, ...] = ()) -> Finding:
+def _crouched_or_seated(body: Body, low: Checks, against: tuple[Checks, ...] = ()) -> Judgement:
     # A body whose centre of mass is not over its feet must sit. The distance is measured towards the knees.
     if met(balance := [Check(AHEAD, body.ahead, "in balance", OVERBALANCE, OFF_BALANCE)]):
-        return Finding(Posture.CROUCHING, [*low, *balance], against=against)
+        return Judgement(Posture.CROUCHING, [*low, *balance], against=against)
     if body.ahead < OVERBALANCE:
-        return Finding(Posture.UNKNOWN, reason=f"the legs are bent, but {balance[0]}: hands may bear the body")
-    return Finding(Posture.SITTING, [*low, Check(AHEAD, body.ahead, "seated", least=OFF_BALANCE)])
+        return Judgement(Posture.UNKNOWN, reason=f"the legs are bent, but {balance[0]}: hands may bear the body")
+    return Judgement(Posture.SITTING, [*low, Check(AHEAD, body.ahead, "seated", least=OFF_BALANCE)])
 
 
-def _bent_or_unknown(body: Body) -> Finding:
+def _bent_or_unknown(body: Body) -> Judgement:
     bending = [
         degrees(TILT, body.tilt, "bending", least=UPRIGHT),
         Check(REACH, body.max_reach, "on foot", least=0.9),
         degrees(HIP, body.mean.hip, "bending", most=150),
     ]
     if met(bending):
-        return Finding(Posture.BENDING, bending)
-    return Finding(
+        return Judgement(Posture.BENDING, bending)
+    return Judgement(
         Posture.UNKNOWN,
         reason=f"the torso tilts {body.tilt:.0f}° from the vertical: neither upright nor lying",
     )
