@@ -22,14 +22,14 @@ from vision.arrays import RGB
 class RawInference:
     """A loaded engine and an input.
 
-    image: (h, w, 3) uint8. at_a_time: concurrent calls, as in the service. min_score: see Engine.run.
+    image: (h, w, 3) uint8. at_a_time: concurrent calls, as in the service. min_confidence: see Engine.run.
     best: the batch size with the most images per second.
     """
 
     engine: Engine
     image: RGB
     at_a_time: int
-    min_score: float
+    min_confidence: float
     best: int = 1
 
     def per_second(self, seconds: float, batch: int | None = None) -> float:
@@ -40,7 +40,7 @@ class RawInference:
         def loop(_: int) -> int:
             done = 0
             while time.perf_counter() - began < seconds:
-                self.engine.run(images, self.min_score)
+                self.engine.run(images, self.min_confidence)
                 done += len(images)
             return done
 
@@ -57,7 +57,7 @@ def load(name: ModelName, picture: RGB, seconds: float) -> RawInference:
     task = TASKS[name](settings.models[name])
     item = task.prepare(Picture.of(picture, None), Options(), stored.card.input).items[0]
     engine, at_a_time = engine_choice.load(stored, settings, None), engine_choice.calls_at_a_time(settings, None)
-    raw = RawInference(engine, item["image"], at_a_time, task.min_score(item))
+    raw = RawInference(engine, item["image"], at_a_time, task.min_confidence(item))
     sizes = batches.batch_sizes(settings.models[name].max_batch_size)
     raw.engine.warm_up([(size, *raw.image.shape) for size in sizes])
     raw.best = max(sizes, key=lambda size: raw.per_second(seconds, size))

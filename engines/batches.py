@@ -38,7 +38,7 @@ def run(
     images: Images,
     largest: int,
     on_out_of_memory: Callable[[], None],
-    min_score: float = 0,
+    min_confidence: float = 0,
     *,
     alone: bool = True,
     deadline: Deadline | None = None,
@@ -50,13 +50,13 @@ def run(
     If the device runs out of memory on a batch, `on_out_of_memory` is called to free memory. Then the batch is tried
     once more in two halves. Images of a half that fails again get the OutOfMemory in place of outputs.
 
-    min_score, alone, deadline: see Engine.run. Raises ValueError if the engine returns a different number of results
-    than it got images. Other errors of the engine pass through.
+    min_confidence, alone, deadline: see Engine.run. Raises ValueError if the engine returns a different number of
+    results than it got images. Other errors of the engine pass through.
     """
     by_shape: defaultdict[tuple[int, ...], list[int]] = defaultdict(list)
     for position, image in enumerate(images):
         by_shape[image.shape].append(position)
-    forward = partial(engine.run, min_score=min_score, alone=alone, deadline=deadline)
+    forward = partial(engine.run, min_confidence=min_confidence, alone=alone, deadline=deadline)
     results: dict[int, Outputs | OutOfMemory] = {}
     for positions in by_shape.values():
         start = 0

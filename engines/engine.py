@@ -33,12 +33,12 @@ class Engine(Protocol):
         ...
 
     def run(
-        self, images: Images, min_score: float = 0, *, alone: bool = True, deadline: Deadline | None = None
+        self, images: Images, min_confidence: float = 0, *, alone: bool = True, deadline: Deadline | None = None
     ) -> tuple[Rows, ...]:
         """Run images of one shape. Returns the graph's outputs, each with one row per image, in the same order.
 
-        min_score: the caller ignores a detector's candidates below this confidence, 0…1. An engine may then compute
-        their confidence only; their boxes and keypoints hold arbitrary values.
+        min_confidence: the caller ignores a detector's candidates below it, 0…1. An engine may then compute their
+        confidence only; their boxes and keypoints hold arbitrary values.
         alone: no other request waits for this model.
         deadline: of all images. An engine that can stop raises Abandoned when the deadline is abandoned.
 

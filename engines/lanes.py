@@ -24,10 +24,10 @@ class Lane(Protocol):
 
     first: openvino.InferRequest  # the request of the first part
 
-    def infer(self, image: NDArray[np.uint8], min_score: float, deadline: Deadline | None) -> Sequence[F32]:
+    def infer(self, image: NDArray[np.uint8], min_confidence: float, deadline: Deadline | None) -> Sequence[F32]:
         """Run an image (1, h, w, 3) uint8; return the graph's outputs, (1, …) each.
 
-        min_score, deadline: see Engine.run.
+        min_confidence, deadline: see Engine.run.
         """
         ...
 
@@ -45,7 +45,7 @@ class Chain:
     def infer(
         self,
         image: NDArray[np.uint8],
-        min_score: float,  # noqa: ARG002 - a chain computes everything
+        min_confidence: float,  # noqa: ARG002 - a chain computes everything
         deadline: Deadline | None,  # noqa: ARG002 - the run is too short to be stopped
     ) -> Sequence[F32]:
         """See Lane.infer."""
@@ -68,7 +68,7 @@ class Stoppable:
     def infer(
         self,
         image: NDArray[np.uint8],
-        min_score: float,  # noqa: ARG002 - the graph computes everything
+        min_confidence: float,  # noqa: ARG002 - the graph computes everything
         deadline: Deadline | None,
     ) -> Sequence[F32]:
         """See Lane.infer. Raises Abandoned if it was stopped."""
@@ -89,9 +89,9 @@ class Stoppable:
 
 
 class DetectorLane:
-    """Runs a parts.DividedDetector, and skips the finest scales if none of their candidates reaches the min_score.
+    """Runs a parts.DividedDetector, and skips the finest scales if none of their candidates reaches the min_confidence.
 
-    Most pictures have no such candidate. The caller ignores candidates below min_score anyway.
+    Most pictures have no such candidate. The caller ignores candidates below min_confidence anyway.
     """
 
     def __init__(self, parts: Sequence[openvino.CompiledModel]) -> None:
@@ -101,12 +101,12 @@ class DetectorLane:
     def infer(
         self,
         image: NDArray[np.uint8],
-        min_score: float,
+        min_confidence: float,
         deadline: Deadline | None,  # noqa: ARG002 - as in Chain
     ) -> Sequence[F32]:
         """See Lane.infer."""
         features, scores = self._trunk(image)
-        least = _least_logit(min_score)
+        least = _least_logit(min_confidence)
         counting = (scale for scale, of_scale in enumerate(scores) if not of_scale.max() < least)  # NaN counts
         return self._rest(features, scores, next(counting, len(scores)))
 
@@ -131,9 +131,9 @@ def _run(request: openvino.InferRequest, inputs: Sequence[Any]) -> list[Any]:
     return [results[index] for index in range(len(results))]
 
 
-def _least_logit(min_score: float) -> float:
-    """The logit of `min_score` (0…1), less the tolerance for rounding."""
-    if not 0 < min_score < 1:
-        return -inf if min_score <= 0 else inf
-    logit = log(min_score / (1 - min_score))
+def _least_logit(min_confidence: float) -> float:
+    """The logit of `min_confidence` (0…1), less the tolerance for rounding."""
+    if not 0 < min_confidence < 1:
+        return -inf if min_confidence <= 0 else inf
+    logit = log(min_confidence / (1 - min_confidence))
     return logit - max(_ROUNDING[0], abs(logit) * _ROUNDING[1])

@@ -156,19 +156,19 @@ class OpenVinoEngine:
                 list(self._pool.map(run, [image] * self._count))
 
     def run(
-        self, images: Images, min_score: float = 0, *, alone: bool = True, deadline: Deadline | None = None
+        self, images: Images, min_confidence: float = 0, *, alone: bool = True, deadline: Deadline | None = None
     ) -> tuple[Rows, ...]:
         """See Engine.run."""
         outputs: Sequence[tuple[NDArray[np.float32], ...]]
-        if alone and len(images) == 1 and (whole := self._all_threads(images[0], min_score, deadline)):
+        if alone and len(images) == 1 and (whole := self._all_threads(images[0], min_confidence, deadline)):
             outputs = [whole]
         elif self._batch_lanes is not None:
             with _borrowed(self._batch_lanes) as batch_lane:
                 outputs = batch_lane.infer(images)
         elif len(images) == 1:
-            outputs = [self._on_a_lane(images[0], min_score, deadline)]
+            outputs = [self._on_a_lane(images[0], min_confidence, deadline)]
         else:
-            run = carried(partial(self._on_a_lane, min_score=min_score, deadline=deadline))
+            run = carried(partial(self._on_a_lane, min_confidence=min_confidence, deadline=deadline))
             outputs = list(self._pool.map(run, images))
         return tuple(zip(*outputs, strict=True))
 
@@ -180,7 +180,7 @@ class OpenVinoEngine:
         self._lanes, self._batch_lanes, self._undivided = SimpleQueue(), None, None
 
     def _all_threads(
-        self, image: NDArray[np.uint8], min_score: float, deadline: Deadline | None
+        self, image: NDArray[np.uint8], min_confidence: float, deadline: Deadline | None
     ) -> tuple[NDArray[np.float32], ...]:
         """The outputs of an image that gets all threads; empty if another image is being computed."""
         if self._undivided is None:
@@ -190,7 +190,7 @@ class OpenVinoEngine:
         try:
             while len(taken) < self._count:
                 taken.append(lanes.get_nowait())
-            return _infer(self._undivided, image, min_score, deadline)
+            return _infer(self._undivided, image, min_confidence, deadline)
         except Empty:
             return ()
         finally:
@@ -198,11 +198,11 @@ class OpenVinoEngine:
                 lanes.put(lane)
 
     def _on_a_lane(
-        self, image: NDArray[np.uint8], min_score: float, deadline: Deadline | None
+        self, image: NDArray[np.uint8], min_confidence: float, deadline: Deadline | None
     ) -> tuple[NDArray[np.float32], ...]:
         by_shape = None if self._side_by_side is None else self._side_by_side.lanes(image.shape)
         with _borrowed(self._lanes if by_shape is None else by_shape) as lane:
-            return _infer(lane, image, min_score, deadline)
+            return _infer(lane, image, min_confidence, deadline)
 
     def _compile(
         self, parts: Sequence[openvino.Model], threads: int, size: int = 1, **config: object
@@ -280,10 +280,10 @@ def _warm_up(lane: Lane, image: NDArray[np.uint8]) -> None:
 
 
 def _infer(
-    lane: Lane, image: NDArray[np.uint8], min_score: float, deadline: Deadline | None
+    lane: Lane, image: NDArray[np.uint8], min_confidence: float, deadline: Deadline | None
 ) -> tuple[NDArray[np.float32], ...]:
     """Run one image (h, w, 3) on a lane; return copies of its outputs. Raises Abandoned if its deadline is over."""
     if deadline is not None:
         deadline.check()
-    outputs = lane.infer(np.ascontiguousarray(image)[None], min_score, deadline)
+    outputs = lane.infer(np.ascontiguousarray(image)[None], min_confidence, deadline)
     return tuple(np.array(row) for (row,) in outputs)

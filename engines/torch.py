@@ -90,7 +90,7 @@ class CpuEngine(_TorchEngine):
             self.run(np.zeros(shape, dtype=np.uint8))
 
     @torch.inference_mode()
-    def run(self, images: Images, min_score: float = 0, **_: object) -> tuple[NDArray[np.float32], ...]:  # noqa: ARG002
+    def run(self, images: Images, min_confidence: float = 0, **_: object) -> tuple[NDArray[np.float32], ...]:  # noqa: ARG002
         """See Engine.run."""
         return tuple(output.float().numpy() for output in self._forward(torch.from_numpy(np.asarray(images))))
 
@@ -123,7 +123,7 @@ class CudaEngine(_TorchEngine):
         for shape in self._warm:
             self.run(np.zeros(shape, dtype=np.uint8))
 
-    def run(self, images: Images, min_score: float = 0, **_: object) -> tuple[NDArray[np.float32], ...]:  # noqa: ARG002
+    def run(self, images: Images, min_confidence: float = 0, **_: object) -> tuple[NDArray[np.float32], ...]:  # noqa: ARG002
         """See Engine.run."""
         batch = np.asarray(images)
         with self._turn, cuda.on(self._stream):

@@ -21,7 +21,7 @@ from runners import engine_choice
 from runners.progress import Progress
 from runners.residency import tensorrt
 from runners.residency.memory import GpuMemory, Memory
-from runners.residency.residency import Exchange
+from runners.residency.residency import EngineSwap
 from runners.residency.resident import Resident
 from runners.residency.tensorrt import TensorRtEngines
 from settings import Settings
@@ -96,13 +96,13 @@ class ModelLoader:
         with self._progress.measured(stored.card.name, count) if self._progress else nullcontext():
             engine.warm_up(shapes)
 
-    def on_ready(self, resident: Resident, exchange: Callable[[Resident, Exchange], None]) -> None:
+    def on_ready(self, resident: Resident, swap: Callable[[Resident, EngineSwap], None]) -> None:
         """Start a TensorRT build if the model wants such an engine and has none."""
         loaded = resident.loaded
         if self._tensorrt is None or loaded is None or loaded.engine.name == "tensorrt":
             return
         if self._tensorrt.wants(loaded.stored):
-            self._tensorrt.build(resident, exchange)
+            self._tensorrt.build(resident, swap)
 
 
 def warm_up_shapes(task: AnyTask, card: ModelCard) -> list[Shape]:

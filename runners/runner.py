@@ -200,7 +200,7 @@ class Runner:
                     images,
                     task.settings.max_batch_size,
                     self._free_memory,
-                    task.least_score(items),
+                    task.least_confidence(items),
                     alone=run.alone,
                     deadline=run.deadline,
                 )

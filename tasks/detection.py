@@ -82,7 +82,7 @@ class Detector(Task[DetectorSettings, Sequence[Look], ResultT, AnswerT]):
         """See Task.warm_up_sizes."""
         return LETTERBOX_SIZES
 
-    def min_score(self, item: Item) -> float:
+    def min_confidence(self, item: Item) -> float:
         """Return the caller's min_confidence, else the setting."""
         return item.get("min_confidence", self.settings.min_confidence)
 

@@ -46,7 +46,7 @@ class Pipeline:
     def results(self, items: Sequence[Item]) -> list[Result]:
         """Return the runner's result for each item. Raises OutOfMemory if the device has too little memory."""
         images = [item["image"] for item in items]
-        largest, least = self.task.settings.max_batch_size, self.task.least_score(items)
+        largest, least = self.task.settings.max_batch_size, self.task.least_confidence(items)
         results: list[Result] = []
         for output, item in zip(batches.run(self.engine, images, largest, lambda: None, least), items, strict=True):
             if isinstance(output, OutOfMemory):

@@ -128,7 +128,7 @@ class PoseEstimator(Detector[PoseResult, PoseResponse]):
         outputs: `predictions` (55 + classes, candidates) float32: box, class scores and keypoints in input pixels.
         Only the class "person" counts; all classes count if the checkpoint has none of that name.
         """
-        found = detect(outputs[0], len(card.labels), self.min_score(item), self.settings.iou_threshold)
+        found = detect(outputs[0], len(card.labels), self.min_confidence(item), self.settings.iou_threshold)
         persons = [index for index, label in enumerate(card.labels) if label.casefold() == _PERSON]
         counted = np.isin(found.classes, persons or range(len(card.labels)))
         return {

@@ -191,13 +191,13 @@ class Task(ABC, Generic[SettingsT, ViewT, ResultT, AnswerT]):
     def warm_up_sizes(self, model_input: ModelInput) -> Sequence[tuple[int, int]]:
         """Return height and width of usual inputs in pixels, the largest first."""
 
-    def min_score(self, item: Item) -> float:  # noqa: ARG002 - only detectors have scores
-        """Return the score that a candidate must exceed to be interpreted (see Engine.run)."""
+    def min_confidence(self, item: Item) -> float:  # noqa: ARG002 - only detectors have candidates
+        """Return the confidence that a candidate must exceed to be interpreted (see Engine.run)."""
         return 0
 
-    def least_score(self, items: Sequence[Item]) -> float:
-        """Return the least `min_score` in a batch. Each item may have its own."""
-        return min((self.min_score(item) for item in items), default=0)
+    def least_confidence(self, items: Sequence[Item]) -> float:
+        """Return the least `min_confidence` in a batch. Each item may have its own."""
+        return min((self.min_confidence(item) for item in items), default=0)
 
     @abstractmethod
     def interpret(self, outputs: Outputs, item: Item, card: ModelCard) -> ResultT:

@@ -92,7 +92,7 @@ class ThreatDetector(Detector[ThreatResult, ThreatResponse]):
 
         outputs: `predictions` (4 + classes, candidates) float32: box in input pixels and class scores.
         """
-        found = detect(outputs[0], len(card.labels), self.min_score(item), self.settings.iou_threshold)
+        found = detect(outputs[0], len(card.labels), self.min_confidence(item), self.settings.iou_threshold)
         return {
             "boxes": found.boxes,
             "scores": found.scores,

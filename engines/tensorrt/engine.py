@@ -61,7 +61,7 @@ class TensorRtEngine:
         for shape in shapes:
             self.run(np.zeros(shape, dtype=np.uint8))
 
-    def run(self, images: Images, min_score: float = 0, **_: object) -> tuple[NDArray[np.float32], ...]:  # noqa: ARG002
+    def run(self, images: Images, min_confidence: float = 0, **_: object) -> tuple[NDArray[np.float32], ...]:  # noqa: ARG002
         """See Engine.run."""
         batch = np.asarray(images)
         with cuda.on(self._stream):

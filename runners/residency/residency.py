@@ -28,8 +28,8 @@ _STOP_S: Final = 10.0  # the longest that `close` waits for a load under way
 
 
 @dataclass(frozen=True)
-class Exchange:
-    """An engine swap for a loaded model.
+class EngineSwap:
+    """Another engine for a loaded model.
 
     wanted: whether the loaded model still needs the swap. load: makes the new engine. on_done: called with None after
     a swap, or if it was no longer wanted or the model was evicted. Called with the error if the swap failed; then the
@@ -60,8 +60,8 @@ class Loader(Protocol):
         """Run the shapes whose first run would be slow. Raises as the engine does."""
         ...
 
-    def on_ready(self, resident: Resident, exchange: Callable[[Resident, Exchange], None]) -> None:
-        """React to a model that has become ready. exchange: Residency.exchange, to swap its engine later."""
+    def on_ready(self, resident: Resident, swap: Callable[[Resident, EngineSwap], None]) -> None:
+        """React to a model that has become ready. swap: Residency.swap_engine, to swap its engine later."""
         ...
 
     def on_device_lost(self, error: DeviceLost) -> None:
@@ -138,9 +138,9 @@ class Residency:
         if not done.wait(timeout):
             raise ModelUnavailable(f"{name} was not unloaded within {timeout:g} s: it is still loading or in use")
 
-    def exchange(self, resident: Resident, exchange: Exchange) -> None:
+    def swap_engine(self, resident: Resident, swap: EngineSwap) -> None:
         """Swap the engine of a loaded model once the new one is warm. Returns at once."""
-        self._enqueue(lambda: self._exchange(resident, exchange))
+        self._enqueue(lambda: self._swap_engine(resident, swap))
 
     def close(self) -> None:
         """End the thread. Waits a limited time for a load under way."""
@@ -192,7 +192,7 @@ class Residency:
             resident.memory_mb,
             resident.stored.label_for_health,
         )
-        self._loader.on_ready(resident, self.exchange)
+        self._loader.on_ready(resident, self.swap_engine)
         self._evict_over_budget(resident)
         self._capture_graphs()
 
@@ -216,12 +216,12 @@ class Residency:
                 self._loader.on_device_lost(error)
             return failure_of(resident.name, error)
 
-    def _exchange(self, resident: Resident, exchange: Exchange) -> None:
-        if resident.loaded is None or not exchange.wanted(resident.loaded):
-            exchange.on_done(None)
+    def _swap_engine(self, resident: Resident, swap: EngineSwap) -> None:
+        if resident.loaded is None or not swap.wanted(resident.loaded):
+            swap.on_done(None)
             return
         try:
-            engine, grown_mb = self._measured(resident.stored, exchange.load)
+            engine, grown_mb = self._measured(resident.stored, swap.load)
         except DeviceLost as error:
             self._loader.on_device_lost(error)
             return
@@ -230,7 +230,7 @@ class Residency:
         else:
             resident.measure(grown_mb)
             former = resident.replace(engine)
-            exchange.on_done(None)
+            swap.on_done(None)
             self._close(former)
             logger.info("%s now runs on %s (%s)", resident.name, engine.name, engine.precision)
             self._evict_over_budget(resident)
@@ -238,7 +238,7 @@ class Residency:
             return
         failure.__cause__ = failure.__context__ = None
         self._memory.give_back()
-        exchange.on_done(failure)
+        swap.on_done(failure)
 
     def _measured(self, stored: StoredModel, load: Callable[[], Engine]) -> tuple[Engine, float]:
         """Load and warm up an engine; return it and the process's growth in MB. Frees graphs if memory is short."""

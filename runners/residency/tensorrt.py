@@ -20,7 +20,7 @@ from models import store
 from models.catalogue import ModelName
 from models.store import StoredModel, StoreError
 from runners.residency.back_off import BackOff
-from runners.residency.residency import Exchange
+from runners.residency.residency import EngineSwap
 from runners.residency.resident import Loaded, Resident
 from settings import Settings
 from tasks.detection import DetectorSettings
@@ -31,7 +31,7 @@ LARGEST_SIDE: Final = 640  # pixels; the largest input side of the two YOLO mode
 _MEANWHILE: Final = "torch serves meanwhile"
 
 
-ExchangeCall = Callable[[Resident, Exchange], None]  # Residency.exchange
+SwapCall = Callable[[Resident, EngineSwap], None]  # Residency.swap_engine
 
 
 class _BuildFailed(Exception):
@@ -80,7 +80,7 @@ class TensorRtEngines:
             logger.warning("TensorRT cache %s can't be read: %s", self._cache.folder, error)
             return None
 
-    def build(self, resident: Resident, exchange: ExchangeCall) -> None:
+    def build(self, resident: Resident, swap: SwapCall) -> None:
         """Start a build for a model that serves on torch, and swap the engine in afterwards. Returns at once.
 
         Does nothing if a build of the model is under way, for example after it was evicted and loaded again.
@@ -94,13 +94,13 @@ class TensorRtEngines:
             text = f"its cache {self._cache.folder} can't be read: {error}"
             failure = BuildFailure(text, self._back_off(resident))
         if failure is not None:
-            self._give_up(resident, failure.text, exchange, failure.again_s)
+            self._give_up(resident, failure.text, swap, failure.again_s)
             return
         self._under_way.add(resident.name)
         resident.set_building(f"a TensorRT engine is being built, which takes minutes; {_MEANWHILE}")
         threading.Thread(
             target=self._build,
-            args=(resident, resident.stored, inputs, exchange),
+            args=(resident, resident.stored, inputs, swap),
             name=f"tensorrt-{resident.name}",
             daemon=True,
         ).start()
@@ -113,12 +113,12 @@ class TensorRtEngines:
         for export in self._exports:
             export.stop()
 
-    def _build(self, resident: Resident, stored: StoredModel, inputs: EngineInputs, exchange: ExchangeCall) -> None:
+    def _build(self, resident: Resident, stored: StoredModel, inputs: EngineInputs, swap: SwapCall) -> None:
         began = time.monotonic()
 
         def give_up(reason: str, again_s: float | None = None) -> None:
             logger.error("TensorRT build of %s failed after %.0f s", resident.name, time.monotonic() - began)
-            self._give_up(resident, reason, exchange, again_s)
+            self._give_up(resident, reason, swap, again_s)
 
         def wanted(loaded: Loaded) -> bool:
             return loaded.stored is stored and loaded.engine.name != "tensorrt"
@@ -129,7 +129,7 @@ class TensorRtEngines:
         except BuildStopped:
             self._give_up(resident, "its build was stopped")
         except _BuildFailed as error:
-            self._give_up(resident, str(error), exchange, error.again_s)
+            self._give_up(resident, str(error), swap, error.again_s)
         except StoreError as error:
             give_up(str(error), self._back_off(resident))
         except OSError as error:
@@ -139,8 +139,8 @@ class TensorRtEngines:
             give_up(f"{type(error).__name__}: {error}")
         else:
             logger.info("TensorRT build of %s succeeded after %.0f s", resident.name, time.monotonic() - began)
-            done = partial(self._exchanged, resident, inputs, exchange)
-            exchange(resident, Exchange(wanted, lambda: _open(file, inputs), done))
+            done = partial(self._swapped, resident, inputs, swap)
+            swap(resident, EngineSwap(wanted, lambda: _open(file, inputs), done))
 
     def _find_or_make(self, inputs: EngineInputs, stored: StoredModel) -> Path:
         export = Export()
@@ -162,15 +162,13 @@ class TensorRtEngines:
                     raise _BuildFailed(self._remember(inputs, str(error), may_pass=error.may_pass)) from error
                 return self._cache.store(inputs, built)
 
-    def _exchanged(
-        self, resident: Resident, inputs: EngineInputs, exchange: ExchangeCall, error: Exception | None
-    ) -> None:
+    def _swapped(self, resident: Resident, inputs: EngineInputs, swap: SwapCall, error: Exception | None) -> None:
         if error is None:  # it runs on TensorRT, or will after its next load
             self._under_way.discard(resident.name)
             self._back_offs.pop(resident.name, None)
             resident.set_building(None)
         elif isinstance(error, OutOfMemory):
-            self._give_up(resident, str(error), exchange, self._back_off(resident))
+            self._give_up(resident, str(error), swap, self._back_off(resident))
         else:
             reason = f"the engine was built and can't be loaded: {error}"
             self._give_up(resident, self._remember(inputs, reason, may_pass=False).text)
@@ -188,25 +186,25 @@ class TensorRtEngines:
         return self._back_offs.setdefault(resident.name, BackOff(FIRST_RETRY_S, LONGEST_RETRY_S)).failed()
 
     def _give_up(
-        self, resident: Resident, reason: str, exchange: ExchangeCall | None = None, again_s: float | None = None
+        self, resident: Resident, reason: str, swap: SwapCall | None = None, again_s: float | None = None
     ) -> None:
         """Leave a model on torch for `again_s` seconds, or for good (None)."""
         logger.warning("TensorRT: %s continues on torch: %s", resident.name, reason)
         self._under_way.discard(resident.name)
         resident.set_building(None, failure=f"no TensorRT engine, torch serves: {reason}")
-        if exchange is None or again_s is None or self._closed:
+        if swap is None or again_s is None or self._closed:
             return
         if (former := self._retries.get(resident.name)) is not None:
             former.cancel()
-        retry = self._retries[resident.name] = threading.Timer(again_s, self._try_again, (resident, exchange))
+        retry = self._retries[resident.name] = threading.Timer(again_s, self._try_again, (resident, swap))
         retry.daemon = True
         retry.start()
 
-    def _try_again(self, resident: Resident, exchange: ExchangeCall) -> None:
+    def _try_again(self, resident: Resident, swap: SwapCall) -> None:
         """Build again. If the model was evicted meanwhile, its next load starts the build."""
         loaded = resident.loaded
         if loaded is not None and loaded.engine.name != "tensorrt":
-            self.build(resident, exchange)
+            self.build(resident, swap)
 
     def _inputs(self, stored: StoredModel) -> EngineInputs:
         name: ModelName = stored.card.name

@@ -38,7 +38,7 @@ class Means:
     def free(self) -> None:
         self.frees += 1
 
-    def run(self, images: Images, min_score: float = 0, **_: object) -> tuple[F32, ...]:
+    def run(self, images: Images, min_confidence: float = 0, **_: object) -> tuple[F32, ...]:
         batch = np.asarray(images)
         self.batches.append(batch.shape)
         if len(batch) > self.room:
@@ -142,8 +142,8 @@ def test_every_try_asks_for_the_same_scores() -> None:
     asked: list[float] = []
 
     class Asked(Means):
-        def run(self, images: Images, min_score: float = 0, **_: object) -> tuple[F32, ...]:
-            asked.append(min_score)
+        def run(self, images: Images, min_confidence: float = 0, **_: object) -> tuple[F32, ...]:
+            asked.append(min_confidence)
             return super().run(images)
 
     engine = Asked(room=4)
@@ -160,7 +160,7 @@ def test_it_is_halved_once_and_the_rest_is_refused() -> None:
 
 def test_what_the_first_half_gave_is_kept_when_the_second_is_too_much() -> None:
     class Filling(Means):
-        def run(self, images: Images, min_score: float = 0, **_: object) -> tuple[F32, ...]:
+        def run(self, images: Images, min_confidence: float = 0, **_: object) -> tuple[F32, ...]:
             outputs = super().run(images)
             self.room = 2
             return outputs

@@ -96,11 +96,11 @@ def test_the_scales_below_the_score_that_counts_are_left_out_and_nothing_else_ch
         fine = height * width // STRIDES[0] ** 2
         best = [float(scores.max()) for scores in (expected[BOX:, :fine], expected[BOX:, fine:])]
         assert best[0] * 1.05 < best[1]
-        for min_score, columns in [(best[0] * 0.99, 0), (best[0] * 1.04, fine), (min(1, best[1] * 1.06), None)]:
+        for min_confidence, columns in [(best[0] * 0.99, 0), (best[0] * 1.04, fine), (min(1, best[1] * 1.06), None)]:
             found = np.array(expected)
             found[:BOX, :columns] = 0
             for count in (1, 3):
-                (outputs,) = engine.run([image] * count, min_score)
+                (outputs,) = engine.run([image] * count, min_confidence)
                 assert len(outputs) == count
                 for output in outputs:
                     assert np.array_equal(output, found)

@@ -30,10 +30,10 @@ def test_the_real_heads_say_the_same_of_everything_that_counts(
         image = letterbox(picture, 640, 32).image
         expected = np.asarray(engine.run([image])[0][0])
         scores = expected[4 : 4 + classes]
-        for min_score, images_at_a_time in ((0.25, 2), (0.01, 1)):
-            for output in engine.run([image] * images_at_a_time, min_score)[0]:
+        for min_confidence, images_at_a_time in ((0.25, 2), (0.01, 1)):
+            for output in engine.run([image] * images_at_a_time, min_confidence)[0]:
                 assert np.array_equal(output[4 : 4 + classes], scores)
-                counting = scores.max(axis=0) > min_score
+                counting = scores.max(axis=0) > min_confidence
                 assert np.array_equal(output[:, counting], expected[:, counting])
                 counted += int(counting.sum())
                 incomplete += not np.array_equal(output, expected)

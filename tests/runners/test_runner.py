@@ -145,7 +145,7 @@ def test_every_batch_size_is_warm_before_the_model_is_ready(monkeypatch: pytest.
     seen: list[tuple[int, ...]] = []
 
     class Counting(fake.FakeEngine):
-        def run(self, images: Images, min_score: float = 0, **_: object) -> tuple[fake.F32, ...]:
+        def run(self, images: Images, min_confidence: float = 0, **_: object) -> tuple[fake.F32, ...]:
             seen.append(np.shape(images))
             return super().run(images)
 
@@ -166,8 +166,8 @@ def test_a_detector_is_asked_for_what_the_least_demanding_item_of_a_batch_wants(
     asked: list[float] = []
 
     class Asked(fake.FakeEngine):
-        def run(self, images: Images, min_score: float = 0, **_: object) -> tuple[fake.F32, ...]:
-            asked.append(min_score)
+        def run(self, images: Images, min_confidence: float = 0, **_: object) -> tuple[fake.F32, ...]:
+            asked.append(min_confidence)
             return super().run(images)
 
     monkeypatch.setattr(engine_choice, "load", lambda stored, *_: Asked(stored.card.name))
@@ -189,7 +189,7 @@ def test_a_detector_is_asked_for_what_the_least_demanding_item_of_a_batch_wants(
 
 def test_a_model_that_fails_its_warm_up_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     class Broken(fake.FakeEngine):
-        def run(self, images: Images, min_score: float = 0, **_: object) -> tuple[fake.F32, ...]:
+        def run(self, images: Images, min_confidence: float = 0, **_: object) -> tuple[fake.F32, ...]:
             if len(images) == 4:
                 raise MemoryError("not for four")
             return super().run(images)

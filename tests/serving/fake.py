@@ -102,7 +102,7 @@ class FakeEngine:
         if self.name != "openvino" and CARD is not None:
             CARD.processes[os.getpid()] = (CARD.processes.get(os.getpid()) or 0) + size
 
-    def run(self, images: Images, min_score: float = 0, **_: object) -> tuple[F32, ...]:
+    def run(self, images: Images, min_confidence: float = 0, **_: object) -> tuple[F32, ...]:
         colours = [_centre(image) for image in images]
         if CRASHES in colours:
             os._exit(9)

@@ -33,6 +33,6 @@ def test_the_registry_has_a_task_for_every_model_in_the_catalogues_order() -> No
 
 
 def test_a_batch_is_asked_for_what_its_least_demanding_item_wants() -> None:
-    assert THREAT.least_score([{**ITEM, "min_confidence": 0.9}, ITEM]) == MODELS.threat_detector.min_confidence
-    assert THREAT.least_score([{**ITEM, "min_confidence": 0.1}, ITEM]) == 0.1
-    assert REID.least_score([ITEM]) == 0
+    assert THREAT.least_confidence([{**ITEM, "min_confidence": 0.9}, ITEM]) == MODELS.threat_detector.min_confidence
+    assert THREAT.least_confidence([{**ITEM, "min_confidence": 0.1}, ITEM]) == 0.1
+    assert REID.least_confidence([ITEM]) == 0

@@ -22,7 +22,7 @@ class Engine:
     def __init__(self, seconds: float) -> None:
         self.seconds, self.runs = seconds, 0
 
-    def run(self, images: Images, min_score: float = 0, **_: object) -> tuple[Rows, ...]:
+    def run(self, images: Images, min_confidence: float = 0, **_: object) -> tuple[Rows, ...]:
         self.runs += 1
         time.sleep(self.seconds)
         return np.zeros((len(images), 2), np.float32), np.zeros((len(images), 512), np.float32)

@@ -23,9 +23,9 @@ from tests.runners.residency.world import (
     FakeEngine,
     Make,
     World,
-    exchange,
     resident_ones,
     states,
+    swap,
     until,
     use,
 )
@@ -173,7 +173,7 @@ def test_alternating_requests_cause_a_bounded_number_of_reloads(make: Make, worl
 def test_others_are_evicted_where_another_engine_takes_more(make: Make, world: World) -> None:
     residency = make(budget_mb=800)
     use(residency, REID, POSE, PET)  # 650
-    assert exchange(residency, lambda: FakeEngine(world, POSE, "tensorrt", size=500)) is None
+    assert swap(residency, lambda: FakeEngine(world, POSE, "tensorrt", size=500)) is None
     assert resident_ones(residency) == [POSE, PET]
     assert world.used_mb() == CONTEXT_MB + 500 + 200
 

@@ -29,9 +29,9 @@ from tests.runners.residency.world import (
     FakeEngine,
     Make,
     World,
-    exchange,
     resident_ones,
     states,
+    swap,
     until,
     use,
 )
@@ -312,9 +312,7 @@ def test_another_engine_takes_the_place_of_the_present_one_when_it_is_warm(make:
     residency = make()
     use(residency, POSE)
     with residency.models[POSE].lease(5) as before:
-        thread = threading.Thread(
-            target=exchange, args=(residency, lambda: FakeEngine(world, POSE, "tensorrt", size=200))
-        )
+        thread = threading.Thread(target=swap, args=(residency, lambda: FakeEngine(world, POSE, "tensorrt", size=200)))
         thread.start()
         until(lambda: residency.models[POSE].status()["engine"] == "tensorrt")
         assert before.engine in world.engines  # the call under way ends on the former
@@ -332,7 +330,7 @@ def test_where_that_fails_the_present_one_goes_on(make: Make, world: World, fail
 
     residency = make()
     use(residency, POSE)
-    assert exchange(residency, load) is failure
+    assert swap(residency, load) is failure
     assert residency.models[POSE].status()["engine"] == "torch"
     use(residency, POSE)
 
@@ -341,13 +339,13 @@ def test_one_that_has_such_an_engine_already_gets_no_second(make: Make, world: W
     residency = make()
     use(residency, POSE)
     for _ in range(2):
-        assert exchange(residency, lambda: FakeEngine(world, POSE, "tensorrt", size=200)) is None
+        assert swap(residency, lambda: FakeEngine(world, POSE, "tensorrt", size=200)) is None
     assert world.warm == ["torch", "tensorrt"]
 
 
 def test_a_model_that_has_left_gets_no_other_engine(make: Make, world: World) -> None:
     residency = make()
-    assert exchange(residency, lambda: FakeEngine(world, POSE, "tensorrt")) is None
+    assert swap(residency, lambda: FakeEngine(world, POSE, "tensorrt")) is None
     assert world.engines == {}
 
 

@@ -99,9 +99,9 @@ class World:
     def load(self, stored: StoredModel) -> Engine:
         return self.tensorrt.load(stored) or fake.FakeEngine(stored.card.name, "torch")
 
-    def on_ready(self, resident: Any, exchange: Any) -> None:
+    def on_ready(self, resident: Any, swap: Any) -> None:
         if resident.loaded.engine.name == "torch":
-            self.tensorrt.build(resident, exchange)
+            self.tensorrt.build(resident, swap)
         self.handled.set()
 
     def use(self) -> str:

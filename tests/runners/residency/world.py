@@ -10,7 +10,7 @@ from engines.engine import Engine, Images, Rows, Shape
 from engines.errors import DeviceLost
 from models.catalogue import CATALOGUE, ModelName
 from models.store import StoredModel
-from runners.residency.residency import Exchange, Residency
+from runners.residency.residency import EngineSwap, Residency
 from runners.residency.resident import Resident
 from tests.serving import fake
 
@@ -33,7 +33,7 @@ class FakeEngine:
 
     def warm_up(self, shapes: Sequence[Shape]) -> None: ...
 
-    def run(self, images: Images, min_score: float = 0, **_: object) -> tuple[Rows, ...]:
+    def run(self, images: Images, min_confidence: float = 0, **_: object) -> tuple[Rows, ...]:
         raise AssertionError("not asked for")
 
     def close(self) -> None:
@@ -80,7 +80,7 @@ class World:
     def find(self, name: ModelName) -> StoredModel | None:
         return fake.find(name)
 
-    def on_ready(self, resident: Resident, exchange: object) -> None:
+    def on_ready(self, resident: Resident, swap: object) -> None:
         self.ready.append(resident.name)
 
     def on_device_lost(self, error: DeviceLost) -> None:
@@ -117,7 +117,7 @@ def until(condition: Callable[[], bool], seconds: float = 10) -> None:
         time.sleep(0.005)
 
 
-def exchange(residency: Residency, load: Callable[[], Engine]) -> Exception | None:
+def swap(residency: Residency, load: Callable[[], Engine]) -> Exception | None:
     told: list[Exception | None] = []
     done = threading.Event()
 
@@ -125,7 +125,7 @@ def exchange(residency: Residency, load: Callable[[], Engine]) -> Exception | No
         told.append(error)
         done.set()
 
-    exchange = Exchange(lambda loaded: loaded.engine.name != "tensorrt", load, on_done)
-    residency.exchange(residency.models[POSE], exchange)
+    swap = EngineSwap(lambda loaded: loaded.engine.name != "tensorrt", load, on_done)
+    residency.swap_engine(residency.models[POSE], swap)
     assert done.wait(5)
     return told[0]
