@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+import subprocess
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,13 @@ def asked(page: Page) -> list[Request]:
     return requests
 
 
+def until(page: Page, condition: Callable[[], object]) -> None:
+    end = time.monotonic() + SLOW_MS / 1000
+    while not condition():
+        assert time.monotonic() < end
+        page.wait_for_timeout(50)
+
+
 def test_five_answers_about_one_picture(page: Page) -> None:
     answered(page, encoded(plain(YELLOW, (320, 240))))
     titles = page.locator("#verdicts dt").all_inner_texts()
@@ -80,7 +89,6 @@ def test_five_answers_about_one_picture(page: Page) -> None:
     for name in ("read and decode", "People", "Distance"):
         expect(page.locator("#timings")).to_contain_text(name)
     assert json.loads(page.locator("#json").text_content() or "")["image"] == {"width": 320, "height": 240}
-    assert "curl -F 'image=@photo.png'" in (page.locator("#curl").text_content() or "")
 
 
 def test_layers_can_be_switched_and_depth_be_revealed(page: Page) -> None:
@@ -98,7 +106,8 @@ def test_the_confidence_slider_asks_nothing_again(page: Page) -> None:
     answered(page, encoded(plain(YELLOW, (320, 240))))
     requests, before = asked(page), pixels(page)
     page.fill("#confidence", "95")
-    expect(page.locator("#verdicts dd").first).to_have_text("Nobody was found.")
+    expect(page.locator("#verdicts dd").first).to_have_text("One person is less certain than the slider asks for.")
+    expect(page.locator("#verdicts dd").nth(1)).to_have_text("One weapon is less certain than the slider asks for.")
     assert pixels(page) != before
     assert requests == []
 
@@ -149,6 +158,102 @@ def test_an_answer_never_stands_under_a_later_question(page: Page) -> None:
     held[0].abort()
     page.wait_for_timeout(300)
     assert page.evaluate("[canvas.width, canvas.height]") == [100, 50]
+
+
+def test_a_picture_that_is_decoded_late_never_stands_under_later_answers(page: Page) -> None:
+    page.evaluate(
+        """() => {
+            const real = createImageBitmap;
+            window.createImageBitmap = async (source) => {
+                const picture = await real(source);
+                if (source.name === "late.png") await new Promise((done) => { window.letGo = done; });
+                return picture;
+            };
+        }"""
+    )
+    choose(page, encoded(plain((255, 0, 0), (320, 240))), "late.png")
+    until(page, lambda: page.evaluate("Boolean(window.letGo)"))
+    answered(page, encoded(plain((0, 0, 255), (100, 50))))
+    page.evaluate("letGo()")
+    page.wait_for_timeout(300)
+    page.fill("#reveal", "1")  # draws again
+    right = page.evaluate("[...document.getElementById('canvas').getContext('2d').getImageData(90, 40, 1, 1).data]")
+    assert right == [0, 0, 255, 255]
+    assert page.evaluate("[canvas.width, canvas.height]") == [100, 50]
+
+
+def test_the_curl_command_is_the_same_question(page: Page, tmp_path: Path) -> None:
+    name, image = 'it\'s; a,"b" photo.png', encoded(plain(YELLOW, (320, 240)))
+    (tmp_path / name).write_bytes(image)
+    choose(page, image, name)
+    expect(page.locator("#answers")).to_be_visible(timeout=SLOW_MS)
+    command = page.locator("#curl").text_content() or ""
+    done = subprocess.run(["bash", "-c", f"{command} --silent"], cwd=tmp_path, capture_output=True, check=True)
+    shown, found = json.loads(page.locator("#json").text_content() or ""), json.loads(done.stdout)
+    for answer in (shown, found):
+        answer["results"]["depth_estimator"].pop("depth_map_base64")
+        for result in answer["results"].values():
+            result.pop("inference_time_ms")
+    assert found["results"] == shown["results"]
+    assert found["errors"] == shown["errors"]
+
+
+def test_a_click_is_no_box_and_other_buttons_ask_nothing(page: Page) -> None:
+    answered(page, encoded(plain(YELLOW, (4000, 3000)), "JPEG"))
+    requests = asked(page)
+    place = page.locator("#canvas").bounding_box()
+    assert place is not None
+    x, y = place["x"] + place["width"] / 2, place["y"] + place["height"] / 2
+    for button, far in (("left", 3), ("right", 60)):  # pixels of the screen; 3 are over 8 of the picture
+        page.mouse.move(x, y)
+        page.mouse.down(button=button)  # type: ignore[arg-type]
+        page.mouse.move(x + far, y + far)
+        page.mouse.up(button=button)  # type: ignore[arg-type]
+    page.wait_for_timeout(200)
+    assert requests == []
+
+
+def test_a_box_without_an_answer_leaves_no_mark(page: Page) -> None:
+    answered(page, encoded(plain(YELLOW, (320, 240))))
+    before = pixels(page)
+    page.route("**/enrich", lambda route: route.abort())
+    place = page.locator("#canvas").bounding_box()
+    assert place is not None
+    page.mouse.move(place["x"] + 20, place["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(place["x"] + 120, place["y"] + 120, steps=3)
+    page.mouse.up()
+    expect(page.locator("#error")).to_be_visible()
+    assert pixels(page) == before
+
+
+def test_a_comparison_survives_other_controls_and_ends_with_its_people(page: Page) -> None:
+    person = {"keypoints": [], "posture": "standing", "alerts": []}
+    people = [
+        person | {"confidence": confidence, "bbox": {"x": x, "y": 10.0, "width": 60.0, "height": 120.0}}
+        for x, confidence in ((10.0, 0.9), (150.0, 0.6))
+    ]
+
+    def enrich(route: Route) -> None:
+        answer = route.fetch()
+        body = answer.json()
+        if "pose_estimator" in body["results"]:
+            body["results"]["pose_estimator"]["persons"] = people
+        route.fulfill(response=answer, json=body)
+
+    held: list[Route] = []
+    page.route("**/enrich", enrich)
+    page.route("**/person-reid/compare", lambda route: held.append(route))
+    answered(page, encoded(plain(YELLOW, (320, 240))))
+    for number in (1, 2):
+        page.click(f"[aria-label='Choose person {number} for a comparison']")
+    until(page, lambda: len(held) == 1)
+    page.fill("#reveal", "30")
+    page.uncheck("[data-layer=limbs]")
+    held[0].continue_()
+    expect(page.locator("#compare")).to_be_visible()
+    page.fill("#confidence", "80")  # hides the second person
+    expect(page.locator("#compare")).to_be_hidden()
 
 
 def test_a_question_can_be_stopped(page: Page) -> None:

@@ -36,8 +36,11 @@ async function ask(fields) {
   const { signal } = own.stop;
   busy(true);
   try {
-    view ??= await freshView(file, signal);
-    const found = await service.enrich(file, { models: MODELS, options: OPTIONS, ...fields }, signal);
+    const fresh = view ?? (await freshView(file, signal));
+    if (question !== own) return; // a picture can't be stopped while it is decoded
+    view = fresh;
+    const found = await service.enrich(file, asked(fields), signal);
+    if (question !== own) return;
     const depth = found.answer.results.depth_estimator?.depth_map_base64;
     const map = depth ? await depthOf(depth) : null;
     if (question !== own) return;
@@ -47,8 +50,15 @@ async function ask(fields) {
   } catch (error) {
     if (question === own && error.name !== "AbortError") fail(error);
   } finally {
-    if (question === own) busy(false);
+    if (question === own) idle();
   }
+}
+
+const asked = (fields) => ({ models: MODELS, options: OPTIONS, ...fields });
+
+function idle() {
+  busy(false);
+  if (last) draw(canvas, view); // without the box of a question that has no answer
 }
 
 async function freshView(chosen, signal) {
@@ -102,17 +112,22 @@ function show(fields) {
 const shortened = (key, value) => (key === "depth_map_base64" ? `${value.length} characters` : value);
 
 function curl(fields) {
-  const sent = fields.bbox ? ` -F 'bbox=${JSON.stringify(fields.bbox)}'` : "";
-  const name = (file.name || "photo.jpg").replaceAll("'", "");
+  const name = (file.name || "photo.jpg").replace(/["\\]/g, "\\$&"); // curl reads ; and , in a name without quotes
+  const form = [`image=@"${name}"`, ...Object.entries(asked(fields)).map(([option, value]) => `${option}=${JSON.stringify(value)}`)];
+  const sent = form.map((field) => ` -F '${field.replaceAll("'", "'\\''")}'`).join("");
   const key = service.hasKey() ? ' -H "X-API-Key: $KEY"' : "";
-  return `curl${key} -F 'image=@${name}'${sent} ${new URL("enrich", location.href)}`;
+  return `curl${key}${sent} ${new URL("enrich", location.href)}`;
 }
 
 function redraw() {
   const { results } = last.answer;
   view.people = confident(results.pose_estimator?.persons);
   view.threats = confident(results.threat_detector?.threats_detected);
-  view.chosen = view.chosen.filter((each) => view.people.includes(each));
+  const kept = view.chosen.filter((each) => view.people.includes(each));
+  if (kept.length < view.chosen.length) {
+    view.chosen = kept;
+    byId("compare").hidden = true;
+  }
   view.reveal = Number(byId("reveal").value) / 100;
   view.layers = new Set([...document.querySelectorAll("[data-layer]:checked")].map((each) => each.dataset.layer));
   draw(canvas, view);
@@ -123,7 +138,7 @@ function verdicts() {
   const { results, errors, untrained = [] } = last.answer, list = byId("verdicts");
   const said = {
     pose_estimator: people,
-    threat_detector: () => [element("p", words.threats(view.threats), { className: view.threats.length ? "bad" : "" })],
+    threat_detector: weapons,
     person_reid: (answer) => [element("p", words.reid(answer))],
     pet_classifier: (answer) => [element("p", words.pet(answer), { className: answer.is_household_pet ? "good" : "" })],
     depth_estimator: (answer) => [element("p", words.scene(answer))],
@@ -152,8 +167,13 @@ function add(list, name, content, untrained, where = "") {
 
 const wrong = (error) => element("p", `Failed: ${error.message} (${error.code}).`, { className: "bad" });
 
-function people() {
-  if (!view.people.length) return [element("p", "Nobody was found.")];
+function weapons(answer) {
+  const hidden = answer.threats_detected.length - view.threats.length;
+  return [element("p", words.threats(view.threats, hidden), { className: view.threats.length || hidden ? "bad" : "" })];
+}
+
+function people(answer) {
+  if (!view.people.length) return [element("p", words.nobody(answer.persons.length))];
   const list = element("ul", "");
   view.people.forEach((each, index) => {
     const item = element("li", `${words.person(each, index + 1)} `, { className: each.alerts.length ? "warn" : "" });
@@ -194,7 +214,7 @@ function row(cells, index) {
 
 async function choose(person) {
   view.chosen = view.chosen.includes(person) ? view.chosen.filter((each) => each !== person) : [...view.chosen, person].slice(-2);
-  byId("compare").hidden = true;
+  byId("compare").hidden = byId("error").hidden = true;
   redraw();
   if (view.chosen.length < 2) return;
   const own = last, pair = view.chosen;
@@ -231,20 +251,23 @@ function spanned(from, to) {
 }
 
 canvas.addEventListener("pointerdown", (event) => {
+  if (!event.isPrimary || event.button !== 0) return;
   drag = at(event);
   canvas.setPointerCapture(event.pointerId);
 });
 canvas.addEventListener("pointermove", (event) => {
-  if (!view) return;
+  if (!last) return;
   const point = at(event), depth = view.depth ? `, depth ${view.depth.at(point.x, point.y).toFixed(2)} (1 is nearest)` : "";
   byId("under").textContent = `x ${Math.round(point.x)}, y ${Math.round(point.y)}${depth}`;
   if (drag) draw(canvas, { ...view, asked: spanned(drag, point) });
 });
 canvas.addEventListener("pointerup", (event) => {
+  if (!event.isPrimary) return;
   const area = drag && spanned(drag, at(event));
   drag = null;
   if (!area || !last) return;
-  if (area.width >= 8 && area.height >= 8) {
+  const clicked = 8 * (canvas.width / canvas.clientWidth); // 8 pixels of the screen
+  if (area.width >= clicked && area.height >= clicked) {
     ask({ bbox: [area.x, area.y, area.x + area.width, area.y + area.height].map(Math.round) });
     return;
   }
@@ -252,7 +275,10 @@ canvas.addEventListener("pointerup", (event) => {
   const hit = view.people.findLast(({ bbox: { x, y, width, height } }) => area.x >= x && area.x <= x + width && area.y >= y && area.y <= y + height);
   if (hit && view.people.length > 1) choose(hit);
 });
-canvas.addEventListener("pointercancel", () => { drag = null; });
+canvas.addEventListener("pointercancel", () => {
+  drag = null;
+  if (last) draw(canvas, view);
+});
 
 // ── the other controls ──
 
@@ -283,7 +309,7 @@ for (const button of document.querySelectorAll("[data-copy]")) {
 }
 byId("again").addEventListener("click", () => ask({}));
 byId("whole").addEventListener("click", () => ask({}));
-byId("stop").addEventListener("click", () => { question?.stop.abort(); question = null; busy(false); });
+byId("stop").addEventListener("click", () => { question?.stop.abort(); question = null; idle(); });
 byId("reveal").addEventListener("input", redraw);
 byId("confidence").addEventListener("input", () => { byId("least").textContent = `${byId("confidence").value} %`; if (last) redraw(); });
 for (const layer of document.querySelectorAll("[data-layer]")) layer.addEventListener("change", redraw);

@@ -20,9 +20,19 @@ export function reasons(each) {
   return each.posture === "unknown" && each.posture_reason ? [...alerts, each.posture_reason] : alerts;
 }
 
-export function threats(found) {
-  if (!found.length) return "No weapon was found. The detector misses many: no finding is no proof.";
-  return found.map((each) => `${each.class} (${each.severity}, ${percent(each.confidence)})`).join("; ");
+function hidden(count, one, many) {
+  return `${count === 1 ? `One ${one} is` : `${count} ${many} are`} less certain than the slider asks for.`;
+}
+
+// unsure: how many more there are below the slider's confidence.
+export function threats(found, unsure) {
+  if (!found.length && !unsure) return "No weapon was found. The detector misses many: no finding is no proof.";
+  const named = found.map((each) => `${each.class} (${each.severity}, ${percent(each.confidence)})`);
+  return [named.join("; "), unsure ? hidden(unsure, "weapon", "weapons") : ""].filter(Boolean).join(". ");
+}
+
+export function nobody(unsure) {
+  return unsure ? hidden(unsure, "person", "people") : "Nobody was found.";
 }
 
 export function pet(answer) {
