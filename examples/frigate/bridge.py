@@ -31,7 +31,7 @@ from enrichment_client import Client, EnrichmentError
 from enrichment_client.answers import Box, Enrichment, PersonSeen, Pose
 
 LOG: Final = logging.getLogger("bridge")
-LIMIT: Final = 100  # cameras with an event that waits, and ids of ended events
+LIMIT: Final = 100  # events that wait, events of a camera, and ids of ended events
 DEFAULTS: Final[Mapping[str, str]] = {
     "FRIGATE_URL": "http://127.0.0.1:5000",
     "FRIGATE_TOPIC": "frigate",
@@ -52,6 +52,7 @@ ENTITIES: Final[Mapping[str, tuple[str, str, Mapping[str, str]]]] = {
     "pet": ("sensor", "{{ value_json.pet or 'unknown' }}", {}),
     "distance": ("sensor", "{{ value_json.distance or 'unknown' }}", {}),
 }
+State = dict[str, Any]  # what Home Assistant is told of an event or a camera: `event`, `active` and `summary`
 Corners = tuple[FiniteFloat, FiniteFloat, FiniteFloat, FiniteFloat]  # x1, y1, x2, y2 in the detect stream's pixels
 
 
@@ -87,28 +88,38 @@ class Configuration(BaseModel):
 
 
 class Waiting:
-    """The latest event of each camera; the camera that has waited longest is first."""
+    """The latest message of each event; the event that has waited longest is first."""
 
     def __init__(self) -> None:
         self._events: dict[str, Event] = {}
         self._ended: deque[str] = deque(maxlen=LIMIT)
+        self._lost = False
         self._changed = threading.Condition()
 
     def put(self, event: Event) -> None:
-        """Add an event in place of an older one of its camera. It is dropped where LIMIT other cameras wait."""
+        """Add a message in place of an older one of its event. It is dropped where LIMIT other events wait."""
         with self._changed:
             if event.type == "end":
                 self._ended.append(event.after.id)
-            if len(self._events) >= LIMIT and event.after.camera not in self._events:
+            if len(self._events) >= LIMIT and event.after.id not in self._events:
                 LOG.warning("%s: event %s is dropped, as too many wait.", event.after.camera, event.after.id)
                 return
-            self._events[event.after.camera] = event
+            self._events[event.after.id] = event
             self._changed.notify()
 
-    def get(self) -> Event:
-        """Take the next event. Waits for one."""
+    def lose(self) -> None:
+        """Note that messages may have been missed: nobody knows which events still run."""
         with self._changed:
-            self._changed.wait_for(lambda: self._events)
+            self._lost = True
+            self._changed.notify()
+
+    def get(self) -> Event | None:
+        """Take the next event. Waits for one. None: messages may have been missed before it."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._events or self._lost)
+            if self._lost:
+                self._lost = False
+                return None
             return self._events.pop(next(iter(self._events)))
 
     def is_over(self, event: str) -> bool:
@@ -128,7 +139,8 @@ class Bridge:
         self._broker = settings["MQTT_HOST"], int(settings["MQTT_PORT"])
         self._waiting = Waiting()
         self._cameras: dict[str, Camera] = {}  # emptied when Frigate starts
-        self._states: dict[str, dict[str, Any]] = {}  # by camera
+        self._states: dict[str, State] = {}  # by camera
+        self._running: dict[str, dict[str, State]] = {}  # by camera, then by event; the newest last
         self._retained = {f"{self._topic}/status": "online"}  # a broker may forget them when it restarts
         self._retaining = threading.Lock()
         self._mqtt = paho.Client(CallbackAPIVersion.VERSION2)
@@ -136,7 +148,7 @@ class Bridge:
         self._mqtt.will_set(f"{self._topic}/status", "offline", retain=True)
         self._mqtt.reconnect_delay_set(1, 30)
         self._mqtt.on_connect, self._mqtt.on_message = self._connected, self._came
-        self._mqtt.on_connect_fail = self._unreachable
+        self._mqtt.on_subscribe, self._mqtt.on_connect_fail = self._subscribed, self._unreachable
 
     def run(self) -> None:
         """Work until KeyboardInterrupt."""
@@ -144,8 +156,13 @@ class Bridge:
         self._mqtt.loop_start()
         try:
             while True:
-                self._handle(self._waiting.get())
+                event = self._waiting.get()
+                if event is None:
+                    self._end_all()
+                else:
+                    self._handle(event)
         finally:
+            self._end_all()
             self._mqtt.publish(f"{self._topic}/status", "offline", retain=True)
             self._mqtt.disconnect()
             self._mqtt.loop_stop()
@@ -157,12 +174,23 @@ class Bridge:
             self._enrich(event.after)
         except (EnrichmentError, httpx.HTTPError, ValueError) as error:
             LOG.warning("%s: event %s was not enriched: %s", camera, event.after.id, error)
-        if (state := self._states.get(camera)) and state["active"] and self._waiting.is_over(state["event"]):
-            self._publish(camera, state | {"active": False})
+        running = self._running.get(camera, {})
+        over = [one for one in running if self._waiting.is_over(one)]
+        for one in over:
+            del running[one]
+        if over:
+            self._publish(camera, of_camera([*running.values()]) or self._states[camera] | {"active": False})
+
+    def _end_all(self) -> None:
+        """Publish that no event runs. One that does comes again with its next message."""
+        self._running.clear()
+        for camera, state in self._states.items():
+            if state["active"]:
+                self._publish(camera, state | {"active": False})
 
     def _enrich(self, seen: Tracked) -> None:
-        last = self._states.get(seen.camera)
-        if not seen.has_snapshot or (last and (last["event"], last["time"]) == (seen.id, seen.frame_time)):
+        running = self._running.setdefault(seen.camera, {})
+        if not seen.has_snapshot or (seen.id in running and running[seen.id]["time"] == seen.frame_time):
             return
         # Older versions of Frigate heed these only while an event lasts, and then their own configuration.
         path = f"/api/events/{seen.id}/snapshot.jpg?bbox=0&crop=0&timestamp=0"
@@ -170,9 +198,13 @@ class Bridge:
         box = scaled(seen.box, self._camera(seen.camera), jpeg_size(snapshot))
         answer = self._service.enrich(snapshot, models=self._models, boxes=[box] if box else None)
         state = {"event": seen.id, "label": seen.label, "time": seen.frame_time, "active": True} | summary(answer, box)
-        if last is None:
+        if seen.camera not in self._states:
             self._announce(seen.camera)
-        self._publish(seen.camera, state)
+        running.pop(seen.id, None)
+        running[seen.id] = state
+        if len(running) > LIMIT:  # their ends were lost
+            del running[next(iter(running))]
+        self._publish(seen.camera, of_camera([*running.values()]))
         whole = state | {"answer": answer.model_dump(mode="json", exclude_none=True)}
         self._mqtt.publish(f"{self._topic}/{seen.camera}/event", json.dumps(whole), qos=1)
         failed = f" without {', '.join(answer.errors)}" if answer.errors else ""
@@ -200,7 +232,7 @@ class Bridge:
             message = shared | {"unique_id": unique, "name": key.capitalize(), "value_template": template, **own}
             self._retain(f"homeassistant/{component}/{unique}/config", json.dumps(message))
 
-    def _publish(self, camera: str, state: dict[str, Any]) -> None:
+    def _publish(self, camera: str, state: State) -> None:
         self._states[camera] = state
         self._retain(f"{self._topic}/{camera}/state", json.dumps(state))
 
@@ -213,11 +245,15 @@ class Bridge:
         if reason.is_failure:
             LOG.error("The MQTT broker refuses: %s. Check MQTT_USER and MQTT_PASSWORD.", reason)
             return
-        LOG.info("Connected to the MQTT broker. Waiting for events.")
-        mqtt.subscribe([(f"{self._source}/events", 0), (f"{self._source}/available", 0)])
         with self._retaining:
             for topic, message in self._retained.items():
                 mqtt.publish(topic, message, retain=True)
+        topics = f"{self._source}/events", f"{self._source}/available", f"{self._topic}/+/state"
+        mqtt.subscribe([(topic, 0) for topic in topics])
+        self._waiting.lose()
+
+    def _subscribed(self, *_: object) -> None:
+        LOG.info("Connected to the MQTT broker. Waiting for events.")
 
     def _unreachable(self, *_: object) -> None:
         LOG.warning("The MQTT broker does not answer at %s:%d. Trying again.", *self._broker)
@@ -225,6 +261,10 @@ class Bridge:
     def _came(self, _mqtt: paho.Client, _data: object, message: paho.MQTTMessage) -> None:
         if message.topic == f"{self._source}/available":
             self._cameras = {}
+            self._waiting.lose()
+            return
+        if paho.topic_matches_sub(f"{self._topic}/+/state", message.topic):
+            self._end_of_earlier_run(message)
             return
         try:
             event = Event.model_validate_json(message.payload)
@@ -233,6 +273,29 @@ class Bridge:
             return
         if event.after.label in self._labels:
             self._waiting.put(event)
+
+    def _end_of_earlier_run(self, message: paho.MQTTMessage) -> None:
+        """End an event that a bridge before this one left as active with the broker."""
+        with self._retaining:
+            known = message.topic in self._retained
+        if known or not message.retain:
+            return
+        try:
+            state = json.loads(message.payload)
+        except ValueError as error:
+            LOG.warning("The retained message of %s is no state: %s", message.topic, error)
+            return
+        if isinstance(state, dict) and state.get("active"):
+            self._retain(message.topic, json.dumps(state | {"active": False}))
+
+
+def of_camera(running: Sequence[State]) -> State:
+    """Return the newest event's state, with the threats of all that run. Empty if none runs."""
+    if not running:
+        return {}
+    threats = [state["threat"] for state in running if state["threat"] is not None]
+    named = dict.fromkeys(threat for state in running for threat in state["threats"])
+    return running[-1] | {"threat": any(threats) if threats else None, "threats": [*named]}
 
 
 def jpeg_size(data: bytes) -> tuple[int, int]:

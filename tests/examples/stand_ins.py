@@ -101,14 +101,14 @@ class Ear:
         payload = message if isinstance(message, bytes) else json.dumps(message)
         self._mqtt.publish(topic, payload, qos=1).wait_for_publish(WAIT_S)
 
-    def payloads(self, topic: str) -> list[bytes]:
-        return [payload for heard, payload in self.heard if heard == topic]
+    def payloads(self, topic: str, since: int = 0) -> list[bytes]:
+        return [payload for heard, payload in self.heard[since:] if heard == topic]
 
-    def wait(self, topic: str, condition: Callable[[Any], bool] = lambda _: True) -> Any:
-        """The first message of a topic that fulfils a condition, out of JSON."""
+    def wait(self, topic: str, condition: Callable[[Any], bool] = lambda _: True, since: int = 0) -> Any:
+        """The first message of a topic that fulfils a condition, out of JSON. since: how many messages are older."""
 
         def found() -> Any:
-            known = [_read(payload) for payload in self.payloads(topic)]
+            known = [_read(payload) for payload in self.payloads(topic, since)]
             return next((one for one in known if condition(one)), None)
 
         with self._changed:
@@ -212,13 +212,14 @@ class Gate:
 class BridgeProcess:
     """The bridge as its own program, which is how people start it."""
 
-    def __init__(self, folder: Path, broker: Broker, frigate: str, service: str) -> None:
+    def __init__(self, folder: Path, broker: Broker, frigate: str, service: str, **environment: str) -> None:
         self._log = folder / "bridge.log"
         own = {
             "PYTHONPATH": str(ROOT / "client"),
             "FRIGATE_URL": frigate,
             "MQTT_PORT": str(broker.port),
             "ENRICHMENT_LIGHT_URL": service,
+            **environment,
         }
         with self._log.open("w") as log:
             self.process = subprocess.Popen(

@@ -229,11 +229,58 @@ def test_a_broker_that_restarts_learns_everything_again(house: House) -> None:
     house.bridge.wait("Waiting for events", 2)
     late = Ear(house.broker.port)
     assert late.wait("enrichment/status") == "online"
-    assert late.wait("enrichment/shed/state") == state
+    # Its end may have been missed, so it runs only once the next message says so.
+    assert late.wait("enrichment/shed/state", lambda one: not one["active"]) == state | {"active": False}
     assert len(discovered(late, "shed")) == 5
     late.say(message("shed", "i.1", "update", 2.0))
     assert late.wait("enrichment/shed/state", lambda one: one["time"] == 2.0)["active"]
     late.close()
+
+
+def test_one_objects_end_leaves_the_others_threat_and_no_snapshot_is_asked_about_twice(house: House) -> None:
+    house.event("barn", "k.1")
+    house.state("barn", "k.1")
+    house.frigate.snapshots["k.2"] = encoded(plain((0, 0, 0), SNAPSHOT), "JPEG")  # nothing is in it
+    house.event("barn", "k.2")
+    both = house.state("barn", "k.2")
+    assert (both["threat"], both["people"]) == (True, 0)
+    since = len(house.ear.heard)
+    for event, kind in (("k.1", "update"), ("k.2", "update"), ("k.1", "update"), ("k.2", "end")):
+        house.event("barn", event, kind)
+    last = house.ear.wait("enrichment/barn/state", lambda one: one["event"] == "k.1", since)
+    assert (last["active"], last["threat"], last["people"]) == (True, True, 1)
+    house.event("barn", "k.1", "end")
+    house.state("barn", "k.1", active=False)
+    assert (house.frigate.asked.count("k.1"), house.frigate.asked.count("k.2")) == (1, 1)
+
+
+def test_a_frigate_that_restarts_leaves_no_event_behind(house: House) -> None:
+    house.event("gate", "l.1")
+    house.state("gate", "l.1")
+    house.ear.say(b"online", "frigate/available")
+    house.state("gate", "l.1", active=False)
+
+
+@pytest.mark.parametrize("signal", ["terminate", "kill"])
+def test_a_bridge_that_ends_leaves_no_threat_on(
+    house: House, tmp_path_factory: pytest.TempPathFactory, signal: str
+) -> None:
+    folder = tmp_path_factory.mktemp("ends")
+    other = BridgeProcess(folder, house.broker, *house.urls, ENRICHMENT_TOPIC=signal)
+    other.wait("Waiting for events")
+    house.event("yard", f"m.{signal}", "update", 3.0)
+    house.ear.wait(f"{signal}/yard/state", lambda state: state["active"] and state["threat"])
+    getattr(other.process, signal)()
+    other.process.wait(10)
+    if signal == "kill":  # the next one cleans up
+        other = BridgeProcess(folder, house.broker, *house.urls, ENRICHMENT_TOPIC=signal)
+    house.ear.wait(f"{signal}/yard/state", lambda state: not state["active"])
+    late = Ear(house.broker.port)
+    assert not late.wait(f"{signal}/yard/state")["active"]
+    late.close()
+    other.process.terminate()
+    other.process.wait(10)
+    house.event("yard", f"m.{signal}", "end", 3.0)
 
 
 @pytest.mark.parametrize("signal", ["terminate", "kill"])

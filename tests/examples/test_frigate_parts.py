@@ -24,17 +24,37 @@ def test_the_latest_event_of_a_camera_wins_in_its_place() -> None:
     waiting = bridge.Waiting()
     for event in events("door new 1", "yard new 2", "door update 1", "gate new 3", "door end 4"):
         waiting.put(event)
-    got = [waiting.get() for _ in range(3)]
-    assert [(event.after.camera, event.type) for event in got] == [("door", "end"), ("yard", "new"), ("gate", "new")]
+    got = [waiting.get() for _ in range(4)]
+    assert [(event.after.id, event.type) for event in got if event] == [
+        ("1", "update"),
+        ("2", "new"),
+        ("3", "new"),
+        ("4", "end"),
+    ]
     assert (waiting.is_over("1"), waiting.is_over("4")) == (False, True)
 
 
-def test_an_end_counts_though_a_newer_event_takes_its_place() -> None:
+def test_lost_messages_are_told_before_the_next_event() -> None:
     waiting = bridge.Waiting()
-    for event in events("door end 1", "door new 2"):
-        waiting.put(event)
-    assert waiting.get().after.id == "2"
-    assert waiting.is_over("1")
+    waiting.put(next(events("door new 1")))
+    waiting.lose()
+    waiting.lose()
+    assert waiting.get() is None
+    event = waiting.get()
+    assert event is not None
+    assert event.after.id == "1"
+
+
+def state(event: str, threats: list[str] | None) -> dict[str, Any]:
+    return {"event": event, "threat": None if threats is None else bool(threats), "threats": threats or []}
+
+
+def test_a_camera_shows_its_newest_event_and_every_threat_that_runs() -> None:
+    assert bridge.of_camera([]) == {}
+    assert bridge.of_camera([state("1", ["Gun"]), state("2", [])]) == state("2", ["Gun"])
+    assert bridge.of_camera([state("1", ["knife", "Gun"]), state("2", ["Gun"])]) == state("2", ["knife", "Gun"])
+    assert bridge.of_camera([state("1", []), state("2", None)]) == state("2", [])
+    assert bridge.of_camera([state("1", None)]) == state("1", None)
 
 
 def test_what_waits_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
@@ -43,7 +63,9 @@ def test_what_waits_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
         waiting.put(event)
     waiting.put(next(events("camera0 update 0")))
     assert len(caplog.records) == 2 * bridge.LIMIT
-    assert waiting.get().type == "update"
+    first = waiting.get()
+    assert first is not None
+    assert first.type == "update"
     assert not waiting.is_over("0")
 
 
