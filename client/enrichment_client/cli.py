@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import collections
+import io
 import json
 import os
 import sys
@@ -26,6 +27,10 @@ _STOPPED: Final = 130  # what a shell reports for Ctrl-C
 
 T = TypeVar("T")
 U = TypeVar("U")
+
+
+class _WrongUse(Exception):
+    """The command can't be run as it was written."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command. Returns 0 if all was answered, 1 if something failed; argparse exits with 2."""
     parser = _parser()
     options = parser.parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may have any bytes
     try:
         return asyncio.run(_service(options) if any(map(_is_url, options.targets)) else _pictures(options))
     except KeyboardInterrupt:
@@ -72,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `enrich … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _FAILED
-    except ValueError as error:
+    except _WrongUse as error:
         parser.error(str(error))
 
 
@@ -102,28 +110,35 @@ def _is_url(target: str) -> bool:
 
 async def _service(options: argparse.Namespace) -> int:
     if len(options.targets) > 1:
-        raise ValueError("a URL stands alone; for pictures give the service by --url")
+        raise _WrongUse("a URL stands alone; for pictures give the service by --url")
     (url,) = options.targets
-    async with AsyncClient(url, api_key=options.api_key) as client:
+    async with _client(url, options.api_key) as client:
         try:
             health = await client.health()
         except EnrichmentError as error:
             print(json.dumps({"url": url, "error": _json(error)}) if options.json else error)
             return _FAILED
-    print(health.model_dump_json() if options.json else report.of_service(url, health))
+    print(health.model_dump_json(exclude_unset=True) if options.json else report.of_service(url, health))
     return _FAILED if health.status == "unhealthy" else 0
+
+
+def _client(url: str, api_key: str | None) -> AsyncClient:
+    try:
+        return AsyncClient(url, api_key=api_key)
+    except ValueError as error:
+        raise _WrongUse(str(error)) from None
 
 
 async def _pictures(options: argparse.Namespace) -> int:
     pictures = _found(options.targets)
     asked = {"models": _models(options.models), "bbox": _corners(options.bbox)}
     if options.jobs < 1:
-        raise ValueError(f"--jobs is {options.jobs}; at least 1 is needed")
+        raise _WrongUse(f"--jobs is {options.jobs}; at least 1 is needed")
     if options.overlay and len({picture.place for picture in pictures}) < len(pictures):
-        raise ValueError("--overlay: two pictures have the same place below their folders; give the folders one by one")
+        raise _WrongUse("--overlay: two pictures have the same place below their folders; give the folders one by one")
     progress = Progress(len(pictures))
     failed = False
-    async with AsyncClient(options.url, api_key=options.api_key) as client:
+    async with _client(options.url, options.api_key) as client:
 
         async def ask(picture: _Picture) -> _Outcome:
             return await _ask(client, picture, options.overlay, asked)
@@ -171,12 +186,12 @@ def _found(targets: Sequence[str]) -> list[_Picture]:
         if target.is_dir():
             inside = sorted(path for path in target.rglob("*") if _is_picture(path))
             if not inside:
-                raise ValueError(f"no pictures in {target}")
+                raise _WrongUse(f"no pictures in {target}")
             pictures += [_Picture(path, _place(target.resolve().name / path.relative_to(target))) for path in inside]
         elif target.is_file():
             pictures.append(_Picture(target, _place(Path(target.name))))
         else:
-            raise ValueError(f"{target} is no file, folder or URL")
+            raise _WrongUse(f"{target} is no file, folder or URL")
     return pictures
 
 
@@ -203,7 +218,7 @@ def _corners(text: str | None) -> list[float] | None:
     try:
         x1, y1, x2, y2 = (float(number) for number in text.split(","))
     except ValueError:
-        raise ValueError(f"--bbox is {text!r}; give x1,y1,x2,y2 in pixels") from None
+        raise _WrongUse(f"--bbox is {text!r}; give x1,y1,x2,y2 in pixels") from None
     return [x1, y1, x2, y2]
 
 

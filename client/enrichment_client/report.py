@@ -37,7 +37,9 @@ def of_picture(name: str, answer: Enrichment) -> str:
 
 
 def of_service(url: str, health: Health) -> str:
-    """Return the state of the service and of each model, in lines."""
+    """Return the state of the service and of each model, in lines; without its API key, the former alone."""
+    if "models" not in health.model_fields_set:
+        return f"{url}: {health.status}. It tells more to callers with its API key: --api-key or ENRICHMENT_API_KEY"
     lines = [f"{url}: {health.status}, up for {_duration(health.uptime_seconds)}"]
     if health.gpu_available:
         lines.append(f"  GPU memory in use: {health.gpu_memory_used_gb:.2f} GB")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import pytest
 from enrichment_client import cli
 from enrichment_client.client import AsyncClient
 from tests.client.service import LIGHT, error, fields
+from tests.serving.server import ROOT
 
 BBOX = {"x": 10.0, "y": 20.0, "width": 30.0, "height": 40.0}
 PERSON = {
@@ -224,6 +228,30 @@ def test_a_url_prints_the_services_state(run: Run, health: str, code: int) -> No
     found = run(answering(answer), LIGHT, "--json")
     assert found[0] == code
     assert json.loads(found[1])["models"]["threat_detector"]["detail"] == "no weights"
+
+
+def test_a_service_that_asks_for_a_key_makes_nothing_up(run: Run) -> None:
+    def handle(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"status": "healthy"})
+
+    assert run(handle, "http://x") == (
+        0,
+        "http://x: healthy. It tells more to callers with its API key: --api-key or ENRICHMENT_API_KEY\n",
+        "",
+    )
+    assert json.loads(run(handle, "http://x", "--json")[1]) == {"status": "healthy"}
+
+
+def test_a_file_name_of_any_bytes_stops_nothing(tmp_path: Path) -> None:
+    names = (b"a.jpg", b"b\xff.jpg", b"c.jpg")
+    for name in names:
+        (tmp_path / os.fsdecode(name)).write_bytes(b"x")
+    command = [sys.executable, "-m", "enrichment_client.cli", str(tmp_path), "--url", "http://127.0.0.1:9"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "client"), "PYTHONIOENCODING": "utf-8:strict"}
+    for options in ([], ["--json"]):
+        done = subprocess.run([*command, *options], env=environment, capture_output=True, check=False)
+        assert (done.returncode, done.stderr) == (1, b"")
+        assert [name.split(b".")[0] in done.stdout for name in (b"a.jpg", b"b\\udcff.jpg", b"c.jpg")] == [True] * 3
 
 
 def test_a_service_that_is_not_there_is_said_in_a_line(run: Run, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
