@@ -22,6 +22,7 @@ _UPRIGHT: Final = 1.5  # height : width from which an image smaller than the net
 _MOST_ASPECT: Final = 4.0  # longer : shorter side up to which an image is not tiled
 _TILE_ASPECT: Final = 16 / 9
 _TILE_OVERLAP: Final = 0.25
+_NEAR: Final = 0.05  # tolerance at the border of two tiles' cores, as a share of a box's size
 EVERYWHERE: Final[Box] = (-math.inf, -math.inf, math.inf, math.inf)
 MOST_TILES: Final = 12  # a 16000×1080 panorama has 11; the tiles of a longer one are larger
 
@@ -62,12 +63,12 @@ def views(image: RGB, box: Box | None, *, is_crop: bool, input_size: int) -> lis
     """
     height, width = image.shape[:2]
     if box is not None:
-        return [_around(image, box, input_size)]
+        around = _around(image, box, input_size)
+        return _tiles(around) if _is_long(around.pixels, input_size) else [around]
     if is_crop or (height >= _UPRIGHT * width and height < input_size):
         return [_surrounded(image, input_size)]
-    if max(width, height) > max(_MOST_ASPECT * min(width, height), input_size):
-        return _tiles(image)
-    return [View(image, (0, 0), EVERYWHERE)]
+    whole = View(image, (0, 0), EVERYWHERE)
+    return _tiles(whole) if _is_long(image, input_size) else [whole]
 
 
 def share_inside(boxes: F32, area: Box) -> F32:
@@ -80,9 +81,19 @@ def share_inside(boxes: F32, area: Box) -> F32:
 
 
 def has_centre(boxes: F32, core: Box) -> NDArray[np.bool_]:
-    """A mask (n,) of the boxes (n, 4) whose centre is in a view's core."""
-    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
-    return np.asarray(((centres >= core[:2]) & (centres < core[2:])).all(axis=1), dtype=np.bool_)
+    """A mask (n,) of the boxes (n, 4) whose centre is in a view's core, or next to it.
+
+    Two tiles place an object a bit differently. At the border of their cores each might leave it to the other. So a
+    small part of the box's size is tolerated, and duplicates are merged later.
+    """
+    centres, near = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) * _NEAR
+    return np.asarray(((centres >= core[:2] - near) & (centres < core[2:] + near)).all(axis=1), dtype=np.bool_)
+
+
+def _is_long(image: RGB, input_size: int) -> bool:
+    """Whether an image would be scaled down too far as a whole."""
+    shorter, longer = sorted(image.shape[:2])
+    return bool(longer > max(_MOST_ASPECT * shorter, input_size))
 
 
 def _around(image: RGB, box: Box, input_size: int) -> View:
@@ -107,8 +118,9 @@ def _surrounded(image: RGB, input_size: int) -> View:
     return View(np.asarray(pixels, dtype=np.uint8), (-beside, -above), EVERYWHERE)
 
 
-def _tiles(image: RGB) -> list[View]:
-    """Overlapping tiles along a panorama's longer side. Scaled down as a whole, its people would be too small."""
+def _tiles(view: View) -> list[View]:
+    """Overlapping tiles along a long view's longer side. Scaled down as a whole, its people would be too small."""
+    image, (left, top) = view.pixels, view.corner
     height, width = image.shape[:2]
     across = width > height
     longer, shorter = max(width, height), min(width, height)
@@ -123,6 +135,8 @@ def _tiles(image: RGB) -> list[View]:
     found = []
     for start, (low, high) in zip(starts, pairwise(borders), strict=True):
         pixels = image[:, start : start + length] if across else image[start : start + length]
-        core = (low, -math.inf, high, math.inf) if across else (-math.inf, low, math.inf, high)
-        found.append(View(pixels, (start, 0) if across else (0, start), core))
+        if across:
+            found.append(View(pixels, (left + start, top), (left + low, -math.inf, left + high, math.inf)))
+        else:
+            found.append(View(pixels, (left, top + start), (-math.inf, top + low, math.inf, top + high)))
     return found

@@ -114,3 +114,14 @@ def test_a_person_on_the_seam_of_two_tiles_is_one_person() -> None:
     answer = POSE.answer(results, prepared)
     (person,) = answer.persons
     assert corners(person.bbox) == pytest.approx((1500, 300, 1590, 600), abs=3)
+
+
+@pytest.mark.parametrize("apart", [-2.0, -0.5, 0.5, 2.0])
+def test_a_person_whom_each_tile_places_beyond_the_seam_is_not_lost(apart: float) -> None:
+    prepared = POSE.prepare(picture(5400, 1080), Options())
+    # The border is at 1540, in the middle of two tiles from 0 and 1160, which are scaled to a third.
+    left, right = (1540 + apart) / 3, (1540 - apart - 1160) / 3
+    results = [pose([[x - 15, 112, x + 15, 212]], [0.9]) for x in (left, right)] + [pose([], []), pose([], [])]
+    for result in results[2:]:
+        result["boxes"] = result["boxes"].reshape(0, 4)
+    assert POSE.answer(results, prepared).num_people == 1

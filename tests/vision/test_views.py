@@ -110,9 +110,24 @@ def test_the_tiles_of_a_panorama_cover_it_and_their_cores_divide_it(longer: int,
     centres = np.arange(0, longer, 7.0, dtype=np.float32)
     across = np.full_like(centres, shorter / 2)
     points = np.stack([across, centres] if upright else [centres, across], axis=1)
-    boxes = np.concatenate([points - 5, points + 5], axis=1)
+    boxes = np.concatenate([points, points], axis=1)
     counted = np.array([has_centre(boxes, view.core) for view in found]).sum(axis=0)
     assert counted.tolist() == [1] * len(boxes)
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_a_long_part_of_a_panorama_is_tiled_as_the_whole_is(upright: bool) -> None:
+    picture = image(1080, 8000) if upright else image(8000, 1080)
+    box = (540, 0, 1080, 8000) if upright else (0, 540, 8000, 1080)
+    found = looked_at(picture, box)
+    assert [(view.corner, view.core) for view in found] == [(view.corner, view.core) for view in looked_at(picture)]
+    longer = image(1080, 16000) if upright else image(16000, 1080)
+    part, axis = (longer[2700:8700], 1) if upright else (longer[:, 2700:8700], 0)
+    moved = looked_at(longer, (0, 4500, 1080, 6900) if upright else (4500, 0, 6900, 1080))
+    for view, alone in zip(moved, looked_at(part), strict=True):
+        np.testing.assert_array_equal(view.pixels, alone.pixels)
+        assert view.corner[axis] == alone.corner[axis] + 2700
+        assert view.core[axis::2] == tuple(side + 2700 for side in alone.core[axis::2])
 
 
 @pytest.mark.parametrize("size", [(3000, 750), (750, 3000), (640, 100), (600, 2)])
