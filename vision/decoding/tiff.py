@@ -232,7 +232,7 @@ def _described(tags: Directory) -> tuple[_Layout, Coding]:
     known = (
         len({*bits}) == len({*formats}) == 1
         and bits[0] in widths
-        and (extra is None or (samples == colours + 1 and photometric in _EXTRA_ALLOWED))
+        and (extra is None or (samples == colours + 1 and photometric in _EXTRA_ALLOWED and formats[0] == _UNSIGNED))
         and tags.integer(_INKS, 1) == 1
         and (order == 1 or (order == 2 and bits[0] < 8))
         and (predictor == 1 or (predictor == _HORIZONTAL and bits[0] in (8, 16, 32) and formats[0] == _UNSIGNED))

@@ -132,6 +132,14 @@ def test_alpha_of_either_kind_lies_on_white(bits: int) -> None:
     assert difference(planes, expected) <= 1
 
 
+@pytest.mark.parametrize("extra", ["unassalpha", "assocalpha", "unspecified"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_with_another_sample_are_refused_by_name(extra: str, dtype: type) -> None:
+    samples: NDArray[Any] = np.dstack([GREY, GREY]).astype(dtype)
+    with pytest.raises(UnsupportedFormat, match="float"):
+        decode(tiff(samples, "minisblack", extrasamples=[extra], planarconfig="contig"))
+
+
 def test_cmyk_of_both_depths_and_in_planes() -> None:
     inks = np.asarray(Image.fromarray(PICTURE).convert("CMYK"))
     assert difference(tiff(inks, "separated"), PICTURE) <= 1
