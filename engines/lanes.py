@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from contextlib import nullcontext
 from math import inf, log
@@ -59,6 +60,24 @@ class Chain:
         self.infer(image, 0, None)
 
 
+class _Run:
+    """A run of a request, which can be stopped only while it is under way: the next run may be another caller's."""
+
+    def __init__(self, request: openvino.InferRequest) -> None:
+        self._request = request
+        self._lock = threading.Lock()
+        self._is_over = False
+
+    def stop(self) -> None:
+        with self._lock:
+            if not self._is_over:
+                self._request.cancel()
+
+    def end(self) -> None:
+        with self._lock:
+            self._is_over = True
+
+
 class Stoppable:
     """Runs a slow, whole graph, and stops it when its deadline is abandoned."""
 
@@ -72,7 +91,8 @@ class Stoppable:
         deadline: Deadline | None,
     ) -> Sequence[F32]:
         """See Lane.infer. Raises Abandoned if it was stopped."""
-        with nullcontext() if deadline is None else deadline.stopping(self.first.cancel):
+        run = _Run(self.first)
+        with nullcontext() if deadline is None else deadline.stopping(run.stop):
             self.first.start_async([image], share_inputs=True)
             try:
                 self.first.wait()
@@ -80,6 +100,8 @@ class Stoppable:
                 if deadline is not None:
                     deadline.check()
                 raise
+            finally:
+                run.end()
             results = self.first.results
         return [results[index] for index in range(len(results))]
 

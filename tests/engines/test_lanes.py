@@ -56,6 +56,31 @@ def test_what_fails_for_another_reason_than_its_deadline_is_told(image: Any) -> 
         lane.infer(image, 0, over)
 
 
+def test_a_late_stop_hits_no_later_run(image: Any) -> None:
+    class Request:
+        cancelled = 0
+        results = ({0: None},)
+
+        def start_async(self, *_: Any, **__: Any) -> None: ...
+
+        def wait(self) -> None:
+            during.append(deadline._stops[-1])
+            during[-1]()
+
+        def cancel(self) -> None:
+            self.cancelled += 1
+
+    during: list[Any] = []
+    deadline = Deadline.after(10)
+    lane = Stoppable.__new__(Stoppable)
+    request = Request()
+    lane.first = cast(Any, request)
+    lane.infer(image, 0, deadline)
+    assert request.cancelled == 1
+    during[0]()  # abandon() took it before the run ended, and calls it now
+    assert request.cancelled == 1
+
+
 def test_the_least_score_before_its_sigmoid_leaves_room_for_rounding() -> None:
     assert _least_logit(0) == -math.inf
     assert _least_logit(1) == math.inf
