@@ -22,7 +22,8 @@ LATENCY: Final = Histogram(
     "enrichment_light_inference_latency_seconds",
     "From the decoded image to the result, queueing included",
     ["endpoint"],
-    buckets=(0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+    # 2 and 10 are the alert's limits: between two bounds a quantile is a guess.
+    buckets=(0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2, 5, 10, 30),
 )
 DURATION: Final = Histogram(
     "enrichment_light_request_duration_seconds",
@@ -41,6 +42,7 @@ def _gauge(name: str, text: str, *labels: str) -> Gauge:
     return Gauge(name, text, labels, multiprocess_mode="livemostrecent")
 
 
+START_TIME: Final = _gauge("enrichment_light_start_time_seconds", "When the API process started, in Unix time")
 GPU_MEMORY: Final = _gauge(
     "enrichment_light_gpu_memory_used_gb", "Device memory of the runner processes, CUDA context included"
 )
@@ -73,6 +75,7 @@ def begin(routes: Iterable[str]) -> None:
 
     Prometheus' rate() would miss the first count of a counter that appears with it. routes: the inference routes.
     """
+    START_TIME.set_to_current_time()
     GPU_MEMORY.set(0)
     for name in CATALOGUE:
         MODEL_LOADED.labels(model=name).set(0)
