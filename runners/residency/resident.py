@@ -108,8 +108,10 @@ class Resident:
                 self._look()
 
     def start_loading(self) -> None:
-        """Request a load, if the model is unloaded."""
+        """Request a load of the version that the store has now, if the model is unloaded."""
         with self._change:
+            if self._state is State.UNLOADED:
+                self._look()
             if self._state is State.UNLOADED:
                 self._state, self._detail = State.LOADING, None
                 self._request_load(self)

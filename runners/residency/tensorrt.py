@@ -121,7 +121,7 @@ class TensorRtEngines:
             self._give_up(resident, reason, swap, again_s)
 
         def wanted(loaded: Loaded) -> bool:
-            return loaded.stored is stored and loaded.engine.name != "tensorrt"
+            return loaded.stored == stored and loaded.engine.name != "tensorrt"
 
         logger.info("TensorRT build of %s starts; %s", resident.name, _MEANWHILE)
         try:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -184,6 +185,22 @@ def test_a_model_that_is_imported_later_is_noticed_without_a_request(
     resident.look_again()
     assert state(resident) == (State.UNLOADED, None)
     assert world.loads == []
+
+
+def test_a_version_that_is_imported_while_the_model_is_unloaded_is_the_one_that_loads(make: Make, world: World) -> None:
+    assert FOUND is not None
+    newer = replace(FOUND, tag="person_reid:newer")
+    loaded: list[StoredModel] = []
+
+    def load(stored: StoredModel) -> Engine:
+        loaded.append(stored)
+        return fake.FakeEngine("person_reid")
+
+    world.load = load  # type: ignore[method-assign]
+    resident = make()
+    world.stored = newer
+    wait(resident, 5)
+    assert loaded == [newer]
 
 
 def test_a_loaded_model_is_not_looked_for_again(make: Make, world: World) -> None:
