@@ -9,7 +9,6 @@ from pathlib import Path
 from threading import Thread
 
 import httpx
-from tqdm import tqdm
 
 from importing.errors import WeightsMissing
 from models.store import sha256_of
@@ -127,6 +126,8 @@ def _receive(response: httpx.Response, part: Path, *, offset: int, size: int | N
     part.parent.mkdir(parents=True, exist_ok=True)
     received = offset
     # disable=None: no progress bar unless standard error is a terminal
+    from tqdm import tqdm  # the images leave it out, and have to say so in a sentence (importing/workshop.py)
+
     bar = tqdm(total=size, initial=offset, unit="B", unit_scale=True, desc=part.stem, disable=None)
     with bar, part.open("r+b" if offset else "wb") as stream:
         stream.seek(offset)

@@ -88,7 +88,7 @@ def _begin(spec: ModelSpec, request: Request, downloader: Downloader, workshop: 
         if request.source is not None:
             weights = sources.given(spec, request.source, downloader, workshop.scratch / "downloads")
         else:
-            weights = sources.locate(spec, _readable(spec.name, "latest"), downloader)
+            weights = sources.locate(spec, _newest_readable(spec.name), downloader)
     except WeightsMissing as error:
         if not request.standins:
             raise
@@ -202,6 +202,12 @@ def _outcome(stored: StoredModel, state: report.State, seconds: float) -> Outcom
     )
 
 
+def _newest_readable(name: ModelName) -> StoredModel | None:
+    """Return the latest version, or the newest of the others if that is damaged; None if none can be used."""
+    versions = ["latest", *store.versions(name)]
+    return next(filter(None, (_readable(name, version) for version in versions)), None)
+
+
 def _readable(name: ModelName, version: str, *, untrained: bool = False) -> StoredModel | None:
     """Return a stored version, or None if it is absent or damaged and has to be imported anew."""
     try:
@@ -210,7 +216,12 @@ def _readable(name: ModelName, version: str, *, untrained: bool = False) -> Stor
             store.verify(stored, *(stored.folder / file for file in stored.checksums))
         return stored
     except StoreError as error:
-        logger.warning("%s: %s. It is imported anew.", name, error)
+        logger.warning(
+            "%s: %s. Another version is used, or it is imported anew. If this one had an int8 graph,"
+            " run the import again with --calibrate.",
+            name,
+            error,
+        )
         return None
 
 

@@ -199,6 +199,13 @@ def save(card: ModelCard, version: str, folder: Path) -> StoredModel:
             raise
 
 
+def versions(name: ModelName) -> list[str]:
+    """Return the versions of a model in the store, readable or not, the newest first."""
+    shelf = _shelf(name, untrained=False)
+    folders = [path for path in shelf.iterdir() if path.is_dir()] if shelf.is_dir() else []
+    return [path.name for path in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True)]
+
+
 def select(name: ModelName, version: str, *, untrained: bool = False) -> StoredModel:
     """Make a stored version the `latest`, which `find` returns. Raises StoreError if it is absent or unusable."""
     stored = find_version(name, version, untrained=untrained)

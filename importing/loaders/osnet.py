@@ -37,6 +37,7 @@ _EMBEDDING: Final = {"conv1.conv.weight", "fc.0.weight"}  # either identifies th
 _CLASSIFIER: Final = {"classifier.weight", "classifier.bias"}
 _COUNTER: Final = ".num_batches_tracked"  # only used in training
 # Prefixes of parameter names by DataParallel, torch.compile and Lightning.
+_IMAGENET: Final = 1000  # classes
 _WRAPPERS: Final = re.compile(r"^(?:module\.|_orig_mod\.|model\.)+")
 
 
@@ -54,6 +55,11 @@ def load(path: Path) -> Network:
     state = _state(content)
     model = build(state["classifier.weight"].shape[0] if _is_matrix(state.get("classifier.weight")) else 1)
     _check(model, state)
+    if _is_matrix(state.get("classifier.weight")) and len(state["classifier.weight"]) == _IMAGENET:
+        raise WeightsRefused(
+            "its classifier has ImageNet's 1000 classes: it was not trained to tell people apart. If these are 1000 "
+            "people, save it without classifier.weight and classifier.bias"
+        )
     model.load_state_dict({**model.state_dict(), **state}, strict=True)
     model.eval()
     return Network(

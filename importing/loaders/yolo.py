@@ -23,6 +23,7 @@ tasks.SAFE_LOAD = True  # type: ignore[attr-defined]
 logger = logging.getLogger(__name__)
 
 HEADS = {"pose": "Pose", "detect": "Detect"}  # ultralytics.nn.modules.head
+_COCO = (80, "person", "toothbrush")  # number of its classes, the first and the last
 KEYPOINTS = (17, 3)  # COCO's 17, each with x, y, confidence
 STRIDE = 32  # pixels, of the head's coarsest level; heights and widths are multiples of it
 LARGEST_SIDE = 640  # pixels, for training and for ultralytics' own predictions
@@ -62,7 +63,7 @@ def load(path: Path, task: str) -> Network:
         model, _ = tasks.load_checkpoint(path)  # type: ignore[no-untyped-call]
     head: Any = model.model[-1]
     _check(model, head, task)
-    names = _names(model, head.nc)
+    names = _names(model, head.nc, task)
     if (trained := model.args.get("imgsz", LARGEST_SIDE)) != LARGEST_SIDE:
         logger.warning("%s was trained at %s pixels; it is served at %d.", path.name, trained, LARGEST_SIDE)
     return Network(
@@ -125,12 +126,18 @@ def _check(model: Any, head: Any, task: str) -> None:
         raise WeightsRefused(f"it takes images of {channels} channels; {CHANNELS} (RGB) are needed")
 
 
-def _names(model: Any, classes: int) -> tuple[str, ...]:
+def _names(model: Any, classes: int, task: str) -> tuple[str, ...]:
     named = getattr(model, "names", None)
     names = named if isinstance(named, dict) else dict(enumerate(named if isinstance(named, list | tuple) else ()))
     if set(names) != set(range(classes)) or not all(isinstance(name, str) and name for name in names.values()):
         raise WeightsRefused(f"it has {classes} classes, but its names are {names}: each class needs one")
-    return tuple(names[index] for index in range(classes))
+    found = tuple(names[index] for index in range(classes))
+    if task == "detect" and (classes, found[0], found[-1]) == _COCO:
+        raise WeightsRefused(
+            "it finds COCO's 80 everyday objects and no weapons: each person in view would be a threat. "
+            "Weights for weapons are needed"
+        )
+    return found
 
 
 def _compare(expected: Tensor, actual: Tensor, classes: int) -> dict[str, float]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -118,6 +119,22 @@ def test_a_second_import_does_nothing_and_never_imports_torch(
     assert "person_reid     UNTRAINED STAND-IN" in again.stdout
     assert again.stdout.splitlines()[-1] == "False"
     assert trial.versions() == before
+
+
+def test_a_damaged_latest_version_hides_no_older_one_whose_weights_are_gone(
+    trial: Trial, first: subprocess.CompletedProcess[str], tmp_path: Path
+) -> None:
+    older = trial.latest("pet_classifier")
+    shelf = trial.home / "models" / "pet_classifier"
+    shutil.copytree(shelf / older, shelf / "newer")
+    (shelf / "newer" / "graph.onnx").write_bytes(b"cut")
+    (shelf / "latest").write_text("newer")
+    gone = Trial(trial.home, tmp_path / "nowhere" / "model-zoo").run("pet_classifier")
+    shutil.rmtree(shelf / "newer")
+    assert gone.returncode == 0, gone.stderr
+    assert "pet_classifier  already there" in gone.stdout
+    assert "If this one had an int8 graph, run the import again with --calibrate" in gone.stderr
+    assert trial.latest("pet_classifier") == older
 
 
 def test_other_labels_become_the_latest_and_the_older_ones_again_when_imported_again(

@@ -48,6 +48,14 @@ def test_the_classifier_s_size_is_taken_from_the_file(state: State, tmp_path: Pa
     assert embed(put(state, tmp_path)).shape == (1, 512)
 
 
+def test_imagenets_classifier_is_refused(state: State, tmp_path: Path) -> None:
+    imagenet = state | {"classifier.weight": torch.zeros(1000, 512), "classifier.bias": torch.zeros(1000)}
+    with pytest.raises(WeightsRefused, match="ImageNet's 1000 classes: it was not trained to tell people apart"):
+        load(put(imagenet, tmp_path))
+    people = {name: value for name, value in imagenet.items() if "classifier" not in name}
+    assert embed(put(people, tmp_path)).shape == (1, 512)
+
+
 def prefixed(state: State, prefix: str) -> State:
     return {f"{prefix}{key}": value for key, value in state.items()}
 

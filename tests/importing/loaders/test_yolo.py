@@ -165,6 +165,13 @@ def test_a_class_without_a_name_is_refused(threat: Path, tmp_path: Path, names: 
         load("threat_detector", changed(threat, tmp_path, names=names))
 
 
+def test_a_detector_of_everyday_objects_is_refused(tmp_path: Path) -> None:
+    model = DetectionModel("yolov8n.yaml", nc=80, verbose=False)  # type: ignore[no-untyped-call]
+    model.names = {0: "person", **{index: f"object {index}" for index in range(1, 79)}, 79: "toothbrush"}
+    with pytest.raises(WeightsRefused, match="COCO's 80 everyday objects and no weapons"):
+        load("threat_detector", made(model, tmp_path))
+
+
 @pytest.mark.parametrize(
     "content",
     [
