@@ -143,8 +143,9 @@ def _messages(error: ValidationError, variables: Mapping[tuple[str, ...], str], 
     messages = []
     for problem in error.errors(include_url=False):
         place = tuple(str(part) for part in problem["loc"])
-        # pydantic reports an item of a list and a branch of a union one level below the place that was set.
-        variable = variables.get(place) or variables.get(place[:-1])
+        # pydantic reports an item of a list and a branch of a union below the place that was set.
+        upwards = (variables.get(place[:length]) for length in range(len(place), 0, -1))
+        variable = next(filter(None, upwards), None)
         where = f"environment variable {variable}" if variable else f"{file.name}: {'.'.join(place)}"
         allowed = f" (allowed: {_ALLOWED[place]})" if place in _ALLOWED else ""
         shown = "(not shown)" if _is_secret(place) else repr(problem["input"])

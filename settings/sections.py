@@ -36,7 +36,7 @@ _KEY: Final = re.compile(r"[!-+\--~]+")  # visible ASCII without the comma, as a
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Server(_Section):

@@ -25,7 +25,7 @@ from vision.depth_map import FileForm
 class TaskSettings(BaseModel):
     """The settings in configuration.yaml that every model has."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     assignment: Literal["light", "heavy"]
     max_batch_size: int = Field(ge=2, le=64)  # BentoML refuses a batchable method with less than 2

@@ -103,6 +103,8 @@ def test_a_variable_wins_over_the_file(variable: str, value: str, path: str, exp
         ("ENRICHMENT_ENGINE", "onnx", "'auto', 'openvino' or 'torch'"),
         ("ENRICHMENT_PRECISION", "int8", "'auto', 'f32', 'bf16' or 'f16'"),
         ("ENRICHMENT_INT8_MODELS", "pose", "'pose_estimator'"),
+        ("ENRICHMENT_MEMORY_BUDGET_MB", "inf", "finite"),
+        ("ENRICHMENT_POSE_IDLE_TTL_S", "inf", "finite"),
         ("ENRICHMENT_PLACEMENT", "together", "'shared' or 'isolated'"),
         ("ENRICHMENT_ALLOW_UNTRAINED", "perhaps", "boolean"),
         ("ENRICHMENT_POSE_SERVICE", "medium", "'light' or 'heavy'"),
@@ -116,6 +118,7 @@ def test_a_bad_variable_is_named_with_its_value_and_what_is_allowed(variable: st
         load(DEFAULT_FILE, {variable: value})
     text = str(caught.value)
     assert f"environment variable {variable} = " in text
+    assert "configuration.yaml" not in text
     assert repr(value.split(",")[-1]) in text
     assert allowed in text
 
