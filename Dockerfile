@@ -1,6 +1,6 @@
 # The image of ai-enrichment-light, from a checkout with Docker alone (Docker Engine 23 or newer):
 #   docker build -t ai-enrichment-light:0.1.0 .
-#   docker build -t ai-enrichment-light:0.1.0-cpu --build-arg VARIANT=cpu --build-context models=AI_MODELS_PATH .
+#   docker build -t ai-enrichment-light:0.1.0-cpu --build-arg VARIANT=cpu --build-arg IMPORT=false --build-context models=AI_MODELS_PATH .
 # gpu: torch with its CUDA; weights are imported at the start. cpu: no torch; weights are imported here, and packed.
 # `make image` passes the image of `bentoml containerize` as FULL. The stages before `full` then are not built.
 ARG VARIANT=gpu
@@ -78,6 +78,6 @@ USER bentoml
 WORKDIR /home/bentoml/bento/src
 EXPOSE 8096
 HEALTHCHECK --interval=30s --timeout=10s --start-period=90s --retries=3 \
-    CMD ["python", "-c", "import os, httpx; httpx.get(f'http://localhost:{os.environ.get(\"PORT\", \"8096\")}/health').raise_for_status()"]
+    CMD ["python", "-c", "import os, httpx; httpx.get(f'http://localhost:{os.environ.get(\"PORT\", \"8096\")}/health', trust_env=False).raise_for_status()"]
 # The shell creates BENTOML_HOME on a fresh volume. `exec` replaces it by the server, which then gets the signals.
 ENTRYPOINT ["sh", "-c", "mkdir -p \"$BENTOML_HOME\" && exec bentoml serve \"$BENTO_PATH\""]

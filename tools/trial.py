@@ -48,10 +48,10 @@ def main() -> int:
 
 def _wait(server: subprocess.Popen[bytes], url: str) -> bool:
     deadline = time.monotonic() + _READY_TIMEOUT_S
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy would not find this machine's port
     while server.poll() is None and time.monotonic() < deadline:
         try:
-            # bandit asks for a check of the URL's scheme, but the URL is our own.
-            with urllib.request.urlopen(f"{url}/readyz", timeout=2):  # nosec B310
+            with direct.open(f"{url}/readyz", timeout=2):
                 return True
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)

@@ -36,6 +36,10 @@ class Server:
         self.command, self.environment = command, env
         return self
 
+    def opener(self, handler: urllib.request.ProxyHandler) -> Server:
+        assert vars(handler)["proxies"] == {}  # a proxy of the environment does not reach this machine's port
+        return self
+
     def open(self, url: str, timeout: float) -> Any:
         self.tries += 1
         assert url.endswith("/readyz")
@@ -60,7 +64,7 @@ class Server:
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[[Server], int]:
     def start(server: Server) -> int:
         monkeypatch.setattr(subprocess, "Popen", server.start)
-        monkeypatch.setattr(urllib.request, "urlopen", server.open)
+        monkeypatch.setattr(urllib.request, "build_opener", server.opener)
         monkeypatch.setattr(signal, "signal", server.handlers.__setitem__)
         monkeypatch.setattr(time, "sleep", lambda _: None)
         monkeypatch.setattr(trial, "try_address", lambda *_: None)
