@@ -107,7 +107,7 @@ docs: install ## the documentation as a site, in .run/docs/site; fails on stale 
 	$(BIN)/uvx --from $(ZENSICAL) zensical build --strict --clean
 
 bench: install ## the time of starts and first requests, with the models of the store
-	$(BIN)/python -m benchmarks.starts $(firstword $(wildcard $(PICTURES)/*.jpg))
+	$(BIN)/python -m benchmarks.starts "$$(ls -- "$(PICTURES)"/*.jpg | head -n 1)"
 
 # Minutes that fuzz and soak may take
 MINUTES ?= 5
@@ -119,7 +119,7 @@ fuzz: install ## changed pictures, requests and people, in process and over HTTP
 ifeq ($(GUIDED),)
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) --first $$(date +%s)
 else
-	PYTHONPATH=$(CURDIR):$(CURDIR)/$(VENV)/lib/python3.11/site-packages $(BIN)/uv tool run --python 3.11 --with atheris==3.0.0 \
+	PYTHONPATH="$(CURDIR):$(CURDIR)/$(VENV)/lib/python3.11/site-packages" $(BIN)/uv tool run --python 3.11 --with atheris==3.0.0 \
 		python -m tests.fuzz.guided $(GUIDED) --minutes $(MINUTES)
 endif
 
@@ -139,13 +139,13 @@ faults: install ## killed and hung processes, full disks, lost files, taken port
 	$(BIN)/python -m pytest -m "slow or not slow" $(FAULTS)
 
 compare: install ## compare the service with a plain server and raw inference, about 12 minutes; PICTURES=folder; into benchmarks/
-	$(BIN)/python -m benchmarks.compare $(PICTURES) --out benchmarks
+	$(BIN)/python -m benchmarks.compare "$(PICTURES)" --out benchmarks
 
 openapi: install ## write docs/reference/openapi.json, which tests compare with the served document
 	$(BIN)/python -m tools.openapi
 
 # A service with real weights and ENRICHMENT_MODEL_MANAGEMENT=true
-SERVICE ?= http://127.0.0.1:8096
+SERVICE ?= http://127.0.0.1:$(or $(PORT),8096)
 
 examples: install ## ask a live SERVICE for the OpenAPI document's example answers, api/examples.json; then: make openapi
 	$(BIN)/python -m tools.examples $(SERVICE)
