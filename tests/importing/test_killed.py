@@ -32,8 +32,8 @@ class Trial:
         self.weights = write(folder / "pets", {0: "cats", 1: "dogs"})
         pictures = folder / "pictures"
         pictures.mkdir()
-        for number in range(4):
-            Image.new("RGB", (64, 64), (60 * number, 40, 90)).save(pictures / f"{number}.png")
+        for number in range(12):  # ten are needed
+            Image.new("RGB", (64, 64), (20 * number, 40, 90)).save(pictures / f"{number}.png")
         self.calibration = ("--calibrate", str(pictures))
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
