@@ -32,7 +32,7 @@ from api.request import Received
 from api.steps import MODEL_OF, Steps
 from api.survey import Surveyor
 from api.tracing import Spans
-from api.work import Finding, Opened, Question, Ready, Request, Second, Seen, Work
+from api.work import Finding, Opened, Question, Ready, Request, Second, Seen, Take, Work
 from api.workers import Workers
 from engines.cores import side_by_side
 from engines.deadline import Deadline
@@ -133,9 +133,9 @@ class Answering:
         self._links[name].model(name)
         return self._links[name]
 
-    async def open(self, image: bytes, questions: Sequence[Question], deadline: Deadline) -> Opened:
-        """Decode an image once, and prepare each question's items. Raises as Steps.opened."""
-        return await self._on_thread(copy_context(), self._steps.opened, image, questions, deadline)
+    async def open(self, image: bytes, questions: Sequence[Question], deadline: Deadline, take: Take) -> Opened:
+        """Decode an image once, and prepare each question's items. See Steps.opened."""
+        return await self._on_thread(copy_context(), self._steps.opened, image, questions, deadline, take)
 
     async def draw(self, image: bytes, form: ImageFormat, seen: Sequence[Seen], text: str, deadline: Deadline) -> Body:
         """Return an image with several models' answers drawn on it. See Steps.drawn."""

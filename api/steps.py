@@ -18,7 +18,7 @@ from api.picture_memory import MemoryBudget
 from api.pictures import overlay
 from api.request import parse
 from api.tracing import Spans
-from api.work import Drawing, Finding, Opened, Question, Ready, Request, Second, Seen, Work
+from api.work import Drawing, Finding, Opened, Question, Ready, Request, Second, Seen, Take, Work
 from engines.deadline import Abandoned, Deadline
 from models.catalogue import CATALOGUE, ModelName
 from models.state import ModelStatus
@@ -65,6 +65,7 @@ class Steps:
         Raises ApiError, or Abandoned after the deadline. The request is checked before the model's state: a client's
         mistake must never be a 5xx.
         """
+        waited_s = (time.monotonic_ns() - work.queued) / 1e9
         self._spans.past("wait", work.queued)
         with self._spans.step("read"):
             request = parse(
@@ -85,17 +86,21 @@ class Steps:
             distance=request.distance,
             depth_file=request.depth_file,
         )
+        began = time.perf_counter()
         with self._memory.hold(file.peak_bytes, work.deadline):
+            waited_s += time.perf_counter() - began
             with self._spans.step("decode"), _image_errors():
                 picture = Picture.of(file.decode(), request.box)
-            decoded = time.perf_counter()
+            decoded = time.perf_counter() - waited_s  # the latency includes queueing, but not decoding
             with self._spans.step("prepare"):
                 form = overlay(request.render, work.received.accept) if task.draws else None
                 drawing = None if form is None else Drawing(file, form, picture.frame.box)
                 return self._prepared(work, picture, options, status, decoded, drawing)
 
-    def opened(self, image: bytes, questions: Sequence[Question], deadline: Deadline) -> Opened:
-        """Decode an image once, and prepare each question's items. deadline: of all questions together.
+    def opened(self, image: bytes, questions: Sequence[Question], deadline: Deadline, take: Take) -> Opened:
+        """Decode an image once, and prepare each question's items.
+
+        deadline: of all questions together. take: called with the bytes that each question's items have.
 
         Raises ApiError if the image can't be used, and Abandoned. A fault of one question stands in its place.
         """
@@ -109,7 +114,7 @@ class Steps:
             decoded = time.perf_counter()
             pictures: dict[Box | None, Picture] = {}
             with self._spans.step("prepare"):
-                parts = [self._part(upright, question, deadline, pictures, decoded) for question in questions]
+                parts = [self._part(upright, question, deadline, pictures, decoded, take) for question in questions]
         prepared = time.perf_counter()
         size = (upright.shape[1], upright.shape[0])
         return Opened(size, parts, (read - began) * 1000, (decoded - read) * 1000, (prepared - decoded) * 1000)
@@ -121,6 +126,7 @@ class Steps:
         deadline: Deadline,
         pictures: dict[Box | None, Picture],
         decoded: float,
+        take: Take,
     ) -> Ready | ApiError:
         """Prepare one question's items. pictures: those made so far, by their box. Raises Abandoned."""
         deadline.check()
@@ -130,9 +136,13 @@ class Steps:
                     pictures[question.box] = Picture.of(upright, question.box)
             status = question.link.model(question.name)
             work = Work(question.name, question.link, deadline, copy_context(), time.monotonic_ns())
-            return self._prepared(work, pictures[question.box], question.options, status, decoded)
+            ready = self._prepared(work, pictures[question.box], question.options, status, decoded)
+            take(ready.image_bytes)
+            return ready
         except ApiError as error:
             return error
+        except Abandoned:
+            raise
         except Exception:
             logger.exception("%s can't take this image; the call is answered without it", question.name)
             return internal_error()

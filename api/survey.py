@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Final, Protocol
 from api.errors import ApiError, internal_error, refusals
 from api.gate import Body
 from api.link import Link
-from api.work import Finding, Opened, Question, Ready, Seen
+from api.work import Finding, Opened, Question, Ready, Seen, Take
 from engines.deadline import Abandoned, Deadline
 from models.catalogue import ModelName
 from tasks.task import Options
@@ -33,7 +34,7 @@ class Models(Protocol):
 
     def link(self, name: ModelName) -> Link: ...
 
-    async def open(self, image: bytes, questions: Sequence[Question], deadline: Deadline) -> Opened: ...
+    async def open(self, image: bytes, questions: Sequence[Question], deadline: Deadline, take: Take) -> Opened: ...
 
     async def find(self, part: Ready) -> Finding: ...
 
@@ -62,19 +63,53 @@ class Survey:
     prepare_ms: float
 
 
+class PreparedImages:
+    """Counts the bytes of prepared images that wait in the models' queues. Thread-safe."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._held = 0
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def of_call(self) -> Iterator[Take]:
+        """Yield the function that counts a prepared image of one call. The images are freed when the block ends.
+
+        It raises ApiError `overloaded` at the limit, and Abandoned after the block's end.
+        """
+        taken, is_over = 0, False
+
+        def take(size: int) -> None:
+            nonlocal taken
+            with self._lock:
+                if is_over:
+                    raise Abandoned
+                if self._held and self._held + size > self._most_bytes:
+                    text = "too many prepared images wait in memory; ask later, or about fewer boxes at a time"
+                    raise ApiError("overloaded", text)
+                self._held += size
+                taken += size
+
+        try:
+            yield take
+        finally:
+            with self._lock:
+                is_over = True
+                self._held -= taken
+
+
 class Surveyor:
     """Makes surveys within a memory limit for the prepared images that wait in the models' queues."""
 
     def __init__(self, models: Models, most_bytes: int) -> None:
         self._models = models
-        self._most_bytes = most_bytes
-        self._held = 0
+        self._prepared = PreparedImages(most_bytes)
 
     async def survey(self, image: bytes, asked: Sequence[Asked], deadline: Deadline) -> Survey:
         """Decode an image once, and ask each question through its model's queue, which batches a model's questions.
 
-        An error of one model or box stands in the place of its answer. Raises ApiError if the image can't be used, or
-        `overloaded` if too many prepared images wait, and Abandoned if the image is not decoded before the deadline.
+        An error of one model or box stands in the place of its answer, `overloaded` if too many prepared images wait.
+        Raises ApiError if the image can't be used, and Abandoned if it is not decoded before the deadline.
         """
         refused = self._refused(asked, deadline.left_s)
         questions = [
@@ -84,8 +119,8 @@ class Surveyor:
         ]
         own = Deadline.after(deadline.left_s * _SHARE)
         try:
-            opened = await self._models.open(image, questions, own)
-            with self._holding(opened.parts):
+            with self._prepared.of_call() as take:
+                opened = await self._models.open(image, questions, own, take)
                 found = iter(await asyncio.gather(*map(self._find, opened.parts)))
         finally:
             own.abandon()
@@ -101,17 +136,6 @@ class Surveyor:
             self._models.check_model(name, left_s, counts[name])
 
         return refusals(counts, check)
-
-    @contextmanager
-    def _holding(self, parts: Sequence[Ready | ApiError]) -> Iterator[None]:
-        size = sum(item["image"].nbytes for part in parts if isinstance(part, Ready) for item in part.prepared.items)
-        if self._held and self._held + size > self._most_bytes:
-            raise ApiError("overloaded", "too many prepared images are waiting in memory")
-        self._held += size
-        try:
-            yield
-        finally:
-            self._held -= size
 
     async def _find(self, part: Ready | ApiError) -> Finding | ApiError:
         if isinstance(part, ApiError):

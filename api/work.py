@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -19,6 +19,10 @@ from vision.decoding import PictureFile
 
 # A model, its answer, and the box that it looked at (None: the whole image), to be drawn.
 Seen: TypeAlias = tuple[ModelName, Answer, Box | None]
+
+
+# Counts the bytes of a prepared image. Raises ApiError if there are too many, and Abandoned after the call.
+Take: TypeAlias = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,8 @@ class Drawing:
 class Ready:
     """Work whose items are prepared and whose image is freed.
 
-    drawing: None = no picture. decoded: end of decoding, by time.perf_counter(). untrained: whether stand-in weights
+    drawing: None = no picture. decoded: end of decoding, by time.perf_counter(), less the
+    time that the request waited before. untrained: whether stand-in weights
     answer; recorded here, because the runner may be down when the answer is encoded.
     """
 
@@ -110,3 +115,9 @@ class Ready:
     drawing: Drawing | None
     decoded: float
     untrained: bool
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of all prepared images, those for a second look included."""
+        items = [*self.prepared.items, *(self.second.prepared.items if self.second else ())]
+        return sum(item["image"].nbytes for item in items)

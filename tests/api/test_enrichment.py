@@ -17,8 +17,10 @@ from api.enrich_schemas import BoxAnswer, EnrichResponse
 from api.errors import ApiError
 from api.queue import _Group
 from api.request import Received
-from engines.deadline import Deadline
+from api.survey import PreparedImages
+from engines.deadline import Abandoned, Deadline
 from models.catalogue import CATALOGUE
+from settings import DEFAULT_FILE, load
 from tests.api.answered import Runner, answering_of
 from tests.serving.pictures import base64_of, encoded, plain
 
@@ -182,7 +184,38 @@ async def test_who_hangs_up_is_not_computed_further() -> None:
     await asyncio.gather(task, return_exceptions=True)
     await alone(answering, "/person-reid")
     assert sum(size for _, size in runner.calls) < 40
-    assert answering._surveyor._held == 0
+    assert answering._surveyor._prepared._held == 0
+
+
+def test_prepared_images_are_bounded_and_freed_with_their_call() -> None:
+    held = PreparedImages(100)
+    with held.of_call() as first:
+        first(1000)  # alone, it may be larger
+        with held.of_call() as second, pytest.raises(ApiError) as caught:
+            second(1)
+        assert caught.value.code == "overloaded"
+    with held.of_call() as third:
+        third(60)
+        with pytest.raises(ApiError):
+            third(41)
+        third(40)
+    assert held._held == 0
+    with pytest.raises(Abandoned):
+        third(1)  # a thread that still prepares for a caller who has gone
+
+
+async def test_tiles_of_many_boxes_are_bounded_and_the_boxes_that_fit_are_answered() -> None:
+    answering = answering_of(Runner(), settings=load(DEFAULT_FILE, {}))
+    answering._surveyor._prepared._most_bytes = 8_000_000
+    stripes = encoded(plain((9, 8, 7), (6000, 300)))
+    request = {"image_base64": base64_of(stripes), "models": ["pose"], "options": {"pose": {"on": "boxes"}}}
+    body = json.dumps(request | {"boxes": [[n, 0, 5990, 300] for n in range(8)]}).encode()
+    answered = await answering.answer("/enrich", Received("application/json", body, {}), Deadline.after(30))
+    boxes = json.loads(answered.data)["boxes"]
+    errors = [box["errors"]["pose_estimator"]["code"] for box in boxes if box["errors"]]
+    assert set(errors) == {"overloaded"}
+    assert 0 < len(errors) < 8
+    assert answering._surveyor._prepared._held == 0
 
 
 async def test_times_are_split() -> None:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from contextvars import copy_context
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -125,6 +126,8 @@ def test_the_time_that_is_said_begins_when_the_picture_is_decoded() -> None:
     ready = made.ready(work())
     assert before < ready.decoded < time.perf_counter()
     time.sleep(0.05)
+    waiting = replace(work(), queued=time.monotonic_ns() - 2_000_000_000)
+    assert 2000 < encode(made, made.ready(waiting))["inference_time_ms"] < 3000  # queueing is included
     said = encode(made, ready)["inference_time_ms"]
     assert 50 <= said <= (time.perf_counter() - before) * 1000
 
@@ -141,5 +144,5 @@ def test_nothing_more_is_prepared_for_a_call_whose_time_is_over() -> None:
 
     questions = [Question("person_reid", cast(Any, Third(READY)), (0, 0, 9, 9 + n), Options()) for n in range(64)]
     with pytest.raises(Abandoned):
-        steps().opened(PNG, questions, deadline)
+        steps().opened(PNG, questions, deadline, lambda _: None)
     assert len(prepared) == 3
