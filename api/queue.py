@@ -152,9 +152,9 @@ class ModelQueue(Generic[W, R]):
         del self._working[group]
         self._free += 1
         failure = asyncio.CancelledError() if future.cancelled() else future.exception()
-        if failure is None:
-            self._measure(group)
         outcomes = future.result() if failure is None else [failure] * len(group.members)
+        if not all(isinstance(outcome, ApiError) for outcome in outcomes):  # a refused picture takes no time
+            self._measure(group)
         for member, outcome in zip(group.members, outcomes, strict=True):
             if member.outcome.done():  # its task was cancelled
                 continue

@@ -11,7 +11,7 @@ from api import queue
 from api.errors import ApiError
 from api.queue import ModelQueue, Outcomes
 from engines import deadline as deadlines
-from engines.deadline import Deadline
+from engines.deadline import Abandoned, Deadline
 
 
 class Worker:
@@ -247,6 +247,20 @@ async def test_busy_minutes_long_ago_refuse_nobody(clock: Clock) -> None:
         await worker.finish(number)
     await worker.ask("y")
     worker.queue.check(30, 64)
+
+
+async def test_refused_pictures_say_nothing_of_a_group_s_time_and_abandoned_ones_do(clock: Clock) -> None:
+    worker = Worker()
+    tasks = await worker.ask("a", "bad", "late")
+    clock.now += 1.5
+    await worker.finish(0)
+    clock.now += 0.005
+    await worker.finish(1, [ApiError("invalid_image", "no")])
+    assert worker.queue._takes_s == pytest.approx(1.5)
+    clock.now += 6
+    await worker.finish(2, [Abandoned()])
+    assert worker.queue._takes_s == pytest.approx(0.8 * 1.5 + 0.2 * 6)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_an_idle_queue_takes_any_number(clock: Clock) -> None:
