@@ -90,8 +90,10 @@ def gather(pairs: Iterable[Pair], options: Sequence[str] = OPTIONS) -> dict[str,
             continue
         if not bracket or rest == "]":
             found.setdefault(known, []).append(value)
-        else:
+        elif known in options:
             _add_member(members.setdefault(known, {}), name, known, value)
+        elif rest.removesuffix("]").isdecimal():  # image[0]
+            found.setdefault(known, []).append(value)
     for name, its in members.items():
         found.setdefault(name, []).append(_list_or_object(its))
     fields: dict[str, Any] = {}

@@ -175,6 +175,13 @@ def test_a_box_may_come_in_parts(members: dict[str, str]) -> None:
         assert read(received).box == (1, 2, 30, 40)
 
 
+def test_an_image_may_have_a_number_and_its_other_members_are_unknown_fields() -> None:
+    assert read(as_form(("image[0]", IMAGE))).image == IMAGE
+    assert read(as_form(("image", IMAGE), ("image[width]", "300"))).image == IMAGE
+    assert read(as_form(("photo", IMAGE), ("image[width]", "300"))).image == IMAGE
+    assert refused_field(as_form(("image[0]", IMAGE), ("image[1]", IMAGE)))[0] == "image"
+
+
 @pytest.mark.parametrize(
     ("members", "field", "said"),
     [
