@@ -15,7 +15,7 @@ from tasks.picture import Frame, Picture
 from tasks.task import AnswerT, Item, Options, Prepared, ResultT, Task, TaskSettings
 from vision.arrays import F32, Box
 from vision.image import LETTERBOX_SIZES, Letterbox, letterbox
-from vision.views import has_centre, share_inside, views
+from vision.views import WHOLE, has_centre, share_inside, views
 
 INPUT_SIZE: Final = 640  # pixels; ultralytics' default imgsz, at which the public weights were trained
 STRIDE: Final = 32  # pixels; stride of the head's coarsest level
@@ -51,7 +51,7 @@ class Look:
 
         least_share: least share of a box that must lie inside the requested box.
         """
-        counted = has_centre(boxes, self.core)
+        counted = has_centre(boxes, self.core, INPUT_SIZE * WHOLE / self.fitted.scale[0])
         if self.frame.box is not None:
             counted &= share_inside(boxes, self.frame.box) >= least_share
         return counted

@@ -22,6 +22,8 @@ _UPRIGHT: Final = 1.5  # height : width from which an image smaller than the net
 _MOST_ASPECT: Final = 4.0  # longer : shorter side up to which an image is not tiled
 _TILE_ASPECT: Final = 16 / 9
 _TILE_OVERLAP: Final = 0.25
+#: An object at the border of two tiles is whole in both up to this share of a tile's length.
+WHOLE: Final = _TILE_OVERLAP / 2
 _NEAR: Final = 0.05  # tolerance at the border of two tiles' cores, as a share of a box's size
 EVERYWHERE: Final[Box] = (-math.inf, -math.inf, math.inf, math.inf)
 MOST_TILES: Final = 12  # a 16000×1080 panorama has 11; the tiles of a longer one are larger
@@ -80,13 +82,15 @@ def share_inside(boxes: F32, area: Box) -> F32:
     return share
 
 
-def has_centre(boxes: F32, core: Box) -> NDArray[np.bool_]:
+def has_centre(boxes: F32, core: Box, whole: float = math.inf) -> NDArray[np.bool_]:
     """A mask (n,) of the boxes (n, 4) whose centre is in a view's core, or next to it.
 
     Two tiles place an object a bit differently. At the border of their cores each might leave it to the other. So a
-    small part of the box's size is tolerated, and duplicates are merged later.
+    small part of the box's size is tolerated, and duplicates are merged later. whole: size in pixels up to which an
+    object at the border is whole in both tiles. The cut parts of a larger one would not be merged.
     """
-    centres, near = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) * _NEAR
+    centres, sizes = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    near = np.where(sizes <= whole, sizes * _NEAR, 0)
     return np.asarray(((centres >= core[:2] - near) & (centres < core[2:] + near)).all(axis=1), dtype=np.bool_)
 
 
