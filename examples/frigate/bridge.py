@@ -92,7 +92,7 @@ class Waiting:
 
     def __init__(self) -> None:
         self._events: dict[str, Event] = {}
-        self._ended: deque[str] = deque(maxlen=LIMIT)
+        self._ended: deque[str] = deque(maxlen=10 * LIMIT)
         self._lost = False
         self._changed = threading.Condition()
 
@@ -174,12 +174,12 @@ class Bridge:
             self._enrich(event.after)
         except (EnrichmentError, httpx.HTTPError, ValueError) as error:
             LOG.warning("%s: event %s was not enriched: %s", camera, event.after.id, error)
-        running = self._running.get(camera, {})
-        over = [one for one in running if self._waiting.is_over(one)]
-        for one in over:
-            del running[one]
-        if over:
-            self._publish(camera, of_camera([*running.values()]) or self._states[camera] | {"active": False})
+        for each, running in self._running.items():  # an end may have been dropped, so all cameras
+            over = [one for one in running if self._waiting.is_over(one)]
+            for one in over:
+                del running[one]
+            if over:
+                self._publish(each, of_camera([*running.values()]) or self._states[each] | {"active": False})
 
     def _end_all(self) -> None:
         """Publish that no event runs. One that does comes again with its next message."""
@@ -200,8 +200,8 @@ class Bridge:
         state = {"event": seen.id, "label": seen.label, "time": seen.frame_time, "active": True} | summary(answer, box)
         if seen.camera not in self._states:
             self._announce(seen.camera)
-        running.pop(seen.id, None)
-        running[seen.id] = state
+        former = running.pop(seen.id, {"threat": None, "threats": []})
+        running[seen.id] = of_camera([former, state])  # a weapon counts until the event ends
         if len(running) > LIMIT:  # their ends were lost
             del running[next(iter(running))]
         self._publish(seen.camera, of_camera([*running.values()]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -57,12 +57,28 @@ def test_a_camera_shows_its_newest_event_and_every_threat_that_runs() -> None:
     assert bridge.of_camera([state("1", None)]) == state("1", None)
 
 
+def test_an_end_that_was_dropped_ends_its_event_with_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    published: dict[str, Any] = {}
+    one = bridge.Bridge(bridge.DEFAULTS, cast(Any, None))
+    monkeypatch.setattr(one, "_publish", published.__setitem__)
+    monkeypatch.setattr(one, "_enrich", lambda _: None)
+    seen = state("1", ["Gun"]) | {"active": True}
+    one._running["yard"], one._states["yard"] = {"1": seen}, seen
+    for event in events(*(f"camera{number} new {number + 2}" for number in range(bridge.LIMIT)), "yard end 1"):
+        one._waiting.put(event)
+    first = one._waiting.get()
+    assert first is not None
+    assert first.after.camera == "camera0"
+    one._handle(first)
+    assert published == {"yard": seen | {"active": False}}
+
+
 def test_what_waits_is_bounded(caplog: pytest.LogCaptureFixture) -> None:
     waiting = bridge.Waiting()
-    for event in events(*(f"camera{number} end {number}" for number in range(3 * bridge.LIMIT))):
+    for event in events(*(f"camera{number} end {number}" for number in range(11 * bridge.LIMIT))):
         waiting.put(event)
     waiting.put(next(events("camera0 update 0")))
-    assert len(caplog.records) == 2 * bridge.LIMIT
+    assert len(caplog.records) == 10 * bridge.LIMIT
     first = waiting.get()
     assert first is not None
     assert first.type == "update"
