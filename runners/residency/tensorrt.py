@@ -167,6 +167,7 @@ class TensorRtEngines:
             self._under_way.discard(resident.name)
             self._back_offs.pop(resident.name, None)
             resident.set_building(None)
+            self._try_again(resident, swap)  # if another version was loaded meanwhile
         elif isinstance(error, OutOfMemory):
             self._give_up(resident, str(error), swap, self._back_off(resident))
         else:

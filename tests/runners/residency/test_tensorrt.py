@@ -13,7 +13,7 @@ from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -305,6 +305,26 @@ def test_an_engine_that_can_not_be_loaded_leaves_torch_serving(
     assert world.settle() == "torch"
     assert "no TensorRT engine, torch serves: " in world.detail
     assert bool(list(cache.glob("*.failed.json"))) is remembered
+
+
+def test_a_version_that_was_loaded_during_the_former_one_s_build_gets_a_build_of_its_own(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "bentoml.enrichment.runner")
+    gate = tmp_path / "gate"
+    world = start(f"gate {gate}")
+    world.use()
+    world.until(lambda: world.state is State.BUILDING_ENGINE)
+    world.residency._enqueue(lambda: world.residency._evict(world.pose, "left"))
+    world.idle()
+    find = world.pose._find
+    world.pose._find = lambda: replace(cast(Any, find()), tag="pose_estimator:newer")
+    assert world.use() == "torch"
+    gate.touch()
+    world.until(lambda: world.state is State.READY)
+    assert world.use() == "tensorrt"
+    assert world.pose.stored.tag == "pose_estimator:newer"
+    assert caplog.text.count("TensorRT build of pose_estimator starts") == 2
 
 
 def test_a_model_that_left_and_came_back_during_its_build_has_one_build(
