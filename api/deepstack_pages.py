@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping
 from typing import Final
 
@@ -64,7 +63,7 @@ async def _answered_before(_: Request) -> Response:
 
 async def _ping(_: Request) -> Response:
     message = f"{SERVICE_NAME} is alive"
-    return _answer(PingResponse(code=200, message=message, version=project()["version"], hostname=socket.gethostname()))
+    return _answer(PingResponse(code=200, message=message, version=project()["version"], hostname=SERVICE_NAME))
 
 
 async def _update(_: Request) -> Response:

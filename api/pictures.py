@@ -47,8 +47,8 @@ def _unless_json(accept: str, others: Sequence[str]) -> str:
     JSON if the header lists text/html: browsers and HTTP libraries (Java's HttpURLConnection) send such headers
     unasked, with pictures in them.
     """
-    ranges = {_range(part)[0] for part in accept.split(",")}
-    return _JSON if "text/html" in ranges else preferred(accept, (_JSON, *others))
+    ranges = dict(_range(part) for part in accept.split(","))
+    return _JSON if ranges.get("text/html") else preferred(accept, (_JSON, *others))
 
 
 def overlay(render: Render | None, accept: str) -> ImageFormat | None:

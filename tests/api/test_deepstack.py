@@ -372,7 +372,7 @@ async def test_the_status_is_told(prefix: str) -> None:
         "version": str,
         "hostname": str,
     }
-    assert (ping["success"], ping["code"]) == (True, 200)
+    assert (ping["success"], ping["code"], ping["hostname"]) == (True, 200, "ai-enrichment-light")
     update = (await asgi.ask(app_of(Scene()), "GET", f"{prefix}/updateavailable")).json()
     assert (update["success"], update["updateAvailable"], update["version"]) == (True, False, ping["version"])
 

@@ -35,6 +35,7 @@ SAFARI_IMG = "image/webp,image/avif,video/*;q=0.8,image/png,image/svg+xml,image/
         (JAVA_17, None),
         (JAVA_8, None),
         ("image/png, TEXT/HTML;level=1;q=0.1", None),
+        ("image/png, text/html;q=0", "PNG"),
         ("text/html", None),
         ("image/png;q=0", None),
         ("image/png, application/json", None),  # a tie
