@@ -123,6 +123,8 @@ async def _service(options: argparse.Namespace) -> int:
 
 
 def _client(url: str, api_key: str | None) -> AsyncClient:
+    if api_key and not api_key.isascii():
+        raise _WrongUse("--api-key holds characters that no header can carry")
     try:
         return AsyncClient(url, api_key=api_key)
     except ValueError as error:

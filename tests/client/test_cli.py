@@ -242,6 +242,13 @@ def test_a_service_that_asks_for_a_key_makes_nothing_up(run: Run) -> None:
     assert json.loads(run(handle, "http://x", "--json")[1]) == {"status": "healthy"}
 
 
+def test_a_key_that_no_header_can_carry_is_a_wrong_use(run: Run, folder: Path) -> None:
+    for target in (folder, "http://x"):
+        code, _, said = run(lambda _: httpx.Response(200), target, "--api-key", "schl\u00fcssel")
+        assert code == 2
+        assert "no header can carry" in said
+
+
 def test_a_file_name_of_any_bytes_stops_nothing(tmp_path: Path) -> None:
     names = (b"a.jpg", b"b\xff.jpg", b"c.jpg")
     for name in names:
