@@ -78,6 +78,13 @@ def test_the_container_may_do_nothing_that_it_does_not_need(variant: str) -> Non
     assert users[-1] == "USER bentoml"
 
 
+@each_file
+def test_its_health_is_asked_without_a_proxy_and_it_may_finish_its_work(variant: str) -> None:
+    found = service(variant)
+    assert "trust_env=False" in found["healthcheck"]["test"][-1]  # HTTP_PROXY may be set
+    assert (found["stop_grace_period"], found["init"]) == ("40s", True)
+
+
 def test_on_a_gpu_every_setting_that_has_a_variable_can_be_said() -> None:
     of_models = {variable for variable, place in ENVIRONMENT if place[0] == "models" and place[-1] != "assignment"}
     offered = {"POSE_USE_TENSORRT", "THREAT_USE_TENSORRT", *CONFIDENCES}

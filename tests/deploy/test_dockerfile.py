@@ -99,3 +99,8 @@ def sent(path: str) -> bool:
         if any(re.fullmatch(bare, one) for one in around):
             result = pattern.startswith("!")
     return result
+
+
+def test_bentoml_reports_no_usage() -> None:
+    assert "BENTOML_DO_NOT_TRACK=True" in " ".join(stage(None)).split()
+    assert "\nexport BENTOML_DO_NOT_TRACK ?= True\n" in (ROOT / "Makefile").read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -105,5 +106,84 @@ def test_the_familys_labels_come_out_of_ours(tmp_path: Path) -> None:
     }
     shutil.copy(PROMETHEUS / "family.yml", tmp_path)
     tests = {"rule_files": ["family.yml"], "evaluation_interval": "1m", "tests": [test]}
+    (tmp_path / "test.yml").write_text(yaml.safe_dump(tests), encoding="utf-8")
+    promtool("test", "rules", "test.yml", cwd=tmp_path)
+
+
+LATENCY: Final = "enrichment_light_inference_latency_seconds_bucket"
+UP: Final = 'up{job="ai-enrichment-light"}'
+#: Alert → series with their values at minutes 0, 1 …, in which it fires and in which it is silent.
+ALERTS: Final[dict[str, tuple[dict[str, str], dict[str, str]]]] = {
+    "EnrichmentLightDown": ({UP: "0x20"}, {UP: "1x20"}),
+    "EnrichmentLightModelUnavailable": (
+        {UP: "1x20", 'enrichment_light_model_state{model="m",state="failed"}': "1x20"},
+        {UP: "1x20", 'enrichment_light_model_state{model="m",state="failed"}': "0x20"},
+    ),
+    "EnrichmentLightErrors": tuple(
+        {
+            UP: "1x20",
+            'enrichment_light_inference_requests_total{endpoint="/e",status="503"}': f"0+{bad}x20",
+            'enrichment_light_inference_requests_total{endpoint="/e",status="200"}': "0+94x20",
+        }
+        for bad in (6, 4)
+    ),  # type: ignore[dict-item]
+    "EnrichmentLightSlow": tuple(
+        {
+            UP: "1x20",
+            f'{LATENCY}{{endpoint="{route}",le="1"}}': "0+90x20",
+            f'{LATENCY}{{endpoint="{route}",le="2"}}': f"0+{within_2}x20",
+            f'{LATENCY}{{endpoint="{route}",le="10"}}': f"0+{within_10}x20",
+            f'{LATENCY}{{endpoint="{route}",le="+Inf"}}': "0+100x20",
+        }
+        for route, within_2, within_10 in (("/pose-analyze", 94, 100), ("/enrich", 94, 96))
+    ),  # type: ignore[dict-item]
+    "EnrichmentLightRestarted": (
+        {UP: "1x20", "enrichment_light_start_time_seconds": "100x9 200x10"},
+        {UP: "1x20", "enrichment_light_start_time_seconds": "100x20"},
+    ),
+    "EnrichmentLightRunnerRestarted": (
+        {UP: "1x20", 'enrichment_light_runner_restarts{runner="r"}': "0x9 1x10"},
+        {UP: "1x20", 'enrichment_light_runner_restarts{runner="r"}': "1x20"},
+    ),
+    "EnrichmentLightOverBudget": tuple(
+        {
+            UP: "1x20",
+            'enrichment_light_runner_memory_used_gb{runner="r"}': "1.3x20",
+            'enrichment_light_runner_memory_budget_gb{runner="r"}': f"{budget}x20",
+        }
+        for budget in (1.2, 0)
+    ),  # type: ignore[dict-item]
+    "EnrichmentLightOutOfMemory": (
+        {UP: "1x20", 'enrichment_light_out_of_memory_total{runner="r"}': "0x9 1x10"},
+        {UP: "1x20", 'enrichment_light_out_of_memory_total{runner="r"}': "1x20"},
+    ),
+    "EnrichmentLightEngineBuildFailed": (
+        {UP: "1x20", 'enrichment_light_engine_build_failed{model="m"}': "1x20"},
+        {UP: "1x20", 'enrichment_light_engine_build_failed{model="m"}': "0x20"},
+    ),
+}
+
+
+def test_every_alert_is_tested_and_documented() -> None:
+    alerts = {rule["alert"] for rule in rules("alerts.yml")}
+    page = (ROOT / "docs" / "operate" / "monitoring.md").read_text(encoding="utf-8")
+    assert alerts == set(ALERTS) == set(re.findall(r"EnrichmentLight\w+", page))
+
+
+@pytest.mark.parametrize("alert", ALERTS)
+@pytest.mark.parametrize("fires", [True, False])
+def test_an_alert_fires_when_it_should(alert: str, fires: bool, tmp_path: Path) -> None:
+    series = ALERTS[alert][not fires]
+    rule = next(rule for rule in rules("alerts.yml") if rule["alert"] == alert)
+    # Prometheus' own test compares labels and texts, too; only whether it fires is asked here.
+    counted = {"expr": f'count(ALERTS{{alertname="{alert}",alertstate="firing"}}) or vector(0)', "eval_time": "18m"}
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [counted | {"exp_samples": [{"labels": "{}", "value": int(fires)}]}],
+    }
+    group = {"groups": [{"name": "one", "rules": [rule]}]}
+    (tmp_path / "alerts.yml").write_text(yaml.safe_dump(group), encoding="utf-8")
+    tests = {"rule_files": ["alerts.yml"], "evaluation_interval": "1m", "tests": [test]}
     (tmp_path / "test.yml").write_text(yaml.safe_dump(tests), encoding="utf-8")
     promtool("test", "rules", "test.yml", cwd=tmp_path)
