@@ -87,7 +87,8 @@ async def test_without_a_key_nothing_is_answered(method: str, headers: dict[str,
         assert refused.status_code == 401, path
         assert error_of(refused)["code"] == "unauthorized"
         assert refused.headers["www-authenticate"] == "Bearer"
-        assert not {KEY, SECOND} & set(refused.text.split())
+        assert KEY not in refused.text
+        assert SECOND not in refused.text
 
 
 @pytest.mark.parametrize("raw", [b"\xff\xfe", "ключ".encode(), b"\x80" * 40])

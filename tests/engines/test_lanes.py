@@ -81,7 +81,7 @@ def test_a_late_stop_hits_no_later_run(image: Any) -> None:
     assert request.cancelled == 1
 
 
-def test_the_least_score_before_its_sigmoid_leaves_room_for_rounding() -> None:
+def test_the_least_confidence_before_its_sigmoid_leaves_room_for_rounding() -> None:
     assert _least_logit(0) == -math.inf
     assert _least_logit(1) == math.inf
     for score in (0.01, 0.25, 0.5, 0.99):

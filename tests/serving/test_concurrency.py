@@ -79,6 +79,7 @@ async def test_concurrent_images_of_all_routes_get_their_own_answers(session: ai
     colours: list[fake.Colour] = [(i, 2 * i, 3 * i) for i in range(32)]
     everything = [(route, plain(colour)) for colour in colours for route in ("/person-reid", "/depth-estimate")]
     replies = await asyncio.gather(*(post(session, route, encoded(image)) for route, image in everything))
+    assert {status for status, _ in replies} == {200}
     embeddings = [body["embedding"] for _, body in replies if "embedding" in body]
     assert [fake.colour_of(embedding) for embedding in embeddings] == colours
 

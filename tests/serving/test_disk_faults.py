@@ -44,14 +44,18 @@ def test_a_disk_that_fills_up_costs_no_request_and_no_count(tmp_path: Path, home
         with pytest.raises(OSError, match="No space"):
             filler.write_bytes(bytes(2**21))
         with httpx.Client(base_url=server.url, timeout=30) as client:
-            for number in range(60):  # each has labels of its own, which need room
-                assert ask(client, f"/nowhere-{number}", PNG).status_code == 404
-            assert ask(client, "/person-reid", b"no image").status_code == 400
+            # Each status of a route has labels of its own, which need room.
+            for route in ROUTES:
+                assert ask(client, route, b"no image").status_code == 400
+                assert client.post(route, json={}).status_code == 422
+                assert client.post(route, content=b"x", headers={"content-type": "text/plain"}).status_code == 415
+                assert ask(client, f"{route}-nowhere", PNG).status_code == 404
+        assert "values are kept in memory" in server.log
         check_answers(server)
         _, before = scrape(server)
         filler.unlink()
         check_answers(server)
-        server.wait(lambda: "made anew" in server.log or "in memory" not in server.log, "on the disk again", 10)
+        server.wait(lambda: "made anew" in server.log, "on the disk again", 10)
         _, after = scrape(server)
         assert {each: value for each, value in before.items() if after.get(each, 0) < value} == {}
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
+from textwrap import dedent
 from typing import Any, Final
 
 import pytest
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.serve
 
 PAGES: Final = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NOT_MERGED: Final = "<!-- lead: check -->"  # a page about something that does not exist yet
-_BLOCK: Final = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK: Final = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)  # within a list, too
 _PICTURE: Final = re.compile(r"[\w-]+\.(?:jpg|png)")
 _ASSIGNMENT: Final = re.compile(r"[A-Z_]+=")
 _ADDRESS: Final = re.compile(r"(?:localhost|127\.0\.0\.1):8096")
@@ -46,8 +47,8 @@ class Block:
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    for language, text in _BLOCK.findall(page.read_text(encoding="utf-8")):
-        yield Block(language, text)
+    for _, language, text in _BLOCK.findall(page.read_text(encoding="utf-8")):
+        yield Block(language, dedent(text))
 
 
 def commands(text: str) -> Iterator[str]:
@@ -132,6 +133,10 @@ def check_command(words: list[str]) -> None:
             assert (ROOT / folder / "pyproject.toml").is_file()
         case ["git", "pull"]:
             pass
+        case ["export"]:  # of assignments alone
+            pass
+        case ["uv", "run", file]:
+            assert (ROOT / file).is_file()
         case [program, *_] if program.startswith(".venv/bin/"):
             assert shutil.which(program.removeprefix(".venv/bin/"), path=str(Path(sys.prefix) / "bin")), program
             if "-r" in words:

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.serving.pictures import ROUTES, ask, base64_of, plain
-from tests.serving.server import Server
+from tests.serving.server import ROOT, Server
 from tests.serving.test_http import PNG, Connection
 
 pytestmark = pytest.mark.serve
@@ -97,7 +97,9 @@ def test_a_header_of_ten_thousand_ranges_costs_nothing(server: Server) -> None:
     ranges = "bytes=" + ",".join(f"{number}-{number}" for number in range(0, 9000, 2))
     with httpx.Client(base_url=server.url, timeout=10) as client:
         response = client.get("/static/page.js", headers={"Range": ranges})
-    assert response.status_code in {200, 206, 400, 416}
+    whole = (ROOT / "api" / "page" / "static" / "page.js").read_bytes()
+    assert (response.status_code, response.content) == (200, whole)  # merging the ranges would take seconds
+    assert "content-range" not in response.headers
 
 
 class Harmful:

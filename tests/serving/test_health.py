@@ -85,15 +85,21 @@ def test_health_answers_within_100_ms_while_models_are_busy(server: Server, clie
 
 
 def test_a_slow_image_of_one_model_does_not_hold_up_another(server: Server, client: httpx.Client) -> None:
-    slow = threading.Thread(
-        target=lambda: ask(httpx.Client(base_url=server.url), "/depth-estimate", plain(sleeper(1.5)))
-    )
+    statuses: list[int] = []
+
+    def ask_slowly() -> None:
+        with httpx.Client(base_url=server.url, timeout=30) as other:
+            statuses.append(ask(other, "/depth-estimate", plain(sleeper(1.5))).status_code)
+
+    slow = threading.Thread(target=ask_slowly)
     slow.start()
     time.sleep(0.3)
     began = time.monotonic()
     assert ask(client, "/person-reid", plain((1, 2, 3))).status_code == 200
     assert time.monotonic() - began < 1
+    assert slow.is_alive()
     slow.join()
+    assert statuses == [200]
 
 
 def test_the_index_page_loads_nothing_from_elsewhere(client: httpx.Client) -> None:

@@ -60,6 +60,21 @@ def test_home_assistants_example_loads_a_model(managed: Server) -> None:
     assert (answer.status_code, answer.json()["state"]) == (200, "ready")
 
 
+@pytest.mark.parametrize("path", ["/models/reid/unload", "/models/unload-all", "/models/preload?model_name=reid"])
+def test_a_page_in_somebodys_browser_changes_nothing_where_models_are_managed(managed: Server, path: str) -> None:
+    with httpx.Client(base_url=managed.url, timeout=30) as client:
+        before = client.get("/models/status", headers=KEY).json()["loaded_models"]
+        for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"):
+            headers = {
+                "Origin": "https://evil.example",
+                "Content-Type": kind,
+                "Cookie": f"X-API-Key={KEY['X-API-Key']}",
+            }
+            assert client.post(path, headers=headers).status_code == 401
+        after = client.get("/models/status", headers=KEY).json()["loaded_models"]
+        assert [model["name"] for model in after] == [model["name"] for model in before]
+
+
 def test_mistakes_have_the_shape_of_errors(managed: Server, client: httpx.Client) -> None:
     with httpx.Client(base_url=managed.url, timeout=30, headers=KEY) as own:
         check_error(own.post("/models/yolo/unload"), 404, "not_found")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 import httpx
@@ -45,6 +46,7 @@ def test_there_are_the_documented_metrics_and_no_others(client: httpx.Client) ->
         "enrichment_light_model_loaded": "gauge",
         # and beside the seed's four:
         "enrichment_light_request_duration_seconds": "histogram",
+        "enrichment_light_start_time_seconds": "gauge",
         "enrichment_light_model_state": "gauge",
         "enrichment_light_model_loads": "gauge",
         "enrichment_light_runner_memory_used_gb": "gauge",
@@ -93,6 +95,7 @@ def test_the_latency_of_answers_is_observed_by_route(client: httpx.Client, route
 
 def test_the_gauges_say_what_health_says(client: httpx.Client) -> None:
     found = samples(client)
+    assert 0 < time.time() - value(found, "enrichment_light_start_time_seconds") < 3600
     assert found["enrichment_light_gpu_memory_used_gb"] == {frozenset(): 0.0}
     assert found["enrichment_light_model_loaded"] == {frozenset({("model", name)}): 1.0 for name in CATALOGUE}
 

@@ -112,6 +112,7 @@ def test_a_file_that_is_lost_before_the_start_or_later_is_told_and_found_again(
         check_lost(server, client, FAULTS[fault])
         shutil.copy2(kept, graph)
         server.wait(lambda: ask(client, "/pet-classify", PNG).status_code == 200, "back", 30)
+        server.wait(lambda: server.model("pet_classifier")["state"] == "ready", "ready", 5)  # by the next heartbeat
         fault(graph)
         server.wait(lambda: server.model("pet_classifier")["state"] == "unloaded", "unloaded", 30)
         check_lost(server, client, FAULTS[fault])

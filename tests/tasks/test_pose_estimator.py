@@ -85,7 +85,13 @@ def test_min_keypoint_confidence_decides_which_joints_are_listed_and_not_the_pos
     answers = {limit: poses(picture(640, 640), result, min_keypoint_confidence=limit) for limit in (0, 0.3, 0.875)}
     assert {limit: len(answer.keypoints) for limit, answer in answers.items()} == {0: 17, 0.3: 13, 0.875: 1}
     assert len(poses(picture(640, 640), result).keypoints) == 9  # from 0.5, as documented
-    assert {answer.posture for answer in answers.values()} == {"unknown"}
+    standing = Figure().seen()[None]
+    for confidence, posture in ((0.9, "standing"), (0.3, "unknown")):
+        standing[..., 2] = confidence
+        seen = pose([[0, 0, 100, 200]], [0.9], standing)
+        for limit in (0.1, 0.95):
+            answer = poses(picture(640, 640), seen, min_keypoint_confidence=limit)
+            assert (answer.posture, len(answer.keypoints)) == (posture, 17 if confidence >= limit else 0)
 
 
 def test_each_alert_of_each_person_says_why() -> None:

@@ -23,6 +23,11 @@ from tests.tasks.made import ITEM, THREAT, card, picture
         ("knife", "high"),
         ("Kitchen Knives", "high"),
         ("machete", "high"),
+        *(
+            (f"a {part}", "critical")
+            for part in ("pistol", "rifle", "revolver", "firearm", "weapon", "bomb", "launcher")
+        ),
+        *((f"a {part}", "high") for part in ("blade", "sword", "dagger", "axe")),
         ("baseball bat", "medium"),
         ("class 7", "medium"),
     ],
