@@ -9,7 +9,8 @@ ARG FULL=built
 # The build context `models` takes the place of this stage: a folder with model-zoo/. Weights that it lacks are downloaded.
 FROM scratch AS models
 
-# The checkout is the context, or the folder of the seed's compose file in it. Dockerfile.dockerignore picks the files.
+# The build context is the checkout. For the original deployment's Compose file it is a folder with ai/enrichment-light.
+# Dockerfile.dockerignore selects the files.
 FROM python:3.11-slim AS source
 RUN --mount=type=bind,target=/context \
     checkout=/context/ai/enrichment-light; test -e "$checkout/service.py" || checkout=/context; cp -r "$checkout" /src

@@ -33,8 +33,8 @@ $(INSTALLED): requirements/dev.txt client/pyproject.toml
 # A folder of your own pictures, to calibrate an int8 version of each model
 CALIBRATE ?=
 
-# The command's exit code is 0 for all five models, 3 for a part of them, 1 for none. A part is enough to serve, and make
-# has one code for all errors. So only 1 is an error here.
+# The command exits with 0 for all five models and 3 for a part of them, which is enough to serve. make has one code for
+# all errors, so 3 counts as success here. All other codes, such as 1 for no model, stay errors.
 import: install ## available weights → BentoML's model store; fails only if there are none; CALIBRATE=folder: int8, too
 	$(BIN)/python -m models.import_models $(if $(CALIBRATE),--calibrate "$(CALIBRATE)") || [ $$? -eq 3 ]
 
@@ -58,8 +58,8 @@ slow: install ## the tests that `make test` leaves out: whole benchmarks, hung p
 coverage: install ## the tests once more, counting what they run; fails below what was reached on 2026-11-27
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-fail-under=92
 
-# What bandit reads: all but tests and benchmarks, which do on purpose what it looks for, against this machine.
-CODE := service.py api engines importing models runners settings tasks vision tools examples
+# The code that bandit reads. Tests and benchmarks are left out: they do unsafe things to this machine on purpose.
+CODE := service.py api client/enrichment_client engines importing models runners settings tasks vision tools examples
 
 check: install ## lint, format, types, import rules, unsafe code
 	$(BIN)/ruff check .

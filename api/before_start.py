@@ -1,4 +1,7 @@
-"""Checks and prepares the machine before `bentoml serve` starts its processes, or ends it with a sentence."""
+"""Checks and prepares the machine before `bentoml serve` starts its processes.
+
+A failed check ends `bentoml serve` with one line that names the problem.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,7 @@ def prepare(settings: Settings, placement: Placement, services: Services) -> Non
 
 @contextmanager
 def _ending() -> Iterator[None]:
-    """End the process with a sentence if the block finds that the service can't start."""
+    """Exit with one line if the block raises AddressUnusable or EngineError."""
     try:
         yield
     except (AddressUnusable, EngineError) as error:

@@ -154,7 +154,7 @@ def _json_members(body: bytes) -> Iterable[Pair]:
 
 
 def _objects_below(members: Any) -> Any:
-    """Return the members with the objects that they hold, at every depth, as dictionaries again."""
+    """Return `members` with all nested objects as dictionaries. Only the outermost object stays a tuple of pairs."""
     return tuple((name, _object(value)) for name, value in members) if isinstance(members, tuple) else members
 
 

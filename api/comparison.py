@@ -36,7 +36,7 @@ from vision.arrays import Box
 class EmbeddedSubject:
     """An image's embedding.
 
-    person_in_view: whether the pose model found a person; None if it could not look. untrained: whether stand-in
+    person_in_view: whether the pose model found a person; None if it gave no answer. untrained: whether stand-in
     weights made the embedding.
     """
 
@@ -128,7 +128,7 @@ class Embedder:
 
 
 class Call(Protocol):
-    """Answers a route of its own."""
+    """The handler of a route that belongs to no single model."""
 
     def check(self, left_s: float) -> None:
         """Refuse a call that can't be answered within `left_s` seconds. Raises ApiError."""
@@ -147,7 +147,7 @@ class _Call:
     compare: Callable[[Received, Deadline], Awaitable[Answer]]
 
     def check(self, left_s: float) -> None:
-        """Embeddings alone can always be compared."""
+        """Refuse nothing: embeddings can be compared without a model."""
 
     async def answer(self, received: Received, deadline: Deadline) -> Body:
         answer = await self.compare(received, deadline)

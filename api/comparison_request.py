@@ -123,15 +123,15 @@ def check_model(field: str, received: str, expected: str) -> None:
 def _json_fields(content_type: str, body: bytes, max_marks: int) -> Mapping[str, Any]:
     """Return the members of a JSON object.
 
-    pydantic's parser holds the GIL for 0.03 s for 1,000 lists of 512 numbers, the standard library's for 0.14 s. As
-    base64 these embeddings take it 1 ms (processor time, 2 cores, 2026-11).
+    For 1,000 lists of 512 numbers, pydantic's parser holds the GIL for 0.03 s, the standard library's for 0.14 s. If
+    the embeddings are base64, pydantic's parser takes 1 ms (processor time, 2 cores, 2026-11).
     """
     kind = media_type(content_type)
     if not is_json(kind) and not (kind in UNKNOWN_TYPES | {URLENCODED_TYPE} and looks_like_json(body)):
         raise ApiError(
             "unsupported_media_type",
-            f"the content type {printable(kind) or '(none)'} is not accepted here; send JSON, or to"
-            f" /person-reid/compare {FORM_TYPE} with the files first and second",
+            f"the content type {printable(kind) or '(none)'} is not accepted here; send JSON;"
+            f" /person-reid/compare also accepts {FORM_TYPE} with the files first and second",
         )
     if (marks := sum(body.count(mark) for mark in b",[{")) > max_marks:
         raise ApiError(

@@ -125,7 +125,7 @@ def refusals(names: Iterable[ModelName], ask: Callable[[ModelName], object]) -> 
 
 
 def gravest(errors: Iterable[ApiError]) -> ApiError:
-    """Return the error for a call that nobody answers: one that a retry may mend goes before a final one."""
+    """Return the error of a call that no model answered: a retryable error first, then the highest status."""
     return max(errors, key=lambda error: (error.retry_after_s is not None, error.status))
 
 

@@ -27,7 +27,7 @@ _DISABLED: Final[ModelStatus] = {
 _GONE: Final[ModelStatus] = {
     **_DISABLED,
     "state": State.FAILED,
-    "detail": "its runner is not there; it is being restarted",
+    "detail": "its runner is not running; it is being restarted",
 }
 LOADED: Final = frozenset({State.READY, State.BUILDING_ENGINE})  # while an engine is built, torch serves
 _CAN_SERVE: Final = LOADED | {State.UNLOADED, State.LOADING}

@@ -28,10 +28,10 @@ def keep_freed() -> None:
 
 
 def share_arenas() -> None:
-    """Make processes that start from here have as many malloc arenas as cores, unless the environment says a number.
+    """Limit the malloc arenas of later processes to one per core, unless MALLOC_ARENA_MAX is already set.
 
-    glibc makes eight for each core, and a thread's freed memory stays in its arena. So each arena would grow to the
-    largest images, and their sum for hours: 0.18 GB more after 2,000 mixed calls (2 cores, 2026-11). Only the
-    environment is early enough: a library's threads take arenas while it is imported.
+    glibc makes eight arenas per core, and memory that a thread frees stays in its arena. Each arena would grow to the
+    size of the largest images. Their sum would grow for hours: 0.18 GB more after 2,000 mixed calls (2 cores, 2026-11).
+    The environment must hold the limit, because libraries' threads take arenas while they are imported.
     """
     os.environ.setdefault("MALLOC_ARENA_MAX", str(cores(0)))

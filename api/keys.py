@@ -53,8 +53,9 @@ class Keys:
 class KeyCheck:
     """ASGI middleware that answers 401 to a request without a key.
 
-    It stands around BentoML's whole app, and reads no body. Open without a key are the page and its files, the probes,
-    /health in short (see `is_trusted`), DeepStack's OPEN_ROUTES, and /metrics if the setting says so.
+    It wraps BentoML's whole app and reads no body. These need no key: the page and its files, the probes, DeepStack's
+    OPEN_ROUTES, and /metrics if the setting `metrics_public` is true. /health without a key gives the status alone (see
+    `is_trusted`).
     """
 
     def __init__(

@@ -77,7 +77,9 @@ async def _index(_: Request) -> Response:
 
 async def _docs(request: Request) -> Response:
     if request.scope["raw_path"].endswith(b"/"):
-        return RedirectResponse("../docs")  # the page's files are relative to it, as behind a proxy's prefix
+        # The page loads its files by relative paths, which fail below /docs/. A relative redirect also works behind a
+        # proxy's prefix.
+        return RedirectResponse("../docs")
     return FileResponse(DOCS, headers=_DOCS_GUARDS)
 
 

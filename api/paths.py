@@ -16,8 +16,8 @@ _SLASHES: Final = re.compile("/{2,}")
 class OneSpelling:
     """ASGI middleware around the whole app that reads `//pose-analyze` and `/pose-analyze/` as `/pose-analyze`.
 
-    A base URL with a trailing slash yields the former. The latter would be a redirect, and some clients drop the body
-    on redirects. A path with unprintable characters stays percent-encoded, for the log; no route has any.
+    A base URL with a trailing slash yields `//pose-analyze`. `/pose-analyze/` would be redirected, and some clients
+    drop the body on redirects. A path with unprintable characters stays percent-encoded, for the log; no route has any.
     """
 
     def __init__(self, app: ASGIApp, router: Router) -> None:

@@ -21,11 +21,12 @@ Outcomes = Sequence[R | Exception]  # one for each request, in order
 Start = Callable[[Sequence[W], bool], "asyncio.Future[Outcomes[R]]"]
 
 _WEIGHT: Final = 0.2  # of the last measurement in a running mean
-# The former mean counts as at most so many times the last measurement. So a load or a pause is forgotten soon.
+# Before averaging, the old mean is cut to this multiple of the new measurement. So one load or pause is soon forgotten.
 _MOST_TIMES: Final = 3.0
 # A request is admitted if its expected time is at most this share of its remaining time.
 _SHARE: Final = 0.5
-# A waiting request is refused if its expected time is more than this share: half of them take longer than expected.
+# A waiting request is refused if its expected time exceeds this share of its remaining time. The rest is a margin,
+# because half of the requests take longer than expected.
 _SHARE_WAITING: Final = 0.8
 
 

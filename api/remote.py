@@ -194,7 +194,7 @@ class RemoteLink:
         self._up(status)
 
     def _silence(self) -> float:
-        """Seconds since the last sign of life. Of a pause of this process, as of a frozen container, little counts."""
+        """Seconds of silence so far. A pause of this process, as in a frozen container, counts for little."""
         now = time.monotonic()
         self._silent_s += min(now - self._checked, HEARTBEAT_S + PROBE_TIMEOUT_S)
         self._checked = now
@@ -233,16 +233,18 @@ class RemoteLink:
             self._lost.set_result(None)
 
     def _end(self, silent: float) -> None:
-        """End a runner that hangs, unless its number is by now a process of somebody else."""
+        """Kill a hung runner, unless its pid now belongs to a process that our supervisor did not start."""
         pid = self._pid
         if pid is None or not _is_sibling(pid):
             return
-        logger.error("the runner %s (process %d) hangs for %.1f s; it is ended and starts anew", self.name, pid, silent)
+        logger.error(
+            "the runner %s (process %d) has not answered for %.1f s: it is killed and restarted", self.name, pid, silent
+        )
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
     def _gone(self) -> ApiError:
-        return ApiError("runner_unavailable", f"the runner {self.name} is not there; it is being restarted")
+        return ApiError("runner_unavailable", f"the runner {self.name} is not running; it is being restarted")
 
 
 def _is_sibling(pid: int) -> bool:

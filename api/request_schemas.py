@@ -51,7 +51,7 @@ def image_schemas(name: str, model: Schema) -> dict[str, Schema]:
 
 
 def query_parameters(model: Schema) -> list[Schema]:
-    """Return the fields as parameters of the query string. None is required if the body may hold them instead."""
+    """Return the fields as query parameters. All are optional if the body may hold them instead."""
     options = _options(model)
     needed = model.get("required", ()) if options == model["properties"] else ()
     return [_query_parameter(name, _as_text(schema), name in needed) for name, schema in options.items()]

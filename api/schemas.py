@@ -129,7 +129,7 @@ class DrawnInput(ImageInput):
     render: Render | None = Field(
         None,
         description="overlay answers with the annotated picture. So does an Accept header that prefers image/jpeg or"
-        " image/png to JSON. It is a JPEG unless the header prefers image/png",
+        " image/png to JSON and does not list text/html. It is a JPEG unless the header prefers image/png",
     )
 
 
@@ -141,7 +141,7 @@ class MapInput(ImageInput):
     format: Format | None = Field(
         None,
         description="answers with the map itself: a PNG of 8 or 16 bits, or NumPy's .npy of float32 0…1; 1 is near."
-        " An Accept header that prefers image/png to JSON means png8",
+        " An Accept header that prefers image/png to JSON, and does not list text/html, means png8",
     )
     colormap: Colormap | None = Field(None, description="answers with a PNG in colours; not with png16 or npy")
 

@@ -1,4 +1,4 @@
-"""The end of the API's HTTP server: what has reached the port by then is answered, and nothing else is let in."""
+"""Stops the API's HTTP server: it answers the connections that wait at the port, then refuses new ones."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Server(uvicorn.Server):
         shared = [each.dup() for each in sockets]
         for server in self.servers:
             server.close()
-        for each in shared:  # the supervisor has them open, too, so they would go on listening
+        for each in shared:  # the supervisor holds them open; without shutdown() they would keep listening
             each.shutdown(socket.SHUT_RD)
             each.close()
         await asyncio.sleep(_POLL_S)  # accepted connections get their protocol

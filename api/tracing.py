@@ -74,5 +74,5 @@ class Spans:
 
 
 def _epoch() -> int:
-    """Return the difference of the machine's clock, by which spans are, and the monotonic one, in ns."""
+    """Return the ns to add to time.monotonic_ns() for time.time_ns(), which spans use."""
     return time.time_ns() - time.monotonic_ns()

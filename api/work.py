@@ -1,4 +1,4 @@
-"""What passes between the steps of a request: work for a model, a question about an image, and what came of it."""
+"""The values passed between a request's steps: work for a model, a question about an image, and its outcome."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Opened:
 class Drawing:
     """An annotated picture that is still to be drawn.
 
-    file: decoded again for it, because no pixels may wait in a queue. part: the requested box, None if none was sent.
+    file: decoded again for drawing, because a queue may hold no pixels. part: the requested box, None if none was sent.
     """
 
     file: PictureFile

@@ -41,12 +41,12 @@ _CONCURRENCY: Final = (8, 32)
 _SLOW_S: Final = 2.0  # a slow caller's body takes this long
 _CANARY_S: Final = 5.0
 _REFUSED: Final = (429, 503)  # announced, with Retry-After
-# What one model left out of an answer, because it had no time.
+# Marks in an answer that one model is missing because it had no time.
 _LEFT_OUT: Final = re.compile(rb'"code":"(?:overloaded|timeout)"|"person_in_view":null')
 _LONGER: Final = 1.2  # the last quarter's 99th percentile, as a multiple of the first's
 _REFUSAL: Final = "refused"
 _SHOWN: Final = 10
-_TOLD: Final = 6  # a line on the way for so many phases
+_TOLD: Final = 6  # phases between two progress lines
 
 Point = tuple[float, float]  # seconds since the start, and a value
 

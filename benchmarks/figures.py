@@ -23,8 +23,9 @@ _FOCAL: Final = 900.0  # pixels: 71 degrees across the frame, a usual lens
 class Figure:
     """A stick figure of one torso's length, by joint angles in degrees; pairs are left, right.
 
-    torso and thigh lean forward of up and down; knee and elbow bend from straight; arm swings forward of the torso.
-    roll lays the whole body on its left side. leg: length of thigh and shin, in torsos.
+    torso: tilt forward from the vertical. thigh: swing forward from straight down. knee, elbow: bend from straight.
+    arm: swing forward from along the torso. roll: turn of the whole body onto its left side. leg: length of thigh and
+    shin, in torsos.
     """
 
     torso: float = 0.0

@@ -20,8 +20,8 @@ _BLOCKS: Final = 20  # neighbouring samples depend on each other, means of block
 _T_95: Final = 2.10  # Student's t of 20 - 2 degrees of freedom, two-sided
 _SERIES: Final = "Prometheus series"
 _BUCKET: Final = re.compile(r',?le="[^"]*"')
-#: Growth in the last half of the calls that counts as none: a few pictures more at a time than ever before, a few
-#: connections, a status that no route had answered yet.
+#: Growth in the last half of the calls up to these limits counts as none. It comes from more pictures at a time than
+#: before, from more connections, or from a status that no route had answered yet.
 LARGEST: Final = {"memory, MB": 10, "descriptors": 3, "threads": 3, _SERIES: 40}
 
 
@@ -120,9 +120,9 @@ class Samples:
         return "\n".join(rows)
 
     def growing(self) -> list[str]:
-        """Say what certainly grew by more than LARGEST in the last half of the calls: by the slope's lower limit.
+        """Return the values that grew by more than LARGEST in the last half of the calls, by the slope's lower limit.
 
-        Too few samples to tell are said, too.
+        Values with too few samples are returned, too.
         """
         found = []
         for name, _, half in self._halves():

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from engines.deadline import Deadline
 from vision.arrays import F32
 
-# Tolerance of a logit, absolute and relative. The rest computes the confidence again, and bf16 may round it differently
-# (by at most 1/256).
+# Tolerance of a logit: absolute, relative. The graph's second part computes the confidence again, and bf16 may round
+# it differently (by at most 1/256).
 _ROUNDING: Final = (0.02, 1 / 64)
 
 
@@ -61,7 +61,7 @@ class Chain:
 
 
 class _Run:
-    """A run of a request, which can be stopped only while it is under way: the next run may be another caller's."""
+    """One run of an infer request. `stop` does nothing after its end: the next run may serve another caller."""
 
     def __init__(self, request: openvino.InferRequest) -> None:
         self._request = request

@@ -75,7 +75,7 @@ class OpenVinoEngine:
         cache: OpenVINO's folder for compiled graphs. OpenVINO compiles again if the graph, its size, OpenVINO or the
         processor changed. It confuses precisions (2026.4), so each precision has a subfolder.
 
-        verify: called before the graph's files are read, now and later. Raises RuntimeError if they are others by then.
+        verify: called before each read of the graph's files. Raises RuntimeError if they are not the imported files.
 
         Raises EngineError if the CPU has no instructions for `precision`; OpenVINO itself would silently use f32.
         """

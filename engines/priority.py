@@ -23,4 +23,4 @@ def step_back() -> None:
     try:
         os.setpriority(os.PRIO_PROCESS, thread, max(PATIENCE, os.getpriority(os.PRIO_PROCESS, thread)))
     except PermissionError:
-        logger.warning("the system forbids to lower the priority of a thread, so busy models slow down the others more")
+        logger.warning("the system does not allow a lower thread priority: busy models slow down the others more")

@@ -1,4 +1,4 @@
-"""An example backend of ai-enrichment-light: by its client with the seed's routing variables, or by BentoML's client.
+"""An example backend of ai-enrichment-light: by its client, which routes between two services, or by BentoML's client.
 
 usage: python examples/backend_client.py PICTURE [PICTURE …]
 """

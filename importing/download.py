@@ -48,7 +48,7 @@ class Downloader:
         if found != sha256:
             part.unlink()
             raise WeightsMissing(
-                f"{url} is not the file it was: sha256 {found} instead of {sha256}. It was deleted; "
+                f"{url} is not the expected file: its sha256 is {found}, not {sha256}. The download was deleted; "
                 "download the weights yourself and name them with --source"
             )
         part.replace(file)

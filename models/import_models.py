@@ -217,8 +217,8 @@ def _readable(name: ModelName, version: str, *, untrained: bool = False) -> Stor
         return stored
     except StoreError as error:
         logger.warning(
-            "%s: %s. Another version is used, or it is imported anew. If this one had an int8 graph,"
-            " run the import again with --calibrate.",
+            "%s: %s. The model is imported again, unless another stored version is usable. If the damaged version had"
+            " an int8 graph, run the import again with --calibrate.",
             name,
             error,
         )
@@ -234,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     request = _parse(arguments)
     try:
         outcomes = import_models(request)
-    except OSError as error:  # of a model's own, import_models makes a failure
+    except OSError as error:  # of the store as a whole; import_models reports one model's OSError as its failure
         logger.error("Nothing was imported: the model store can't be written: %s", error)
         return report.NONE
     for outcome in outcomes:

@@ -119,7 +119,7 @@ def require(name: ModelName) -> StoredModel:
 
 
 def remedy(name: ModelName) -> str:
-    """Say how a model gets into the store. Importing needs torch, which the CPU's image has not."""
+    """Return how to get a model into the store. Importing needs torch, which the CPU image does not have."""
     if find_spec("torch") is None:
         return "build the image again, with AI_MODELS_PATH naming a folder that has them"
     return f"run: python -m models.import_models {name}"

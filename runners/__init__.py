@@ -33,8 +33,8 @@ def placement(settings: Settings) -> Placement:
     on_openvino = engine_choice.choose(settings, device.choose(settings.device.gpu, dict(os.environ))) == "openvino"
     if asked == "embedded" and not on_openvino:
         raise EngineError(
-            "ENRICHMENT_PLACEMENT is embedded, and torch would compute: CUDA would take the API with it when it fails."
-            " Take auto, shared or isolated; or ENRICHMENT_ENGINE=openvino for the CPU"
+            "ENRICHMENT_PLACEMENT is embedded, and the engine is torch: a CUDA failure would end the API process, too."
+            " Set ENRICHMENT_PLACEMENT to auto, shared or isolated, or ENRICHMENT_ENGINE=openvino to use the CPU"
         )
     return "embedded" if on_openvino else "shared"
 

@@ -22,7 +22,8 @@ logger = logging.getLogger("bentoml.enrichment.supervisor")  # BentoML gives han
 # BentoML looks for dead processes every ten seconds.
 CHECK_S: Final = 2.0
 _CONFLICT_S: Final = 0.1
-# Together they are less than the 40 s that containers get: the API's beyond the request timeout, then the runners'.
+# Containers get 40 s to stop. The request timeout (30 s by default), these 4 s of the API and then these 4 s of the
+# runners fit into that.
 _API_ENDS_S: Final = 4.0
 _RUNNERS_END_S: Final = 4.0
 
@@ -72,10 +73,10 @@ class Arbiter(BentoArbiter):
         try:
             super().start(cb)
         finally:
-            self.exit_stack.close()  # BentoML does so when the end begins, and runners lose their sockets
+            self.exit_stack.close()  # BentoML closes it as the shutdown begins, which removes the runners' sockets
 
     def stop(self) -> Any:
-        """End all processes. Circus would forget this while it respawns one."""
+        """End all processes. While Circus respawns one, try again later, because it would reject the stop."""
         if self._exclusive_running_command is None:
             return super(BentoArbiter, self).stop()
         self.loop.call_later(_CONFLICT_S, self.stop)
@@ -85,7 +86,7 @@ class Arbiter(BentoArbiter):
         """Start dead processes anew, and end an API that hangs."""
         hung = self._heartbeat.hung(CHECK_S)
         if hung is not None and hung in self._api.processes and not self._stopping:
-            logger.error("the API (process %d) hangs; it is ended and starts anew", hung)
+            logger.error("the API (process %d) hangs: it is killed and restarted", hung)
             os.kill(hung, signal.SIGKILL)
         await super().manage_watchers()
 

@@ -73,7 +73,7 @@ def check_gpu(settings: Settings) -> None:
 
 
 def _nothing(visible: str | None) -> str:
-    """visible: CUDA_VISIBLE_DEVICES as it was set."""
+    """Say that NVML finds no GPU. visible: CUDA_VISIBLE_DEVICES before the search; None = it was not set."""
     return "NVML finds none" if visible is None else f"NVML finds none with CUDA_VISIBLE_DEVICES={visible!r}"
 
 

@@ -25,8 +25,8 @@ from prometheus_client.mmap_dict import MmapedDict
 
 # prometheus_client names a file `<type>_<process>.db`, and a gauge's `gauge_<mode>_<process>.db`.
 _ENDED: Final = "ended"  # in place of a process
-_LOOK_S: Final = 1.0  # between two looks whether a file is still there
-# Of prometheus_client's files: the first size, the head, and more than an entry has beside its key.
+_LOOK_S: Final = 1.0  # least time between two checks whether the files still exist
+# Sizes in prometheus_client's files: a new file, its header, and an upper bound of an entry without its key.
 _FIRST_BYTES: Final = 1 << 16
 _HEAD_BYTES: Final = 8
 _ENTRY_BYTES: Final = 40
@@ -35,13 +35,13 @@ logger = logging.getLogger("bentoml.enrichment.metrics")  # BentoML gives handle
 
 
 class LastingDict(MmapedDict):
-    """A process's metric file. It comes back with all its values after it or its folder was deleted.
+    """A process's metric file. If the file or its folder is deleted, it is written again with all its values.
 
-    A cleaner of temporary files may delete the folder. Without it each new label was an error, and so a 500. A write
-    looks after all files of the process, and each heartbeat writes.
+    A cleaner of temporary files may delete the folder. Then each new label would raise an error, and its request would
+    get a 500. A write checks all files of the process, at most once a second. Each heartbeat writes.
 
-    Room on the disk is reserved before it is written: a write to memory that has no room ends the process. While there
-    is none, the values are kept in memory alone, and no scrape has them.
+    Disk space is reserved before a write: a write to mapped memory without disk space ends the process. Without space,
+    the values are kept in memory alone, and scrapes don't show them.
     """
 
     _open: ClassVar[WeakSet[LastingDict]] = WeakSet()
@@ -146,9 +146,9 @@ def keep_files() -> None:
 def own_folder(parent: Path) -> str:
     """Make a folder below `parent` for the metric files of this server, and delete those of servers that have died.
 
-    Two servers may share BENTOML_HOME. A lock on a folder, which its server holds as long as it lives, tells it from
-    one that was left. In containers, process numbers could not. The folder is a temporary one if `parent` is read-only
-    or full.
+    Two servers may share BENTOML_HOME. Each server locks its folder as long as it lives, so an unlocked folder belongs
+    to a dead server. Process numbers could not tell this in containers. If `parent` is read-only or full, the folder is
+    a temporary one.
     """
     try:
         parent.mkdir(parents=True, exist_ok=True)

@@ -25,7 +25,7 @@ class _Batch:
 class Progress:
     """The batches that are computed now, and a thread that watches them.
 
-    It counts ticks of a running process instead of reading a clock. A machine that was asleep thus counts no silence.
+    It counts ticks instead of reading a clock. So the time while the machine sleeps does not count as silence.
     """
 
     def __init__(self, hung_s: float, on_hang: Callable[[str], None]) -> None:
@@ -50,13 +50,13 @@ class Progress:
 
     @contextmanager
     def measured(self, name: ModelName, count: int) -> Iterator[None]:
-        """Measure the block, which computes `count` images, as one that does not hang."""
+        """Record the time per image of a block that computes `count` images and is known not to hang."""
         began = time.monotonic()
         yield
         self._slowest_s[name] = max(self._slowest_s.get(name, 0), (time.monotonic() - began) / count)
 
     def close(self) -> None:
-        """Stop to watch."""
+        """Stop watching."""
         self._closed.set()
 
     def _watch(self) -> None:

@@ -1,4 +1,4 @@
-"""What passes between the supervisor and the API process: a heartbeat, and the signal of the last stop."""
+"""The signals between the supervisor and the API process: a heartbeat, and the signal of the last stop."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Heartbeat:
     """The supervisor's end of a pipe by which the API process says that its event loop runs."""
 
     def __init__(self, hung_s: float) -> None:
-        """hung_s: seconds of silence after which the API hangs."""
+        """hung_s: seconds of silence after which the API counts as hung."""
         self._hung_s = hung_s
         self._silent_s = 0.0
         self._pid: int | None = None
@@ -29,9 +29,9 @@ class Heartbeat:
         os.environ[_PIPE] = str(of_api)
 
     def hung(self, passed_s: float) -> int | None:
-        """Return the number of the process that hangs, once; None if none does.
+        """Return the pid of an API process that hangs, once per hang; else None.
 
-        passed_s: seconds since the last call, as planned. A machine that was asleep thus counts no silence.
+        passed_s: planned seconds since the last call. So the time while the machine sleeps does not count as silence.
         """
         with contextlib.suppress(BlockingIOError):
             self._pid = int(os.read(self._end, 2**16).split()[-1])

@@ -1,4 +1,4 @@
-"""Cures and questions of BentoML's supervisor, the process of `bentoml serve` that starts the others."""
+"""Fixes for BentoML's supervisor, the process of `bentoml serve` that starts the others, and checks of its options."""
 
 from __future__ import annotations
 

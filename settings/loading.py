@@ -74,7 +74,7 @@ ENVIRONMENT: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
 
 
 def load(file: Path, environment: Mapping[str, str]) -> Settings:
-    """Read and check the settings. A file may say a part of them only: it is laid over the delivered one.
+    """Read and check the settings. `file` may hold a part of the keys: they override those of DEFAULT_FILE.
 
     Raises SettingsError for an unreadable file, an unknown key or an invalid value. The text names the value's source:
     the file or the environment variable.

@@ -246,7 +246,7 @@ def _keys(text: str) -> tuple[str, ...]:
 
 
 def _check_sendable(keys: Iterable[str]) -> None:
-    """Raises ValueError, which does not quote it, for a key that no header can carry."""
+    """Raise ValueError for a key that no header can carry. The error does not quote the key."""
     for number, key in enumerate(keys, 1):
         if not _KEY.fullmatch(key):
             raise ValueError(f"key {number} may only have visible ASCII characters, no space and no comma")

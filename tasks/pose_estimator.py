@@ -71,8 +71,8 @@ class AlertDetail(BaseModel):
     confidence: float = Field(
         ge=0,
         le=1,
-        description="how firmly: at most the confidence of the weakest joint that the alert rests on, and half of that "
-        "where a measure is at its limit; not a calibrated probability",
+        description="at most the confidence of the weakest joint that the alert rests on; half of that if a measure is "
+        "at its limit; not a calibrated probability",
     )
     reason: str = Field(
         description="the angles and proportions that it rests on, and their limits; lengths are in torsos",

@@ -155,8 +155,8 @@ class Task(ABC, Generic[SettingsT, ViewT, ResultT, AnswerT]):
     """
 
     name: ClassVar[ModelName]
-    #: What it looks at if a call with several boxes asks several models: the frame; each box; or the frame once, as
-    #: the scene of all boxes.
+    #: The model's input in a call to several models about several boxes: the frame, each box, or the frame once as the
+    #: scene of all boxes.
     sees: ClassVar[Literal["frame", "box", "scene"]] = "box"
     #: The response of its own route, and its answers in a call to several models: on the frame and on a box.
     response: ClassVar[type[BaseModel]]
@@ -168,7 +168,7 @@ class Task(ABC, Generic[SettingsT, ViewT, ResultT, AnswerT]):
     gives_labels: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Let the two further responses be the own route's, unless the class has others."""
+        """Default frame_response and box_response to the class's `response`."""
         super().__init_subclass__(**kwargs)
         if "response" in cls.__dict__:
             cls.frame_response = cls.__dict__.get("frame_response", cls.response)

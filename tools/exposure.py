@@ -11,7 +11,7 @@ from settings import Settings
 Address: TypeAlias = IPv4Address | IPv6Address
 
 _LOCAL: Final[dict[int, Address]] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}
-# Documentation's addresses (RFC 5737, RFC 3849). Nothing is sent: the socket only finds the way out.
+# Addresses reserved for documentation (RFC 5737, RFC 3849). Nothing is sent: connecting only selects the own address.
 _ELSEWHERE: Final = {4: "192.0.2.1", 6: "2001:db8::1"}
 
 
@@ -22,7 +22,7 @@ def local_url(settings: Settings) -> str:
 
 
 def warning(settings: Settings) -> str | None:
-    """Return what it means that the service listens on the network; None if it listens on this machine alone."""
+    """Return a warning that others on the network can use the service; None if it listens on this machine alone."""
     server = settings.server
     if server.host.is_loopback:
         return None

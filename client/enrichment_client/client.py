@@ -1,4 +1,4 @@
-"""The clients: what to ask next is decided once, and two thin transports carry it, sync and async."""
+"""The synchronous and the asynchronous client. Both carry out the steps that _Base yields for a call."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CONNECT_S: Final = 5.0
 _LOST: Final = (httpx.NetworkError, httpx.RemoteProtocolError, httpx.ConnectTimeout)  # worth another attempt
 _MISROUTED: Final = 421
 
-# One step of a call: a request to send, or the seconds to wait. It gets what came of it.
+# One step of a call: a request to send, or seconds to wait. The caller sends the step's outcome back.
 _Step = httpx.Request | float
 _Came = httpx.Response | httpx.RequestError | None
 

@@ -77,16 +77,16 @@ def _is_array(value: object) -> TypeGuard[NDArray[np.uint8]]:
 def _file(path: str | os.PathLike[str]) -> bytes:
     text = os.fspath(path)
     if text.startswith(("http://", "https://", "data:")) or len(text) > 4096:
-        raise ValueError("image: a str is the path of a file; of a URL or base64 give the decoded bytes")
+        raise ValueError("image: a str must be the path of a file; for a URL or base64 give the decoded bytes")
     return Path(text).read_bytes()
 
 
 def _pillow(image: PillowImage) -> bytes:
     """Encode a Pillow image and its EXIF orientation, so that the image is seen as its file would be."""
-    image.load()  # a TIFF is turned by that, and then has no orientation
+    image.load()  # Pillow turns a TIFF upright while loading, and removes its orientation
     if image.mode in _RGB_MODES:
         image = image.convert("RGB")
-        image.info.pop("icc_profile", None)  # the other colour space's
+        image.info.pop("icc_profile", None)  # it describes the former colour space
     elif image.mode not in _PNG_MODES:
         raise ValueError(f"image: a Pillow image of mode {image.mode} was given; convert it to RGB")
     exif = image.getexif()

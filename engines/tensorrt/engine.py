@@ -91,7 +91,10 @@ class TensorRtEngine:
 
 
 def _check_room(file: Path, size: int) -> None:
-    """Raise OutOfMemory if memory may be the reason. TensorRT returns None for it, as for an unreadable file."""
+    """Raise OutOfMemory if the GPU has too little free memory for `size` bytes of an engine.
+
+    TensorRT returns None both for too little memory and for an unreadable file.
+    """
     needed_mb = _ROOM * size / 1e6
     if cuda.free_mb() < needed_mb:
         raise OutOfMemory(f"{file.name} needs about {needed_mb:.0f} MB, and the GPU has {cuda.free_mb():.0f} MB left")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from importing.loaders.network import Network
 
 STANDIN_SEED: Final = 0
-# Model → its module in this room, and the further arguments of the module's functions. Imported on demand.
+# Model → its module in this package, and further arguments of the module's functions. Imported on demand.
 _LOADERS: Final[Mapping[ModelName, tuple[str, tuple[str, ...]]]] = MappingProxyType(
     {
         "pose_estimator": ("yolo", ("pose",)),

@@ -39,8 +39,8 @@ _BEGINNING: Final = 24  # bytes of a foreign file quoted in the error
 def opening(path: Path, what: str, remedy: str, allowed: Sequence[Allowed] = ()) -> Iterator[None]:
     """Let torch's restricted unpickler accept numbers and `allowed`, and turn its errors into WeightsRefused.
 
-    The error has our own words, because torch's advise to open such a file unrestricted. what: the expected kind of
-    file. remedy: advice if the file names any other class or function; none of these is called.
+    The error text is our own, because torch's text advises opening such a file without restrictions. what: the expected
+    kind of file. remedy: advice if the file names any other class or function; none of these is called.
     """
     try:
         with torch.serialization.safe_globals([*NUMBERS, *allowed]), warnings.catch_warnings():

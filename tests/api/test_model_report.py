@@ -125,7 +125,7 @@ async def test_stand_ins_are_marked() -> None:
 async def test_while_its_runner_is_down_a_model_has_failed_and_keeps_its_card() -> None:
     link = await link_of({"person_reid": status(State.READY, untrained=True)}, gpu="GPU", up=False)
     model = checked(report_of(link).one("reid"))
-    assert (model["state"], model["detail"]) == ("failed", "its runner is not there; it is being restarted")
+    assert (model["state"], model["detail"]) == ("failed", "its runner is not running; it is being restarted")
     assert (model["weights"]["sha256"], model["weights"]["untrained"]) == (CARD["sha256"], True)
     assert (model["labels"], model["input"]) == (["a", "b"], {"height": 256, "width": "any"})
     for key in ("engine", "precision", "device", "memory_mb", "last_used"):

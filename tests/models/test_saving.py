@@ -92,4 +92,4 @@ def test_the_next_import_finds_a_file_that_was_exchanged(
     stored.program.write_bytes(stored.program.read_bytes()[::-1])
     assert _readable(NAME, "aaa-1") is None
     assert "graph.pt2 is not the file that was imported" in caplog.text
-    assert "It is imported anew" in caplog.text
+    assert "The model is imported again" in caplog.text

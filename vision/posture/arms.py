@@ -36,7 +36,7 @@ def hands_raised(points: Sequence[Vector], body: Body | None) -> Checks:
 
 
 def _over_head(points: Sequence[Vector], unit: float, torsos: bool = False) -> Checks:
-    # unit: a torso or, for want of one, the shoulders' width: the scale of a head that shows no face.
+    # unit: the length of the torso, or the shoulders' width if the torso is unknown. It scales a head without a face.
     head, wrists = joints.head_height(points, unit), joints.heights(points, WRISTS)
     if len(wrists) < 2 or not min(wrists) > head > joints.shoulder_height(points):
         return NEVER

@@ -58,7 +58,7 @@ class Body:
 
     @property
     def straightness(self) -> float:
-        """The smaller of the mean angles at hips and knees, or without ankles that at the hips; 180 is straight."""
+        """Smaller mean angle of hips and knees; without ankles, the smallest hip angle. In degrees; 180 = straight."""
         return min(self.mean.hip, self.mean.knee) if self.legs else min(leg.hip for leg in self.thighs)
 
     @property
@@ -74,7 +74,7 @@ class Body:
 
     @property
     def arms_below(self) -> float:
-        """How far hands, or elbows of arms without a hand, are below the shoulders in the mean; NaN without arms."""
+        """Mean drop of the hands below the shoulders, in torsos. An elbow stands for an unseen hand; NaN = no arm."""
         ends = [
             joints.heights(self.points, (wrist,)) or joints.heights(self.points, (elbow,))
             for wrist, elbow in zip(WRISTS, ELBOWS, strict=True)

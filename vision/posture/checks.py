@@ -1,4 +1,4 @@
-"""Comparisons of a measure with its limits, that know how clear they are and how to say it."""
+"""Checks of a measure against its limits, each with its slack and its wording."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def met(checks: Iterable[Check]) -> bool:
 
 
 def best(options: Iterable[Checks]) -> Checks:
-    """Of several ways to the same answer, the clearest."""
+    """Return the option with the largest slack."""
     return max(options, key=slack)
 
 

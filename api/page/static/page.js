@@ -155,7 +155,7 @@ function verdicts() {
     }
     for (const [name, error] of Object.entries(box.errors)) add(list, name, [wrong(error)], [], " in the box");
   }
-  if (view.byServer) list.append(element("dt", "Picture"), element("dd", "This browser can't show the format, so the service drew it."));
+  if (view.byServer) list.append(element("dt", "Picture"), element("dd", "This browser can't show the picture's format, so the service converted it to JPEG."));
 }
 
 function add(list, name, content, untrained, where = "") {

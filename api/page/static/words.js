@@ -26,7 +26,7 @@ function hidden(count, one, many) {
 
 // unsure: how many more there are below the slider's confidence.
 export function threats(found, unsure) {
-  if (!found.length && !unsure) return "No weapon was found. The detector misses many: no finding is no proof.";
+  if (!found.length && !unsure) return "No weapon was found. The detector misses many, so one may still be there.";
   const named = found.map((each) => `${each.class} (${each.severity}, ${percent(each.confidence)})`);
   return [named.join("; "), unsure ? hidden(unsure, "weapon", "weapons") : ""].filter(Boolean).join(". ");
 }
