@@ -144,7 +144,7 @@ compare: install ## compare the service with a plain server and raw inference, a
 openapi: install ## write docs/reference/openapi.json, which tests compare with the served document
 	$(BIN)/python -m tools.openapi
 
-# A service with real weights and ENRICHMENT_MODEL_MANAGEMENT=true
+# A service with real weights, ENRICHMENT_MODEL_MANAGEMENT=true and the ENRICHMENT_API_KEY of this environment
 SERVICE ?= http://127.0.0.1:$(or $(PORT),8096)
 
 examples: install ## ask a live SERVICE for the OpenAPI document's example answers, api/examples.json; then: make openapi

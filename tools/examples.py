@@ -1,6 +1,7 @@
 """Asks a live service for api/examples.json, the example answers of the OpenAPI document.
 
-usage: ENRICHMENT_MODEL_MANAGEMENT=true bentoml serve service:EnrichmentLight, then: python -m tools.examples [URL]
+usage: export ENRICHMENT_MODEL_MANAGEMENT=true ENRICHMENT_API_KEY=KEY; bentoml serve service:EnrichmentLight;
+then, with the same key: python -m tools.examples [URL]
 
 The service needs the real weights of all models. The pictures are the samples of the page at /.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import os
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -95,7 +97,9 @@ def main() -> None:
     """Write the file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("url", nargs="?", default="http://127.0.0.1:8096")
-    with httpx.Client(base_url=parser.parse_args().url, timeout=_TIMEOUT_S) as service:
+    key = os.environ.get("ENRICHMENT_API_KEY")  # loading and unloading need one
+    headers = {"X-API-Key": key} if key else {}
+    with httpx.Client(base_url=parser.parse_args().url, timeout=_TIMEOUT_S, headers=headers) as service:
         examples = collect(service)
     lines = (f"{json.dumps(name)}: {json.dumps(answer, ensure_ascii=False)}" for name, answer in examples.items())
     FILE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
