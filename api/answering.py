@@ -176,26 +176,32 @@ class Answering:
             return
         items = [item for each in ready for item in each.prepared.items]
         deadline = ready[0].work.deadline if len(ready) == 1 else None
-        first = ready[0].work
-        results = _attempt(first, self._compute, link, first.name, items, deadline, alone)
+        first, sent = ready[0].work, time.monotonic_ns()
+        results = _attempt(first, partial(link.compute, alone=alone), first.name, items, deadline)
         at = 0
         for each in ready:
             count = len(each.prepared.items)
-            yield results if isinstance(results, Exception) else results[at : at + count]
+            own = results if isinstance(results, Exception) else results[at : at + count]
+            each.work.context.run(self._record, sent, () if isinstance(own, Exception) else own, deadline)
+            yield own
             at += count
 
     def _compute(
         self, link: EmbeddedLink, name: ModelName, items: Sequence[Any], deadline: Deadline | None, alone: bool
     ) -> Sequence[Any]:
-        """Return a result or failure for each item, and record the runner's spans."""
+        """Return a result or failure for each item of one request, and record the runner's spans."""
         sent = time.monotonic_ns()
         results: Sequence[Any] = ()
         try:
             results = link.compute(name, items, deadline, alone=alone)
             return results
         finally:
-            over = deadline is not None and deadline.is_over
-            self._spans.of_runner(sent, results[0].get("timing") if results and not over else None)
+            self._record(sent, results, deadline)
+
+    def _record(self, sent: int, results: Sequence[Any], deadline: Deadline | None) -> None:
+        """Record the runner's spans of one request. sent: time.monotonic_ns(). results: empty without an answer."""
+        over = deadline is not None and deadline.is_over
+        self._spans.of_runner(sent, results[0].get("timing") if results and not over else None)
 
     def _finish_embedded(self, ready: Ready, results: Sequence[Any] | Exception, alone: bool) -> _Outcome:
         ready.work.deadline.check()

@@ -94,14 +94,17 @@ def test_requests_over_one_connection_are_traces_of_their_own(
 
 def test_queueing_shows_as_queueing(client: httpx.Client, server: Server, collector: Collector) -> None:
     places = side_by_side(0) + 1
-    with ThreadPoolExecutor(places) as pool, ThreadPoolExecutor(1) as pool_of_one:
+    with ThreadPoolExecutor(places) as pool, ThreadPoolExecutor(2) as others:
         first = []
         for _ in range(places):  # one after the other, or they were one batch
             first.append(pool.submit(ask, client, "/person-reid", plain(fake.sleeper(2 * SLOW_S))))
             time.sleep(SLOW_S / 2 / places)
         body = {"image_base64": base64_of(plain((1, 2, 3)))}
-        last = pool_of_one.submit(client.post, "/person-reid", json=body)
+        last = others.submit(client.post, "/person-reid", json=body)
+        batched = others.submit(traced, client, server, collector, 2001, url="/person-reid", json=body)
         spans = traced(client, server, collector, 2000, url="/person-reid", json=body)
+        # Those who wait are one batch, and each trace has its steps.
+        assert {"wait", "forward", "post"} <= {span.name for span in batched.result()}
         assert last.result().json()["inference_time_ms"] > SLOW_S / 2 * 1000  # queueing is included
         assert [slow.result().status_code for slow in first] == [200] * places
     seconds = {span.name: (span.end_time_unix_nano - span.start_time_unix_nano) / 1e9 for span in spans}
