@@ -23,7 +23,10 @@ NAMES = [
 
 
 @ENGINES
-@pytest.mark.parametrize("model", CATALOGUE)
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(name, marks=pytest.mark.slow) if name == "depth_estimator" else name for name in CATALOGUE],
+)
 def test_the_same_alone_and_in_a_batch_of_eight(
     engine: EngineChoice, model: ModelName, make: Make, images: dict[str, RGB]
 ) -> None:

@@ -76,6 +76,7 @@ def people(make: Make, images: dict[str, RGB]) -> list[tuple[RGB, Person]]:
     return [(image, person) for image, persons in found for person in persons if person.confidence >= CONFIDENCE]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("ask", "lost", "flipped"), [(by_box, 1, 3), (by_crop, 4, None), (by_crop_and_box, 4, None)])
 def test_people_are_found_again(
     make: Make,

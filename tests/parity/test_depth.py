@@ -43,6 +43,7 @@ def official(make: Make, pictures: list[RGB], depth_weights: Path) -> list[F32]:
     return maps
 
 
+@pytest.mark.slow
 @ENGINES
 def test_the_same_map_for_the_same_input(
     engine: EngineChoice, make: Make, pictures: list[RGB], official: list[F32]

@@ -106,6 +106,7 @@ def test_models_and_engines_are_tags_of_what_the_official_client_sends(sink: Sin
             assert ask(client, "/person-reid", plain(fake.busy(0.2))).status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.serve
 def test_a_start_is_as_quick_without_a_server(tmp_path: Path) -> None:
     environment = {"PYROSCOPE_ENABLED": "true", "PYROSCOPE_URL": "http://pyroscope.invalid:4040"}

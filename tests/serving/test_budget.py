@@ -90,6 +90,7 @@ def test_memory_is_back_after_an_unload(small: Server, outcome: Outcome) -> None
         assert before - after > SIZE_MB * 0.9, line
 
 
+@pytest.mark.slow
 def test_a_model_that_can_never_fit_is_refused_with_the_figures(tmp_path: Path) -> None:
     changes = {"preload": ["pose_estimator", "threat_detector"], "residency.budget_mb": SIZE_MB * 3}
     with serving(tmp_path, environment_of(tmp_path, changes)) as server, httpx.Client(base_url=server.url) as client:

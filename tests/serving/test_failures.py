@@ -110,6 +110,7 @@ async def test_a_killed_runner_is_told_at_once_and_comes_back(shared_server: Ser
     assert shared_server.health().json()["status"] == "healthy"
 
 
+@pytest.mark.slow
 async def test_a_killed_process_with_its_engines_is_back_by_itself(tmp_path: Path) -> None:
     # Embedded, nothing is left to say so: callers find the port closed or waiting, until BentoML has started it anew.
     with serving(tmp_path, {}) as server, httpx.Client(base_url=server.url, timeout=30) as client:
@@ -138,6 +139,7 @@ def test_an_image_that_crashes_one_of_two_runners_leaves_the_other(isolated: Ser
         assert fake.colour_of(answer(client, "/person-reid", PNG)["embedding"]) == (1, 2, 3)
 
 
+@pytest.mark.slow
 def test_requests_in_flight_are_finished_when_the_server_is_told_to_end(isolated: Server) -> None:
     # The last test of this file: the server is gone afterwards.
     def post(number: int) -> httpx.Response:

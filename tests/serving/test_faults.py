@@ -34,6 +34,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         server.stop()
 
 
+@pytest.mark.slow
 def test_more_connections_than_descriptors_are_survived(narrow: Server) -> None:
     held = [socket.create_connection(narrow.address, timeout=5) for _ in range(2 * DESCRIPTORS)]
     time.sleep(0.5)

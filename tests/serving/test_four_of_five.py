@@ -33,6 +33,7 @@ def environment(model_store: Path, zoo: Path, tmp_path: Path) -> dict[str, str]:
     return {"BENTOML_HOME": str(tmp_path / "home"), "AI_MODELS_PATH": str(tmp_path / "zoo")}
 
 
+@pytest.mark.slow
 def test_a_missing_model_stops_neither_the_import_nor_the_service(environment: dict[str, str], tmp_path: Path) -> None:
     ours = {key: value for key, value in os.environ.items() if not key.endswith("_MODEL_PATH")}
     command = ["make", "import", f"VENV={sys.prefix}", "--old-file", f"{sys.prefix}/.installed"]

@@ -207,6 +207,7 @@ def test_the_others_stay_on_torch(lives: tuple[Watch, str], name: ModelName) -> 
     assert watch.engines[name, "ready"] == {"torch"}
 
 
+@pytest.mark.slow
 def test_a_model_for_the_heavy_service_is_disabled_and_never_loaded(folder: Path, tmp_path: Path) -> None:
     heavy = {f"ENRICHMENT_{short}_SERVICE": "heavy" for short in ("POSE", "THREAT", "REID", "PET")}
     nothing_absent = tmp_path / "absent"
