@@ -77,6 +77,7 @@ def people(make: Make, images: dict[str, RGB]) -> list[tuple[RGB, Person]]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shared")
 @pytest.mark.parametrize(("ask", "lost", "flipped"), [(by_box, 1, 3), (by_crop, 4, None), (by_crop_and_box, 4, None)])
 def test_people_are_found_again(
     make: Make,

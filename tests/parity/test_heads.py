@@ -17,6 +17,7 @@ pytestmark = pytest.mark.weights
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("shared")
 @pytest.mark.parametrize("name", ["pose_estimator", "threat_detector"])
 def test_the_real_heads_say_the_same_of_everything_that_counts(
     name: ModelName, model_store: Path, images: dict[str, RGB]

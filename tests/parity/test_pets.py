@@ -128,6 +128,7 @@ def test_a_graph_without_the_node_to_cut_at_is_refused(model_store: Path) -> Non
 
 
 @pytest.mark.weights
+@pytest.mark.usefixtures("shared")
 def test_pets_are_told_from_the_rest(make: Make, images: dict[str, RGB]) -> None:
     """docs/use/pet.md in figures, without the veto of people that the service adds."""
     pets = {"cat_chelsea.png", "cat_kaggle_1.jpg", "dog_kaggle_1.jpg", "fmt_rgba_cat.png", "fmt_webp_cat.webp"}

@@ -68,6 +68,7 @@ def encoded(image: Image.Image) -> bytes:
     return stream.getvalue()
 
 
+@pytest.mark.usefixtures("shared")
 def test_all_five_are_ready_and_no_process_holds_torch(real: Server) -> None:
     health = real.health().json()
     assert health["status"] == "healthy"
