@@ -21,8 +21,9 @@ NAMES = ("bus.jpg", "street_kitti.png")
 @pytest.fixture(scope="module")
 def pictures(images: dict[str, RGB]) -> list[RGB]:
     upright = np.ascontiguousarray(np.rot90(images["street_crowd.jpg"]))  # a camera hung on its side
-    narrow, wide = (images[name] for name in NAMES)
-    return [narrow, wide[: wide.shape[1] // 3], upright]  # the real one is wider than that
+    square, wide = (images[name] for name in NAMES)
+    side = min(square.shape[:2])
+    return [square[:side, :side], wide[: wide.shape[1] // 3], upright]  # the real one is wider than that
 
 
 @pytest.fixture(scope="module")
