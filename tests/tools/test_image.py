@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tomllib
@@ -42,10 +43,11 @@ class Programs:
 
 
 @pytest.fixture
-def programs(monkeypatch: pytest.MonkeyPatch) -> Programs:
+def programs(monkeypatch: pytest.MonkeyPatch, home: Path) -> Programs:
+    """`home`, the user's own, is in the environment."""
     running = Programs()
     monkeypatch.setattr(subprocess, "run", running)
-    monkeypatch.setenv("BENTOML_HOME", "the user's")
+    assert os.environ["BENTOML_HOME"] == str(home)
     return running
 
 
@@ -70,7 +72,7 @@ def test_the_gpu_s_image_imports_mounted_weights_and_packs_none(
     values = {"IMPORT=true", "VARIANT=gpu", f"FULL={name}-full", "EXTRA=tensorrt-cu13>=10.13"}
     assert {*values, name} <= set(programs.commands[slim])
     assert programs.commands[slim][-1] == "."  # the Dockerfile that Docker alone builds, too
-    assert "the user's" not in programs.homes[: containerize + 1]  # an empty store, so nothing is packed
+    assert os.environ["BENTOML_HOME"] not in programs.homes[: containerize + 1]  # an empty store, so nothing is packed
     assert programs.commands[-1] == ("docker", "rmi", f"{name}-full")
     assert capsys.readouterr().out == f"{name}\n"
 
