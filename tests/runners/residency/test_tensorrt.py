@@ -246,8 +246,7 @@ def test_a_build_that_failed_for_good_is_tried_at_the_next_start_and_not_before(
     (note,) = cache.glob("*.failed.json")
     assert f"restart, or delete {note}, to try again" in world.detail
     for _ in range(2):
-        world.residency._enqueue(lambda: world.residency._evict(world.pose, "left"))
-        world.idle()
+        leave(world)
         assert world.settle() == "torch"  # which comes back to the same note
     assert caplog.text.count("its last words") == 1
     assert start("slow 0").settle() == "tensorrt"
@@ -307,16 +306,26 @@ def test_an_engine_that_can_not_be_loaded_leaves_torch_serving(
     assert bool(list(cache.glob("*.failed.json"))) is remembered
 
 
-def test_a_version_that_was_loaded_during_the_former_one_s_build_gets_a_build_of_its_own(
-    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO", "bentoml.enrichment.runner")
+def building(start: Start, tmp_path: Path) -> tuple[World, Path]:
+    """A model whose build is under way, and the file that lets it go on."""
     gate = tmp_path / "gate"
     world = start(f"gate {gate}")
     world.use()
     world.until(lambda: world.state is State.BUILDING_ENGINE)
+    return world, gate
+
+
+def leave(world: World) -> None:
     world.residency._enqueue(lambda: world.residency._evict(world.pose, "left"))
     world.idle()
+
+
+def test_a_version_that_was_loaded_during_the_former_one_s_build_gets_a_build_of_its_own(
+    start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "bentoml.enrichment.runner")
+    world, gate = building(start, tmp_path)
+    leave(world)
     find = world.pose._find
     world.pose._find = lambda: replace(cast(Any, find()), tag="pose_estimator:newer")
     assert world.use() == "torch"
@@ -331,13 +340,9 @@ def test_a_model_that_left_and_came_back_during_its_build_has_one_build(
     start: Start, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "bentoml.enrichment.runner")
-    gate = tmp_path / "gate"
-    world = start(f"gate {gate}")
-    world.use()
-    world.until(lambda: world.state is State.BUILDING_ENGINE)
+    world, gate = building(start, tmp_path)
     for _ in range(3):
-        world.residency._enqueue(lambda: world.residency._evict(world.pose, "left"))
-        world.idle()
+        leave(world)
         assert world.use() == "torch"
         assert world.state is State.BUILDING_ENGINE
     gate.touch()
