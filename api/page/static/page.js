@@ -48,17 +48,18 @@ async function ask(fields) {
     Object.assign(view, { depth: map, chosen: [], asked: found.answer.boxes[0]?.bbox ?? null });
     show(fields);
   } catch (error) {
+    if (question === own) restore();
     if (question === own && error.name !== "AbortError") fail(error);
   } finally {
-    if (question === own) idle();
+    if (question === own) busy(false);
   }
 }
 
 const asked = (fields) => ({ models: MODELS, options: OPTIONS, ...fields });
 
-function idle() {
-  busy(false);
-  if (last) draw(canvas, view); // without the box of a question that has no answer
+// Draws the answers that are there, without the box of a question that has none.
+function restore() {
+  if (last) draw(canvas, view);
 }
 
 async function freshView(chosen, signal) {
@@ -277,7 +278,7 @@ canvas.addEventListener("pointerup", (event) => {
 });
 canvas.addEventListener("pointercancel", () => {
   drag = null;
-  if (last) draw(canvas, view);
+  restore();
 });
 
 // ── the other controls ──
@@ -309,7 +310,7 @@ for (const button of document.querySelectorAll("[data-copy]")) {
 }
 byId("again").addEventListener("click", () => ask({}));
 byId("whole").addEventListener("click", () => ask({}));
-byId("stop").addEventListener("click", () => { question?.stop.abort(); question = null; idle(); });
+byId("stop").addEventListener("click", () => { question?.stop.abort(); question = null; busy(false); restore(); });
 byId("reveal").addEventListener("input", redraw);
 byId("confidence").addEventListener("input", () => { byId("least").textContent = `${byId("confidence").value} %`; if (last) redraw(); });
 for (const layer of document.querySelectorAll("[data-layer]")) layer.addEventListener("change", redraw);
@@ -327,7 +328,7 @@ for (const name of ["dragover", "dragleave", "drop"]) {
     if (name === "drop" && event.dataTransfer.files[0]) take(event.dataTransfer.files[0]);
   });
 }
-addEventListener("resize", () => { if (last) draw(canvas, view); });
+addEventListener("resize", restore);
 addEventListener("paste", (event) => {
   const [pasted] = event.clipboardData.files;
   if (pasted) take(pasted);
