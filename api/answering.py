@@ -198,7 +198,7 @@ class Answering:
         finally:
             self._record(sent, results, deadline)
 
-    def _record(self, sent: int, results: Sequence[Any], deadline: Deadline | None) -> None:
+    def _record(self, sent: int, results: Sequence[Any], deadline: Deadline | None = None) -> None:
         """Record the runner's spans of one request. sent: time.monotonic_ns(). results: empty without an answer."""
         over = deadline is not None and deadline.is_over
         self._spans.of_runner(sent, results[0].get("timing") if results and not over else None)
@@ -252,7 +252,7 @@ class Answering:
             results = await link.infer(ready.work.name, ready.prepared.items, ready.work.deadline)
             return results
         finally:  # a trace must show requests that timed out, too
-            self._spans.of_runner(sent, results[0].get("timing") if results else None)
+            self._record(sent, results)
 
     async def _second_look_remote(self, ready: Ready, second: Second) -> Sequence[Any] | Exception:
         link, name = self._links.get(second.look.name), second.look.name

@@ -25,7 +25,14 @@ def preferred(accept: str, offered: Sequence[str]) -> str:
 
     Return the first, too, if the header is empty or accepts none.
     """
-    qualities = dict(_range(part) for part in accept.split(",") if part.strip())
+    return _best(_qualities(accept), offered)
+
+
+def _qualities(accept: str) -> dict[str, float]:
+    return dict(_range(part) for part in accept.split(",") if part.strip())
+
+
+def _best(qualities: dict[str, float], offered: Sequence[str]) -> str:
     return max(offered, key=lambda kind: _quality_of(kind, qualities))
 
 
@@ -47,8 +54,8 @@ def _unless_json(accept: str, others: Sequence[str]) -> str:
     JSON if the header lists text/html: browsers and HTTP libraries (Java's HttpURLConnection) send such headers
     unasked, with pictures in them.
     """
-    ranges = dict(_range(part) for part in accept.split(","))
-    return _JSON if ranges.get("text/html") else preferred(accept, (_JSON, *others))
+    qualities = _qualities(accept)
+    return _JSON if qualities.get("text/html") else _best(qualities, (_JSON, *others))
 
 
 def overlay(render: Render | None, accept: str) -> ImageFormat | None:

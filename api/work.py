@@ -19,8 +19,6 @@ from vision.decoding import PictureFile
 
 # A model, its answer, and the box that it looked at (None: the whole image), to be drawn.
 Seen: TypeAlias = tuple[ModelName, Answer, Box | None]
-
-
 # Counts the bytes of a prepared image. Raises ApiError if there are too many, and Abandoned after the call.
 Take: TypeAlias = Callable[[int], None]
 
@@ -104,9 +102,9 @@ class Drawing:
 class Ready:
     """Work whose items are prepared and whose image is freed.
 
-    drawing: None = no picture. decoded: end of decoding, by time.perf_counter(), less the
-    time that the request waited before. untrained: whether stand-in weights
-    answer; recorded here, because the runner may be down when the answer is encoded.
+    drawing: None = no picture. decoded: end of decoding, by time.perf_counter(), less the time that the request waited
+    before. untrained: whether stand-in weights answer; recorded here, because the runner may be down when the answer is
+    encoded.
     """
 
     work: Work
