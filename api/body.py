@@ -45,6 +45,7 @@ _LONGEST_UNSET: Final = 20
 
 _JSON_EXPECTED: Final = 'send {"image_base64": "…"}, or an image with a content type of its own'
 
+_LONGEST_MEMBER: Final = 20  # characters; int() refuses thousands of digits
 _LISTS: Final = frozenset({"bbox", "models"})
 
 Pair = tuple[str, Any]
@@ -107,7 +108,7 @@ def gather(pairs: Iterable[Pair], options: Sequence[str] = OPTIONS) -> dict[str,
 def _add_member(members: dict[str, Any], name: str, field: str, value: Any) -> None:
     """Add the value of `field[member]`. Raises ApiError invalid_request for a deeper name or one that was there."""
     member = name[len(field) + 1 : -1]
-    if field not in _LISTS or not name.endswith("]") or not member.isalnum():
+    if field not in _LISTS or not name.endswith("]") or not member.isalnum() or len(member) > _LONGEST_MEMBER:
         raise invalid_field(field, f"{printable(name)} was received; send {field} as one field")
     if member in members:
         raise invalid_field(field, f"{printable(name)} was received twice; send it once")

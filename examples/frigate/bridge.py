@@ -31,7 +31,7 @@ from enrichment_client import Client, EnrichmentError
 from enrichment_client.answers import Box, Enrichment, PersonSeen, Pose
 
 LOG: Final = logging.getLogger("bridge")
-LIMIT: Final = 100  # events that wait, events of a camera, and ids of ended events
+LIMIT: Final = 100  # events that wait, and events of a camera
 DEFAULTS: Final[Mapping[str, str]] = {
     "FRIGATE_URL": "http://127.0.0.1:5000",
     "FRIGATE_TOPIC": "frigate",

@@ -157,6 +157,14 @@ def test_a_form_of_very_many_fields_is_refused() -> None:
 
 # ── options ──
 
+
+def test_a_member_of_thousands_of_digits_is_refused() -> None:
+    member = {f"bbox[{'1' * 5000}]": "1"}  # int() raises ValueError for so many
+    for received in (as_urlencoded(urlencode({"image": BASE64, **member})), Received("image/png", IMAGE, member)):
+        field, message = refused_field(received)
+        assert (field, message.endswith("send bbox as one field")) == ("bbox", True)
+
+
 MEMBERS = [
     {"bbox[0]": "1", "bbox[1]": "2", "bbox[2]": "30", "bbox[3]": "40"},  # PHP's http_build_query, qs
     {"bbox[3]": "40", "bbox[0]": "1", "bbox[2]": "30", "bbox[1]": "2"},
