@@ -121,7 +121,12 @@ def _runner(link: Link) -> dict[str, Any]:
 def summary(statuses: Mapping[ModelName, ModelStatus]) -> str:
     """Return `healthy`, `degraded` or `unhealthy` (docs/reference/health.md)."""
     assigned = [status for status in statuses.values() if status["state"] != State.DISABLED]
-    able = [status for status in assigned if status["state"] in _CAN_SERVE]
+    able = [status for status in assigned if status["state"] in _CAN_SERVE and not _is_tried_again(status)]
     if not able:
         return "unhealthy"
     return "healthy" if len(able) == len(assigned) and not any(status["untrained"] for status in able) else "degraded"
+
+
+def _is_tried_again(status: ModelStatus) -> bool:
+    """Whether a model that has never loaded is being tried once more. It may fail again, so nobody may rely on it."""
+    return status["state"] == State.LOADING and status["loads"] == 0 and status["last_error"] is not None

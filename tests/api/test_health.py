@@ -88,6 +88,26 @@ async def test_the_summary_of_all_models(states: Sequence[State | None], summary
     assert (body["status"], found) == (summary, code)
 
 
+async def test_who_only_tries_again_to_load_can_not_serve() -> None:
+    """As where another process holds the GPU's memory: each try is a state of loading."""
+    again: ModelStatus = {**status(LOADING), "last_error": {"at": 1.8e9, "message": "out of memory"}}
+    links = [await link_of(dict.fromkeys(NAMES, status(FAILED)))]
+    assert links[0].settled
+    links[0]._up({**_runner_of(links[0]), "models": {**dict.fromkeys(NAMES, status(FAILED)), "pose_estimator": again}})
+    assert not is_ready(links)
+    assert report(links, 1)[1]["status"] == "unhealthy"
+    once_loaded: ModelStatus = {**again, "loads": 1}  # evicted since, and wanted again
+    links[0]._up(
+        {**_runner_of(links[0]), "models": {**dict.fromkeys(NAMES, status(FAILED)), "pose_estimator": once_loaded}}
+    )
+    assert is_ready(links)
+
+
+def _runner_of(link: RemoteLink) -> RunnerStatus:
+    assert link.status is not None
+    return link.status
+
+
 async def test_the_document_has_the_contracts_keys_and_values() -> None:
     states = {**dict.fromkeys(NAMES, status(READY)), "person_reid": status(ABSENT), "pet_classifier": status(LOADING)}
     _, body = report([await link_of(states, gpu="NVIDIA RTX A400")], 3600.51)
