@@ -34,7 +34,7 @@ from api.survey import Surveyor
 from api.tracing import Spans
 from api.work import Finding, Opened, Question, Ready, Request, Second, Seen, Take, Work
 from api.workers import Workers
-from engines.cores import side_by_side
+from engines.cores import decoded_at_a_time, side_by_side
 from engines.deadline import Deadline
 from models.catalogue import CATALOGUE, ModelName
 from settings import Settings
@@ -69,7 +69,9 @@ class Answering:
         self._links = links
         self._spans = spans
         self._steps = Steps(settings, spans)
-        self._threads = ThreadPoolExecutor(settings.limits.decode_threads, thread_name_prefix="picture")
+        at_a_time = settings.limits.decode_threads
+        width = decoded_at_a_time(settings.cpu_threads) if at_a_time == "auto" else at_a_time
+        self._threads = ThreadPoolExecutor(width, thread_name_prefix="picture")
         self._queues = {name: self._queue(name, link) for name, link in links.items()}
         self._surveyor = Surveyor(self, settings.limits.max_picture_bytes)
         self._calls: dict[str, Call] = {

@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     HttpUrl,
     NonNegativeFloat,
+    PositiveInt,
     SecretStr,
     field_validator,
     model_validator,
@@ -143,7 +144,7 @@ class Limits(_Section):
     max_picture_mb: float = Field(gt=0)
     max_body_mib: float = Field(gt=0)
     request_timeout_s: float = Field(gt=0)
-    decode_threads: int = Field(ge=1)
+    decode_threads: Literal["auto"] | PositiveInt
 
     @model_validator(mode="after")
     def _one_body_fits(self) -> Limits:
