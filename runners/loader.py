@@ -20,8 +20,8 @@ from models.store import StoredModel
 from runners import engine_choice
 from runners.progress import Progress
 from runners.residency import tensorrt
+from runners.residency.loading import EngineSwap
 from runners.residency.memory import GpuMemory, Memory
-from runners.residency.residency import EngineSwap
 from runners.residency.resident import Resident
 from runners.residency.tensorrt import TensorRtEngines
 from settings import Settings

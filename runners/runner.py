@@ -230,7 +230,7 @@ class Runner:
 
     def _free_memory(self) -> None:
         self._out_of_memory += 1
-        self._memory.give_back()
+        self._residency.free_memory()
 
     def _end(self, error: DeviceLost) -> None:
         self._end_process(f"the device is lost: {error}")

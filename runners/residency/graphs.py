@@ -15,7 +15,7 @@ logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handler
 
 
 class Graphs:
-    """The CUDA graphs of a process's models. Used only on the residency's thread.
+    """The CUDA graphs of a process's models. Used only on the residency's thread, but for `give_back`.
 
     They are captured in the models' order, so that the same models always get the same graphs.
     """
@@ -49,19 +49,15 @@ class Graphs:
         for model in reversed(list(self._models.values())):
             if wanted_mb() <= limit_mb:
                 return
-            self._give_back(model)
+            if _dropped(model):
+                self._memory.give_back()
 
     def give_back(self) -> bool:
-        """Free all graphs. Returns whether there were any."""
-        return sum(map(self._give_back, self._models.values())) > 0
-
-    def _give_back(self, model: Resident) -> bool:
-        engine = _engine(model)
-        if not isinstance(engine, Graphed) or not engine.give_back():
-            return False
-        self._memory.give_back()
-        logger.info("%s freed its CUDA graphs to make room", model.name)
-        return True
+        """Free all graphs. Returns whether there were any. May be called on any thread."""
+        had = [_dropped(model) for model in self._models.values()]
+        if any(had):
+            self._memory.give_back()
+        return any(had)
 
     def _room_mb(self) -> float:
         limit_mb = self._limit_mb()
@@ -70,6 +66,15 @@ class Graphs:
         if self._memory.used_mb() > limit_mb:
             self._memory.give_back()
         return limit_mb - self._memory.used_mb()
+
+
+def _dropped(model: Resident) -> bool:
+    """Drop a model's graphs. Returns whether there were any."""
+    engine = _engine(model)
+    if not isinstance(engine, Graphed) or not engine.give_back():
+        return False
+    logger.info("%s freed its CUDA graphs to make room", model.name)
+    return True
 
 
 def _engine(model: Resident) -> Engine | None:

@@ -38,6 +38,10 @@ class Memory(Protocol):
         """Return freed memory to the system: collect garbage and empty the allocators' caches."""
         ...
 
+    def trim(self) -> None:
+        """Empty the allocators' caches only, which holds up calls for milliseconds. May be called on any thread."""
+        ...
+
 
 class CpuMemory:
     """Growth of the process's resident memory since this object was made, at the start of the process."""
@@ -55,6 +59,10 @@ class CpuMemory:
     def give_back(self) -> None:
         """See Memory.give_back."""
         gc.collect()
+        self.trim()
+
+    def trim(self) -> None:
+        """See Memory.trim."""
         _trim_heap()
 
     def _resident_mb(self) -> float:
@@ -129,6 +137,10 @@ class GpuMemory:
         """See Memory.give_back."""
         gc.collect()
         _trim_heap()
+        self.trim()
+
+    def trim(self) -> None:
+        """See Memory.trim."""
         if "torch" in sys.modules:
             import torch
 

@@ -7,66 +7,27 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 from engines.engine import Engine
 from engines.errors import DeviceLost, OutOfMemory
 from models.catalogue import ModelName
 from models.store import StoredModel
+from runners.residency.back_off import BackOff
 from runners.residency.budget import Budget, Policy
 from runners.residency.graphs import Graphs
 from runners.residency.load_failure import DoesNotFit, LoadFailure, failure_of
+from runners.residency.loading import EngineSwap, Loader
 from runners.residency.memory import Memory, held_mb
 from runners.residency.resident import Loaded, ModelUnavailable, Resident
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
 _TICK_S: Final = 0.5  # between two checks of idle times
+_TRIM_S: Final = 10.0  # between two checks of the memory that calls leave behind
+_GRAPHS_AGAIN_S: Final = (60.0, 3600.0)  # the first and the longest wait
 _STOP_S: Final = 10.0  # the longest that `close` waits for a load under way
-
-
-@dataclass(frozen=True)
-class EngineSwap:
-    """Another engine for a loaded model.
-
-    wanted: whether the loaded model still needs the swap. load: makes the new engine. on_done: called with None after
-    a swap, or if it was no longer wanted or the model was evicted. Called with the error if the swap failed; then the
-    present engine stays.
-    """
-
-    wanted: Callable[[Loaded], bool]
-    load: Callable[[], Engine]
-    on_done: Callable[[Exception | None], None]
-
-
-class Loader(Protocol):
-    """Finds and loads the models of a process. Everything but `find` is called on the residency's thread."""
-
-    def find(self, name: ModelName) -> StoredModel | None:
-        """The model in the model store; None if it is not there. Raises StoreError if it can't be used."""
-        ...
-
-    def start(self) -> None:
-        """Prepare what all models share, so that no model is charged for its memory. Called before each load."""
-        ...
-
-    def load(self, stored: StoredModel) -> Engine:
-        """Load a model into an engine. Raises EngineError, OutOfMemory or DeviceLost."""
-        ...
-
-    def warm_up(self, stored: StoredModel, engine: Engine) -> None:
-        """Run the shapes whose first run would be slow. Raises as the engine does."""
-        ...
-
-    def on_ready(self, resident: Resident, swap: Callable[[Resident, EngineSwap], None]) -> None:
-        """React to a model that has become ready. swap: Residency.swap_engine, to swap its engine later."""
-        ...
-
-    def on_device_lost(self, error: DeviceLost) -> None:
-        """React to the loss of the device: the process can't compute any more."""
-        ...
 
 
 class Residency:
@@ -95,6 +56,8 @@ class Residency:
         }
         self._budget = Budget(self.models, memory, policy, self._change, lambda: self._stopping)
         self._graphs = Graphs(self.models, memory, lambda: self._budget.limit_mb)
+        self._graphs_again = BackOff(*_GRAPHS_AGAIN_S)
+        self._trimmed = time.monotonic()
         self._thread = threading.Thread(target=self._work, name="loader", daemon=True)
         self._thread.start()
 
@@ -138,6 +101,16 @@ class Residency:
         if not done.wait(timeout):
             raise ModelUnavailable(f"{name} was not unloaded within {timeout:g} s: it is still loading or in use")
 
+    def free_memory(self) -> None:
+        """Free what the models can do without, as a call found too little memory: first of all the CUDA graphs.
+
+        May be called on any thread. The graphs are captured again after a while, which grows if it happens again.
+        """
+        if self._graphs.give_back():
+            self._graphs_again.failed()
+        else:
+            self._memory.give_back()
+
     def swap_engine(self, resident: Resident, swap: EngineSwap) -> None:
         """Swap the engine of a loaded model once the new one is warm. Returns at once."""
         self._enqueue(lambda: self._swap_engine(resident, swap))
@@ -168,6 +141,7 @@ class Residency:
                 if job is not None:
                     job()
                 self._evict_idle()
+                self._tidy()
             except Exception:  # such as the driver's errors; without this thread all later requests would wait
                 logger.exception("a model could not be loaded or unloaded")
 
@@ -309,3 +283,13 @@ class Residency:
                 continue
             if time.monotonic() - loaded.last_used >= ttl:
                 self._evict(resident, f"evicted after {ttl:g} s without a request")
+
+    def _tidy(self) -> None:
+        """Capture graphs again that were freed for a call, and trim what calls left in memory beyond the budget."""
+        if self._graphs_again.left_s == 0:
+            self._graphs_again.begin()
+            self._capture_graphs()
+        if time.monotonic() - self._trimmed >= _TRIM_S:
+            self._trimmed = time.monotonic()
+            if self.budget_mb and self._memory.used_mb() > self.budget_mb:
+                self._memory.trim()

@@ -20,7 +20,7 @@ from models import store
 from models.catalogue import ModelName
 from models.store import StoredModel, StoreError
 from runners.residency.back_off import BackOff
-from runners.residency.residency import EngineSwap
+from runners.residency.loading import EngineSwap
 from runners.residency.resident import Loaded, Resident
 from settings import Settings
 from tasks.detection import DetectorSettings

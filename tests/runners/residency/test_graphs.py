@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import pytest
@@ -11,6 +12,7 @@ from engines.engine import Engine
 from engines.errors import DeviceLost, OutOfMemory
 from models.catalogue import ModelName
 from models.store import StoredModel
+from runners.residency import residency as residencies
 from runners.residency import resident as residents
 from runners.residency.budget import Policy
 from runners.residency.residency import Residency
@@ -226,3 +228,34 @@ def test_a_capture_that_fails_leaves_no_model_loading(make: Make, world: Graphed
     preload(residency)
     assert set(states(residency).values()) == {"ready"}
     assert (error in world.lost) is isinstance(error, DeviceLost)
+
+
+def test_a_call_that_finds_too_little_memory_gets_that_of_the_graphs_and_they_come_back(
+    make: Make, world: GraphedWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(residencies, "_GRAPHS_AGAIN_S", (0.3, 1.0))
+    residency = make(0, preloaded=[POSE, REID])
+    residency.refresh()
+    until(lambda: world.graphs() == every((POSE, REID), *GRAPHS))
+    resident_ones(residency)
+    given_back = world.given_back
+    residency.free_memory()  # on this thread, as a call does
+    assert world.graphs() == every((POSE, REID))
+    residency.free_memory()
+    assert world.given_back == given_back + 2
+    until(lambda: world.graphs() == every((POSE, REID), *GRAPHS))
+
+
+def test_what_calls_leave_behind_beyond_the_budget_is_trimmed(
+    make: Make, world: GraphedWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(residencies, "_TRIM_S", 0.05)
+    residency = make(CONTEXT_MB + SIZES[POSE], preloaded=[POSE])
+    residency.refresh()
+    until(lambda: states(residency)[POSE] == "ready")
+    time.sleep(0.7)  # one check at least, within the budget
+    assert world.trimmed == 0
+    kept = FakeEngine(world, POSE, "the allocator's cache", size=1)
+    until(lambda: world.trimmed > 0)
+    kept.close()
+    assert states(residency)[POSE] == "ready"

@@ -10,7 +10,8 @@ from engines.engine import Engine, Images, Rows, Shape
 from engines.errors import DeviceLost
 from models.catalogue import CATALOGUE, ModelName
 from models.store import StoredModel
-from runners.residency.residency import EngineSwap, Residency
+from runners.residency.loading import EngineSwap
+from runners.residency.residency import Residency
 from runners.residency.resident import Resident
 from tests.serving import fake
 
@@ -51,6 +52,7 @@ class World:
         self.lost: list[DeviceLost] = []
         self.warm: list[str] = []
         self.given_back = 0
+        self.trimmed = 0
         self.started = False
         self.peak_mb = 0.0
 
@@ -63,6 +65,9 @@ class World:
 
     def give_back(self) -> None:
         self.given_back += 1
+
+    def trim(self) -> None:
+        self.trimmed += 1
 
     def start(self) -> None:
         self.started = True
