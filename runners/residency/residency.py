@@ -109,7 +109,7 @@ class Residency:
         if self._graphs.give_back():
             self._graphs_again.failed()
         else:
-            self._memory.give_back()
+            self._memory.trim()
 
     def swap_engine(self, resident: Resident, swap: EngineSwap) -> None:
         """Swap the engine of a loaded model once the new one is warm. Returns at once."""
