@@ -116,6 +116,9 @@ async def test_who_hangs_up_while_waiting_is_not_computed() -> None:
     answering = answering_of(runner)
     tasks = [asyncio.create_task(ask(answering, "/depth-estimate")) for _ in range(8)]
     await asyncio.sleep(0.3)
+    async with asyncio.timeout(10):  # until all that were let in compute
+        while len(runner.calls) < answering._queues["depth_estimator"].state["in_progress"]:
+            await asyncio.sleep(0.01)
     begun = len(runner.calls)
     assert begun < 8
     for task in tasks[begun:]:

@@ -159,7 +159,7 @@ async def test_a_call_counts_by_its_boxes() -> None:
     assert all("person_reid" in box["results"] for box in few["boxes"])
     sixty = [[n, 0, n + 9, 9] for n in range(60)]
     queue._takes_s = queue._between_s = 0.2
-    alone = await enrich(answering, models=["reid", "pet"], boxes=sixty, seconds=10)
+    alone = await enrich(answering, models=["reid", "pet"], boxes=sixty, seconds=20)
     assert all("person_reid" in box["results"] for box in alone["boxes"])  # waiting for an idle model would not help
     queue._takes_s = queue._between_s = 0.2
     queue._working[_Group((), time.monotonic())] = asyncio.get_running_loop().create_future()

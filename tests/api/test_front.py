@@ -218,14 +218,14 @@ async def test_complete_bodies_that_wait_are_bounded() -> None:
 
 
 async def test_a_body_may_not_stall(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uploads, "STALLED_S", 0.05)
+    monkeypatch.setattr(uploads, "STALLED_S", 0.5)
     front = front_of(request_timeout_s=60)
     sent = 0
 
     async def receive() -> Message:
         nonlocal sent
         sent += 1
-        await asyncio.sleep(0.02 if sent < 10 else 60)
+        await asyncio.sleep(0.1 if sent < 10 else 60)
         return {"type": "http.request", "body": b"x", "more_body": True}
 
     status, body = await asyncio.wait_for(converse(front, receive), 5)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -27,14 +28,26 @@ class Holders:
                 self.order.append(name)
                 assert release.wait(10)
 
+        waiting = len(self.budget._line)
         future = self._pool.submit(hold)
-        time.sleep(0.05)  # so that it is in the line before the next one
+        self.until(lambda: name in self.order or len(self.budget._line) > waiting)  # before the next one
+        time.sleep(0.05)  # whoever may go on has gone on
         return future
 
     def release(self, *names: str) -> None:
         for name in names:
             self._release[name].set()
-        time.sleep(0.05)
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + 10
+        while not condition():
+            assert time.monotonic() < end
+            time.sleep(0.005)
+
+    def come(self, *names: str) -> None:
+        """Wait until exactly these have come, in this order."""
+        self.until(lambda: len(self.order) >= len(names))
+        assert self.order == [*names]
 
 
 def test_first_come_first_served_so_that_a_large_picture_has_its_turn() -> None:
@@ -43,13 +56,14 @@ def test_first_come_first_served_so_that_a_large_picture_has_its_turn() -> None:
     holders.begin("second", 40)
     holders.begin("large", 100)
     holders.begin("small", 10)
-    assert holders.order == ["first", "second"]
+    holders.come("first", "second")
     holders.release("first")
+    time.sleep(0.05)
     assert holders.order == ["first", "second"]  # the small one would fit, and has to wait for who came before
     holders.release("second")
-    assert holders.order == ["first", "second", "large"]
+    holders.come("first", "second", "large")
     holders.release("large", "small")
-    assert holders.order == ["first", "second", "large", "small"]
+    holders.come("first", "second", "large", "small")
 
 
 def test_the_largest_picture_is_alone_and_never_refused() -> None:
@@ -61,7 +75,7 @@ def test_the_largest_picture_is_alone_and_never_refused() -> None:
 def test_who_is_abandoned_leaves_the_line_at_once_and_takes_nothing(expired: bool) -> None:
     holders = Holders(MemoryBudget(100))
     holders.begin("first", 60)
-    deadline = Deadline.after(0.15 if expired else 60)
+    deadline = Deadline.after(1 if expired else 60)
     gone = holders.begin("gone", 100, deadline)
     holders.begin("next", 40)
     assert holders.order == ["first"]
@@ -69,8 +83,7 @@ def test_who_is_abandoned_leaves_the_line_at_once_and_takes_nothing(expired: boo
         deadline.abandon()
     with pytest.raises(Abandoned):
         gone.result(5)  # type: ignore[attr-defined]
-    time.sleep(0.05)
-    assert holders.order == ["first", "next"]
+    holders.come("first", "next")
     holders.release("first", "next")
-    with holders.budget.hold(100, Deadline.after(1)):
+    with holders.budget.hold(100, Deadline.after(10)):
         pass

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import openvino
 import pytest
@@ -12,13 +12,14 @@ from engines import processor
 class FakeRequest:
     """A compiled graph that takes so many seconds, and every other time ten times as long."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, clock: SimpleNamespace) -> None:
         self.seconds = seconds
+        self.clock = clock
         self.calls = 0
 
     def infer(self, _: object) -> None:
         self.calls += 1
-        time.sleep(self.seconds * (10 if self.calls % 2 else 1))
+        self.clock.now += self.seconds * (10 if self.calls % 2 else 1)
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +33,10 @@ def _forget() -> Iterator[None]:
 def test_bf16_pays_where_it_is_clearly_faster(
     f32_ms: float, bf16_ms: float, pays: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    requests = {openvino.Type.f32: FakeRequest(f32_ms / 1000), openvino.Type.bf16: FakeRequest(bf16_ms / 1000)}
+    clock = SimpleNamespace(now=0.0)
+    times = {openvino.Type.f32: f32_ms, openvino.Type.bf16: bf16_ms}
+    requests = {kind: FakeRequest(milliseconds / 1000, clock) for kind, milliseconds in times.items()}
+    monkeypatch.setattr(processor, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     monkeypatch.setattr(processor, "capabilities", lambda: ["FP32", "BF16"])
     monkeypatch.setattr(processor, "_compiled", requests.__getitem__)
     assert processor.bf16_pays() is pays

@@ -62,11 +62,18 @@ def test_a_finding_of_the_past_stays_mended(file: Path) -> None:
 
 @pytest.mark.serve
 async def test_a_server_answers_all_cases_without_a_fault(server: Server) -> None:
-    await over_http.run(server.url, range(20))  # each route once: what libraries keep is not lost
+    await over_http.run(server.url, range(200))  # what libraries keep is not lost
     time.sleep(1)
     before = server.memory()
-    outcome = await over_http.run(server.url, range(20, 200))
+    quiet_s = median(health_seconds(server) for _ in range(20))  # of this machine, which others may keep busy
+    outcome = await over_http.run(server.url, range(200))
     assert outcome.statuses[200] > 10
-    assert median(outcome.refused_s) < 0.25
-    assert median(outcome.health_s) < 0.1
+    assert median(outcome.refused_s) < 0.25 + 20 * quiet_s
+    assert median(outcome.health_s) < 0.1 + 10 * quiet_s
     assert server.memory() - before < 100e6  # `make fuzz` shows it flat after a few rounds: the first keep arenas
+
+
+def health_seconds(server: Server) -> float:
+    began = time.perf_counter()
+    assert server.health().status_code == 200
+    return time.perf_counter() - began

@@ -196,7 +196,8 @@ async def after_a_burst(controller: Controller) -> tuple[float, list[int]]:
 
 
 async def test_a_lone_call_after_a_burst_is_not_held_back_and_batches_still_form() -> None:
-    seconds, sizes = await after_a_burst(dispatch_promptly)
+    tries = [await after_a_burst(dispatch_promptly) for _ in range(3)]  # on a busy machine
+    seconds, sizes = min(tries, key=lambda tried: tried[0])
     assert seconds < 0.045
     assert sum(sizes) == 64
     assert max(sizes) == 8
@@ -208,8 +209,11 @@ async def test_the_defect_is_there_a_lone_call_after_a_burst_is_held_back() -> N
 
 
 async def test_the_first_calls_are_not_held_back() -> None:
-    with dispatching(dispatch_promptly, []) as (call, _):
-        assert await first_calls(call) < 0.015
+    best = 1.0
+    for _ in range(5):  # on a busy machine; the defect trains each dispatcher anew
+        with dispatching(dispatch_promptly, []) as (call, _):
+            best = min(best, await first_calls(call))
+    assert best < 0.015
 
 
 async def test_the_defect_is_there_some_of_the_first_calls_are_held_back_as_training() -> None:

@@ -67,11 +67,22 @@ def test_a_server_that_can_not_be_reached_costs_nothing_and_is_said_once(
     closed_port: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(profiling, "RETRY_S", 0.05)
+    go, connect = threading.Event(), socket.create_connection
+
+    def connect_late(*arguments: Any, **options: Any) -> socket.socket:
+        assert go.wait(10)
+        return connect(*arguments, **options)
+
+    monkeypatch.setattr(socket, "create_connection", connect_late)
     began = time.perf_counter()
     profiler = Profiler(settings(closed_port), "runner")
-    assert time.perf_counter() - began < 0.1
+    assert time.perf_counter() - began < 5  # it does not wait
     with profiler.tagged(model="pose_estimator", engine="torch"):
-        time.sleep(0.5)
+        go.set()
+        while not caplog.records:
+            assert time.perf_counter() - began < 10
+            time.sleep(0.01)
+        time.sleep(0.3)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert f"Pyroscope at http://127.0.0.1:{closed_port}/ can't be reached" in caplog.text
 

@@ -67,7 +67,7 @@ def limited(limited_folder: Path) -> Iterator[Server]:
         "limits.max_image_mib": 0.25,
         "limits.max_megapixels": 1,
         "limits.max_body_mib": 4,
-        "limits.request_timeout_s": 1.5,
+        "limits.request_timeout_s": 4,
         "preload": ["pose_estimator", "threat_detector", "depth_estimator"],
     }
     environment["BENTOML_CONFIG"] = str(configuration(limited_folder, narrow))

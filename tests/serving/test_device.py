@@ -15,9 +15,10 @@ import aiohttp
 import httpx
 import pytest
 
+from benchmarks.serving import free_port
 from tests.serving import fake, fake_gpu
 from tests.serving.pictures import answer, ask, check_error, encoded, plain
-from tests.serving.server import FAKE, ROOT, Server, serving
+from tests.serving.server import FAKE, ROOT, START_S, Server, serving
 from tests.serving.test_failures import BACK_S
 
 pytestmark = pytest.mark.serve
@@ -56,7 +57,7 @@ async def test_images_for_which_there_is_no_memory_are_refused_and_the_others_an
             assert body["error"]["code"] == "model_unavailable"  # type: ignore[index]
             assert "out of memory for person_reid" in body["error"]["message"]  # type: ignore[index]
     assert replies[5][0] == 503
-    gpu.wait(lambda: gpu.health().json()["runners"][0]["memory"]["out_of_memory"] == 2, "told", 5)
+    gpu.wait(lambda: gpu.health().json()["runners"][0]["memory"]["out_of_memory"] == 2, "told", 30)
     assert gpu.health().json()["status"] == "healthy"  # it is none of the model's
     assert fake.SECRET not in str(replies)
 
@@ -68,7 +69,7 @@ def test_a_lost_device_ends_the_runner_and_health_says_why(gpu: Server) -> None:
         began = time.monotonic()
         check_error(ask(client, "/person-reid", plain(fake.LOST)), 503, "runner_unavailable")
         check_error(ask(client, "/pose-analyze", PNG), 503, "runner_unavailable")  # nobody else's turn comes, either
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5  # nobody waits for a new runner
         health = gpu.health()
         assert health.status_code == 503
         (runner,) = health.json()["runners"]
@@ -90,15 +91,16 @@ def test_a_required_gpu_that_is_there_is_named(gpu: Server) -> None:
 
 
 def test_a_required_gpu_that_is_not_there_is_a_start_failure(tmp_path: Path) -> None:
-    began = time.monotonic()
-    environment = os.environ | {"BENTOML_HOME": str(tmp_path), "ENRICHMENT_GPU_REQUIRED": "true", "PORT": "8097"}
+    port = str(free_port())
+    environment = os.environ | {"BENTOML_HOME": str(tmp_path), "ENRICHMENT_GPU_REQUIRED": "true", "PORT": port}
     command = [sys.executable, "-m", "bentoml", "serve", FAKE]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=START_S
+    )
     assert done.returncode == 1
     assert "ai-enrichment-light can't start: device.gpu_required is true, and no GPU would be used" in done.stderr
     assert "ENRICHMENT_GPU_REQUIRED=false" in done.stderr
     assert "Traceback" not in done.stderr
-    assert time.monotonic() - began < 30
 
 
 def test_without_a_gpu_the_log_says_loudly_that_the_cpu_computes(server: Server) -> None:

@@ -29,7 +29,7 @@ class Connection:
     """A connection to the server, by the byte."""
 
     def __init__(self, server: Server) -> None:
-        self._socket = socket.create_connection(server.address, timeout=10)
+        self._socket = socket.create_connection(server.address, timeout=60)
         self._file = self._socket.makefile("rb")
 
     def __enter__(self) -> Connection:
@@ -120,7 +120,7 @@ def test_uploads_that_stall_keep_nobody_out(limited: Server, limited_client: htt
 
 def test_who_hangs_up_is_not_computed(server: Server, client: httpx.Client) -> None:
     # Twelve callers of a slow model that are gone after a moment, and it has three places.
-    body = json.dumps({"image": base64_of(plain(fake.sleeper(2.0)))}).encode()
+    body = json.dumps({"image": base64_of(plain(fake.sleeper(4.0)))}).encode()
     head = (
         b"POST /depth-estimate HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
         % len(body)
@@ -131,7 +131,7 @@ def test_who_hangs_up_is_not_computed(server: Server, client: httpx.Client) -> N
             time.sleep(0.02)
     began = time.monotonic()
     assert ask(client, "/depth-estimate", PNG).status_code == 200
-    assert time.monotonic() - began < 4  # one round of those that had begun, and not four
+    assert time.monotonic() - began < 8  # one round of those that had begun, and not four
 
 
 # ── the path ──
@@ -139,7 +139,7 @@ def test_who_hangs_up_is_not_computed(server: Server, client: httpx.Client) -> N
 
 @pytest.mark.parametrize("path", ["/person-reid/", "//person-reid", "/person%2Dreid", "/person-reid//?bbox=0,0,9,9"])
 def test_a_route_by_another_spelling_is_no_redirect(server: Server, path: str) -> None:
-    response = httpx.post(server.url + path, content=PNG, headers={"content-type": "image/png"})
+    response = httpx.post(server.url + path, content=PNG, headers={"content-type": "image/png"}, timeout=30)
     assert response.status_code == 200
     assert fake.colour_of(response.json()["embedding"]) == COLOUR
 
@@ -166,7 +166,7 @@ def test_methods_that_nobody_has_written_are_errors_like_the_others(client: http
 
 def test_a_path_writes_no_line_of_its_own_into_the_log(server: Server, client: httpx.Client) -> None:
     client.get("/nope%0aFORGED")
-    server.wait(lambda: "/nope%0aFORGED" in server.log, "in the log", 5)
+    server.wait(lambda: "/nope%0aFORGED" in server.log, "in the log", 30)
     assert "\nFORGED" not in server.log
 
 

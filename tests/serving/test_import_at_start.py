@@ -51,7 +51,7 @@ def test_a_stop_during_the_import_ends_both_and_leaves_nothing(
     try:
         server.wait(lambda: "converting" in server.log, "converting")
         server.process.send_signal(signum)
-        assert server.process.wait(10) == 128 + signum
+        assert server.process.wait(60) == 128 + signum
     finally:
         server.stop()
     assert not (tmp_path / "home" / "importing").exists()

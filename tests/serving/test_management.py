@@ -47,7 +47,7 @@ def test_all_models_leave_on_request_and_each_comes_back_when_it_is_asked(manage
         assert client.get("/models/status").json()["loaded_models"] == []
         answer(client, "/person-reid", plain((10, 20, 30)))
         # By the next heartbeat.
-        managed.wait(lambda: client.get("/models/reid").json()["state"] == "ready", "loaded", 5)
+        managed.wait(lambda: client.get("/models/reid").json()["state"] == "ready", "loaded", 30)
         assert [model["name"] for model in client.get("/models/status").json()["loaded_models"]] == ["osnet-x0-25"]
 
 

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is install
 
 YELLOW = (200, 200, 0)  # the fake engines see a person and a threat in it
 SLOW_MS = 60_000
+expect.set_options(timeout=SLOW_MS)
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +155,7 @@ def test_an_answer_never_stands_under_a_later_question(page: Page) -> None:
     choose(page, encoded(plain(YELLOW, (320, 240))))
     expect(page.locator("#progress")).to_be_visible()
     expect(page.locator("#again")).to_be_disabled()
+    until(page, lambda: bool(held))
     answered(page, encoded(plain((0, 0, 0), (100, 50))))
     held[0].abort()
     page.wait_for_timeout(300)
@@ -260,6 +262,7 @@ def test_a_question_can_be_stopped(page: Page) -> None:
     held: list[Route] = []
     page.route("**/enrich", lambda route: held.append(route))
     choose(page, encoded(plain(YELLOW)))
+    until(page, lambda: bool(held))
     page.click("#stop")
     expect(page.locator("#progress")).to_be_hidden()
     expect(page.locator("#error")).to_be_hidden()

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.serving.server import FAKE, ROOT, Server, serving
+from tests.serving.server import FAKE, ROOT, START_S, Server, serving
 
 
 def test_importing_the_service_imports_no_engine(tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_no_runner_process_is_started_that_others_could_reach(tmp_path: Path) ->
     environment = {"ENRICHMENT_PLACEMENT": "shared", "BENTOML_NO_UDS": "1"}
     server = Server(tmp_path, environment, FAKE, ROOT)
     try:
-        assert server.process.wait(60) != 0
+        assert server.process.wait(START_S) != 0
         assert "any user of this machine could run code in the runner process" in server.log
     finally:
         server.stop()

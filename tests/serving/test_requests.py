@@ -331,7 +331,7 @@ def test_every_format_and_mode_has_its_right_colours(
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1), (2, 1), (4000, 31)])
 def test_every_route_answers_on_extreme_shapes(client: httpx.Client, route: str, size: tuple[int, int]) -> None:
     body = answer(client, route, plain(COLOUR, size))
-    assert body["inference_time_ms"] < 2000
+    assert body["inference_time_ms"] < 20_000
 
 
 def test_exif_orientation_is_applied(client: httpx.Client) -> None:

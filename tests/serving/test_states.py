@@ -29,6 +29,7 @@ ALL_MODELS = pytest.mark.parametrize("name", NAMES)
 PNG = encoded(plain((1, 2, 3)))
 # /health is as old as the last heartbeat: what is to be seen has to last longer than a second.
 LASTS_S = 2.0
+IDLE_S = 5.0  # longer, so that who is ready is seen before it leaves
 NOTES = 5  # so often a state is seen before the next step ends it
 
 
@@ -84,9 +85,9 @@ class Watch:
 def drive(server: Server, watch: Watch, folder: Path, name: ModelName) -> None:
     """Lead one model through its life."""
 
-    def reaches(state: str) -> None:
+    def reaches(state: str, notes: int = NOTES) -> None:
         seen = watch.states[name]
-        server.wait(lambda: seen[-1:] == [state] and watch.notes[name] >= NOTES, f"{name} {state}", 60)
+        server.wait(lambda: seen[-1:] == [state] and watch.notes[name] >= notes, f"{name} {state}", 200)
 
     def request() -> httpx.Response:
         return httpx.post(f"{server.url}{route}", content=PNG, headers={"content-type": "image/png"}, timeout=60)
@@ -102,13 +103,15 @@ def drive(server: Server, watch: Watch, folder: Path, name: ModelName) -> None:
     reaches("unloaded")
     assert request().status_code == 200
     if name in YOLO:
-        server.wait(lambda: server.model(name)["state"] == "building_engine", "building", 60)
         # On torch. So often that it is not idle before its turn for the loader comes.
-        server.wait(lambda: request().status_code == 200 and server.model(name)["state"] == "ready", "built", 60)
-    server.wait(lambda: server.model(name)["state"] == "ready", "ready", 60)
+        server.wait(
+            lambda: request().status_code == 200 and server.model(name)["state"] == "building_engine", "building", 200
+        )
+        server.wait(lambda: request().status_code == 200 and server.model(name)["state"] == "ready", "built", 200)
+    reaches("ready", 1)
     reaches("unloaded")  # idle
     assert request().status_code == 200  # and comes back
-    server.wait(lambda: server.model(name)["state"] == "ready", "ready again", 60)
+    reaches("ready", 1)
     reaches("unloaded")
     note(fake.UNLOADABLE, "its graph is of another version")
     for engine in (folder / "tensorrt").glob(f"{name}-*"):
@@ -140,7 +143,7 @@ def environment_of(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def lives(folder: Path) -> Iterator[tuple[Watch, str]]:
     """The states of all models through their lives, and the server's log."""
-    ttl = {f"models.{name}.idle_ttl_s": LASTS_S for name in NAMES}
+    ttl = {f"models.{name}.idle_ttl_s": IDLE_S for name in NAMES}
     changes = {"preload": [], **ttl}
     environment = environment_of(folder) | {"BENTOML_CONFIG": str(configuration(folder, changes))}
     server = Server(folder, environment, "tests.serving.fake_service:EnrichmentLight", Path.cwd())

@@ -92,9 +92,10 @@ def test_requests_over_one_connection_are_traces_of_their_own(
         traces = {trace: spans for trace, spans in list(collector.traces.items()) if trace not in earlier}
         return [spans for trace, spans in traces.items() if int(trace, 16) > _CALLERS_MOST]
 
-    server.wait(
-        lambda: len(own()) == 3 and all({*STEPS} <= {span.name for span in spans} for spans in own()), "traced", 30
-    )
+    def is_whole(spans: list[Span]) -> bool:
+        return {*STEPS} <= {span.name for span in spans} and any(span.kind == Span.SPAN_KIND_SERVER for span in spans)
+
+    server.wait(lambda: len(own()) == 3 and all(map(is_whole, own())), "traced", 30)
     time.sleep(0.5)
     assert len(own()) == 3
     for spans in own():
@@ -107,7 +108,7 @@ def test_queueing_shows_as_queueing(client: httpx.Client, server: Server, collec
     with ThreadPoolExecutor(places) as pool, ThreadPoolExecutor(2) as others:
         first = []
         for _ in range(places):  # one after the other, or they were one batch
-            first.append(pool.submit(ask, client, "/person-reid", plain(fake.sleeper(2 * SLOW_S))))
+            first.append(pool.submit(ask, client, "/person-reid", plain(fake.sleeper(6 * SLOW_S))))
             time.sleep(SLOW_S / 2 / places)
         body = {"image_base64": base64_of(plain((1, 2, 3)))}
         last = others.submit(client.post, "/person-reid", json=body)
@@ -119,7 +120,7 @@ def test_queueing_shows_as_queueing(client: httpx.Client, server: Server, collec
         assert [slow.result().status_code for slow in first] == [200] * places
     seconds = {span.name: (span.end_time_unix_nano - span.start_time_unix_nano) / 1e9 for span in spans}
     assert seconds["wait"] > SLOW_S / 2
-    assert seconds["forward"] < SLOW_S / 2
+    assert seconds["forward"] < seconds["wait"]
 
 
 def test_a_request_that_was_not_answered_shows_how_long_it_waited(

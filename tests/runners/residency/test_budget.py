@@ -120,18 +120,18 @@ def test_one_that_did_not_fit_is_measured_again_a_while_later(
 
 
 def test_one_that_was_just_loaded_stays_and_the_next_one_waits_for_it(make: Make, world: World) -> None:
-    residency = make(budget_mb=500, stay_s=0.6, names=[POSE, THREAT])
+    residency = make(budget_mb=500, stay_s=1.5, names=[POSE, THREAT])
     use(residency, POSE, THREAT)  # now both have been measured
     assert resident_ones(residency) == [THREAT]
+    asked = time.monotonic()
     use(residency, POSE)
-    loaded = time.monotonic()
     thread = threading.Thread(target=use, args=(residency, THREAT))
     thread.start()
-    until(lambda: "just loaded" in (residency.models[THREAT].status()["detail"] or ""), 0.5)
+    until(lambda: "just loaded" in (residency.models[THREAT].status()["detail"] or ""), 1.4)
     assert states(residency) == {POSE: "ready", THREAT: "loading"}
     use(residency, POSE)  # meanwhile it serves
     thread.join()
-    assert time.monotonic() - loaded >= 0.55
+    assert time.monotonic() - asked >= 1.5
     assert resident_ones(residency) == [THREAT]
 
 

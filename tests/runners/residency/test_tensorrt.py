@@ -330,7 +330,7 @@ def test_a_version_that_was_loaded_during_the_former_one_s_build_gets_a_build_of
     world.pose._find = lambda: replace(cast(Any, find()), tag="pose_estimator:newer")
     assert world.use() == "torch"
     gate.touch()
-    world.until(lambda: world.state is State.READY)
+    world.until(lambda: world.pose.status()["engine"] == "tensorrt")
     assert world.use() == "tensorrt"
     assert world.pose.stored.tag == "pose_estimator:newer"
     assert caplog.text.count("TensorRT build of pose_estimator starts") == 2
