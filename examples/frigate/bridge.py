@@ -87,6 +87,11 @@ class Configuration(BaseModel):
     cameras: dict[str, Camera]
 
 
+def _names(text: str) -> list[str]:
+    """Split a comma-separated setting; spaces around the commas are usual."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 class Waiting:
     """The latest message of each event; the event that has waited longest is first."""
 
@@ -134,7 +139,7 @@ class Bridge:
     def __init__(self, settings: Mapping[str, str], service: Client) -> None:
         self._frigate = httpx.Client(base_url=settings["FRIGATE_URL"], timeout=10)
         self._service = service
-        self._labels, self._models = (settings[name].split(",") for name in ("FRIGATE_LABELS", "ENRICHMENT_MODELS"))
+        self._labels, self._models = _names(settings["FRIGATE_LABELS"]), _names(settings["ENRICHMENT_MODELS"])
         self._source, self._topic = settings["FRIGATE_TOPIC"], settings["ENRICHMENT_TOPIC"]
         self._broker = settings["MQTT_HOST"], int(settings["MQTT_PORT"])
         self._waiting = Waiting()

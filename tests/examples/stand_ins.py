@@ -56,15 +56,21 @@ def shown(entity: dict[str, Any], state: dict[str, Any]) -> str:
 
 
 class Broker:
-    """A mosquitto on 127.0.0.1. It forgets everything when it stops."""
+    """A mosquitto on 127.0.0.1. It forgets everything when it stops. login: user and password."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, login: tuple[str, str] | None = None) -> None:
         program = shutil.which("mosquitto", path=SBIN)
         if program is None:
             pytest.skip("mosquitto is not installed: apt install mosquitto")
         self.port = free_port()
         file = folder / "mosquitto.conf"
-        file.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\nuser root\n", encoding="utf-8")
+        access = "allow_anonymous true"
+        if login is not None:
+            maker, passwords = shutil.which("mosquitto_passwd", path=SBIN), folder / "passwords"
+            assert maker is not None
+            subprocess.run([maker, "-b", "-c", str(passwords), *login], check=True, capture_output=True)
+            access = f"password_file {passwords}"
+        file.write_text(f"listener {self.port} 127.0.0.1\n{access}\nuser root\n", encoding="utf-8")
         self._command = [program, "-c", str(file)]
         self.start()
 
@@ -79,7 +85,7 @@ class Broker:
 class Ear:
     """A client of the broker, which keeps the topic and the payload of all messages."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, login: tuple[str, str] | None = None) -> None:
         self.heard: list[tuple[str, bytes]] = []
         self._changed = threading.Condition()
         self._mqtt = paho.Client(CallbackAPIVersion.VERSION2)
@@ -87,6 +93,8 @@ class Ear:
         self._subscribed = threading.Event()
         self._mqtt.on_subscribe = lambda *_: self._subscribed.set()
         self._mqtt.on_message = lambda _mqtt, _data, message: self._hear(message)
+        if login is not None:
+            self._mqtt.username_pw_set(*login)
         self._mqtt.connect_async("127.0.0.1", port)
         self._mqtt.reconnect_delay_set(1, 1)
         self._mqtt.loop_start()

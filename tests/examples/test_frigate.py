@@ -294,3 +294,30 @@ def test_home_assistant_learns_that_the_bridge_has_stopped(
     ear.wait("enrichment/status", lambda status: status == "offline")
     other.process.wait(10)
     ear.close()
+
+
+def test_a_broker_with_a_login_another_topic_and_labels_by_a_persons_hand(
+    house: House, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    login = ("frigate", "a pass:word")
+    broker = Broker(tmp_path_factory.mktemp("broker"), login)
+    ear = Ear(broker.port, login)
+    wrong = BridgeProcess(tmp_path_factory.mktemp("wrong"), broker, *house.urls, MQTT_USER="frigate", MQTT_PASSWORD="x")
+    wrong.wait("Check MQTT_USER and MQTT_PASSWORD")
+    wrong.stop()
+    settings = {"MQTT_USER": login[0], "MQTT_PASSWORD": login[1], "FRIGATE_TOPIC": "nvr", "ENRICHMENT_TOPIC": "seen"}
+    settings |= {"FRIGATE_LABELS": "bird, person ,", "ENRICHMENT_MODELS": "pose, depth"}
+    right = BridgeProcess(tmp_path_factory.mktemp("right"), broker, *house.urls, **settings)
+    right.wait("Waiting for events")
+    house.frigate.snapshots |= dict.fromkeys(("n.1", "n.2", "n.3"), encoded(marked(SEEN, SNAPSHOT), "JPEG", quality=95))
+    ear.say(message("shed", "n.1"))  # to another Frigate's topic
+    ear.say(message("shed", "n.2", label="cat"), "nvr/events")
+    ear.say(message("shed", "n.3"), "nvr/events")
+    state = ear.wait("seen/shed/state")
+    assert (state["event"], state["active"], state["people"]) == ("n.3", True, 1)
+    answer = ear.wait("seen/shed/event")["answer"]
+    assert {*answer["results"], *answer["boxes"][0]["results"]} == {"pose_estimator", "depth_estimator"}
+    assert [each for each in house.frigate.asked if each.startswith("n.")] == ["n.3"]
+    right.stop()
+    ear.close()
+    broker.stop()
