@@ -15,7 +15,7 @@ _ABSENT: Final = (
     pynvml.nvmlExceptionClass(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND),
     pynvml.nvmlExceptionClass(pynvml.NVML_ERROR_DRIVER_NOT_LOADED),
 )
-_UNKNOWN: Final = "unknown"
+UNKNOWN: Final = "unknown"
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,8 @@ class Gpu:
     """One GPU as NVML describes it.
 
     index: physical, in PCI order. memory_mb: of the whole card, in 10⁶ bytes; None if NVML does not know it (MIG,
-    memory shared with the CPU). Texts that NVML does not know are `unknown`.
+    memory shared with the CPU). Texts that NVML does not know are `unknown`. cuda: the newest version that the driver
+    supports, such as (13, 0); None if NVML does not know it.
     """
 
     index: int
@@ -32,6 +33,7 @@ class Gpu:
     memory_mb: float | None
     driver: str
     compute_capability: str
+    cuda: tuple[int, int] | None = None
 
     def __str__(self) -> str:
         memory = "memory unknown" if self.memory_mb is None else f"{self.memory_mb / 1000:.1f} GB"
@@ -91,13 +93,15 @@ def _describe(handle: Any, index: int) -> Gpu:
     memory = _ask(pynvml.nvmlDeviceGetMemoryInfo, handle)
     capability = _ask(pynvml.nvmlDeviceGetCudaComputeCapability, handle)
     physical = _ask(pynvml.nvmlDeviceGetIndex, handle)
+    cuda = _ask(pynvml.nvmlSystemGetCudaDriverVersion)  # 13000 for 13.0
     return Gpu(
         index=index if physical is None else physical,
-        name=_ask(pynvml.nvmlDeviceGetName, handle) or _UNKNOWN,
+        name=_ask(pynvml.nvmlDeviceGetName, handle) or UNKNOWN,
         uuid=uuid,
         memory_mb=memory.total / 1e6 if memory is not None and memory.total else None,
-        driver=_ask(pynvml.nvmlSystemGetDriverVersion) or _UNKNOWN,
-        compute_capability=f"{capability[0]}.{capability[1]}" if capability else _UNKNOWN,
+        driver=_ask(pynvml.nvmlSystemGetDriverVersion) or UNKNOWN,
+        compute_capability=f"{capability[0]}.{capability[1]}" if capability else UNKNOWN,
+        cuda=(cuda // 1000, cuda % 1000 // 10) if cuda else None,
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -22,14 +24,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
+_LEAST_CAPABILITY: Final = (7, 5)  # of torch 2.13 with CUDA 13: torch.cuda.get_arch_list()
 MOST_CALLS: Final = 2  # concurrent calls of a model, whatever the engine
 
 
 def choose(settings: Settings, gpu: Gpu | None) -> Literal["openvino", "torch"]:
-    """The engine for these settings and this device. `auto` is torch if there is a GPU and torch is installed."""
+    """The engine for these settings and this device. `auto` is torch if it is installed and can use the GPU."""
     if settings.engine != "auto":
         return settings.engine
-    return "torch" if gpu is not None and find_spec("torch") else "openvino"
+    return "torch" if gpu is not None and find_spec("torch") and not _unfit(gpu) else "openvino"
 
 
 def calls_at_a_time(settings: Settings, gpu: Gpu | None) -> int:
@@ -50,7 +53,8 @@ def take_gpu(settings: Settings) -> Gpu | None:
     if gpu is None:
         logger.warning("NO GPU IS USED: %s. All models run on the CPU", _nothing(visible))
     elif choose(settings, gpu) == "openvino":
-        logger.warning("NO GPU IS USED, though there is %s: %s. All models run on the CPU", gpu, _why_not(settings))
+        why = _why_not(settings, gpu)
+        logger.warning("NO GPU IS USED, though there is %s: %s. All models run on the CPU", gpu, why)
         return None
     else:
         logger.info("computing on %s", gpu)
@@ -65,7 +69,7 @@ def check_gpu(settings: Settings) -> None:
     gpu = device.choose(settings.device.gpu, environment)
     if gpu is not None and choose(settings, gpu) == "torch":
         return
-    why = _nothing(os.environ.get("CUDA_VISIBLE_DEVICES")) if gpu is None else _why_not(settings)
+    why = _nothing(os.environ.get("CUDA_VISIBLE_DEVICES")) if gpu is None else _why_not(settings, gpu)
     raise EngineError(
         f"device.gpu_required is true, and no GPU would be used: {why}. "
         "Check `nvidia-smi` and, in a container, the GPU reservation; or set ENRICHMENT_GPU_REQUIRED=false for the CPU"
@@ -77,9 +81,32 @@ def _nothing(visible: str | None) -> str:
     return "NVML finds none" if visible is None else f"NVML finds none with CUDA_VISIBLE_DEVICES={visible!r}"
 
 
-def _why_not(settings: Settings) -> str:
-    asked_for = settings.engine == "openvino"
-    return "ENRICHMENT_ENGINE is openvino" if asked_for else "torch is not installed (requirements/gpu.txt)"
+def _why_not(settings: Settings, gpu: Gpu) -> str:
+    if settings.engine == "openvino":
+        return "ENRICHMENT_ENGINE is openvino"
+    return _unfit(gpu) if find_spec("torch") else "torch is not installed (requirements/gpu.txt)"
+
+
+def _unfit(gpu: Gpu) -> str:
+    """Say why the installed torch can't compute on a GPU; empty if nothing speaks against it.
+
+    Importing torch to find out would take seconds, and would make its choice of the GPU final.
+    """
+    if gpu.compute_capability != device.UNKNOWN and _numbers(gpu.compute_capability) < _LEAST_CAPABILITY:
+        return f"its compute capability is {gpu.compute_capability}, and torch needs {_text(_LEAST_CAPABILITY)}"
+    with suppress(PackageNotFoundError):
+        needed = _numbers(version("nvidia-cuda-runtime"))[:1]  # a driver serves all minor versions of its major one
+        if gpu.cuda is not None and gpu.cuda[:1] < needed:
+            return f"its driver {gpu.driver} supports CUDA {_text(gpu.cuda)}, and torch needs {_text(needed)}"
+    return ""
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdecimal())
+
+
+def _text(numbers: tuple[int, ...]) -> str:
+    return ".".join(map(str, numbers))
 
 
 def start(settings: Settings, gpu: Gpu | None) -> None:

@@ -22,6 +22,7 @@ class Card:
     total: int = 4_294_967_296
     processes: dict[int, int | None] = field(default_factory=dict)
     other_bytes: int = 0
+    capability: tuple[int, int] = (8, 6)
 
 
 @dataclass
@@ -31,6 +32,7 @@ class FakeNvml:
     cards: list[Card]
     error: Exception | None = None
     broken: dict[str, int] = field(default_factory=dict)
+    cuda: int = 13000
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
         for name, function in self.functions().items():
@@ -81,10 +83,13 @@ class FakeNvml:
         return SimpleNamespace(total=card.total, used=card.other_bytes + sum(v or 0 for v in card.processes.values()))
 
     def nvmlDeviceGetCudaComputeCapability(self, card: Card) -> tuple[int, int]:  # noqa: N802
-        return 8, 6
+        return card.capability
 
     def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
         return "580.95.05"
+
+    def nvmlSystemGetCudaDriverVersion(self) -> int:  # noqa: N802
+        return self.cuda
 
     def nvmlDeviceGetComputeRunningProcesses(self, card: Card) -> list[Any]:  # noqa: N802
         self._raise()

@@ -8,7 +8,7 @@ import pytest
 from engines.device import Gpu, choose
 from tests.engines.nvml import Card, FakeNvml, a400, a5500
 
-A400 = Gpu(1, "NVIDIA RTX A400", "GPU-bbbb", 4294.967296, "580.95.05", "8.6")
+A400 = Gpu(1, "NVIDIA RTX A400", "GPU-bbbb", 4294.967296, "580.95.05", "8.6", (13, 0))
 
 
 def test_a_machine_without_a_driver_has_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +46,7 @@ def test_what_nvml_does_not_know_of_a_gpu_is_unknown_and_no_error(monkeypatch: p
     nvml.broken = dict.fromkeys(nvml.functions().keys() - needed, error)
     nvml.install(monkeypatch)
     gpu = choose(1, {})
-    assert gpu == Gpu(1, "unknown", "GPU-bbbb", None, "unknown", "unknown")
+    assert gpu == Gpu(1, "unknown", "GPU-bbbb", None, "unknown", "unknown", None)
     assert str(gpu) == "GPU 1: unknown, memory unknown, driver unknown"
 
 

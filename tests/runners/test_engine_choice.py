@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pynvml
 import pytest
 
 from engines.errors import EngineError
@@ -92,3 +93,40 @@ def test_a_gpu_without_torch_is_not_used(
     assert "torch is not installed (requirements/gpu.txt)" in caplog.text
     with pytest.raises(EngineError, match="torch is not installed"):
         engine_choice.check_gpu(settings(required="true"))
+
+
+@pytest.mark.parametrize(
+    ("capability", "cuda", "why"),
+    [
+        ((6, 1), 13000, "its compute capability is 6.1, and torch needs 7.5"),
+        ((8, 6), 12080, "its driver 580.95.05 supports CUDA 12.8, and torch needs 13"),
+    ],
+)
+def test_a_card_or_driver_too_old_for_torch_leaves_the_cpu_which_is_said_loudly(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    untouched: None,
+    capability: tuple[int, int],
+    cuda: int,
+    why: str,
+) -> None:
+    FakeNvml([Card("NVIDIA", "GPU-cccc", capability=capability)], cuda=cuda).install(monkeypatch)
+    assert engine_choice.take_gpu(settings()) is None
+    assert f"NO GPU IS USED, though there is GPU 0: NVIDIA, 4.3 GB, driver 580.95.05: {why}" in caplog.text
+    with pytest.raises(EngineError, match=why):
+        engine_choice.check_gpu(settings(required="true"))
+    assert engine_choice.take_gpu(settings("torch")) is not None  # who names torch gets torch's own answer
+
+
+@pytest.mark.parametrize("broken", ["nvmlDeviceGetCudaComputeCapability", "nvmlSystemGetCudaDriverVersion"])
+def test_what_nvml_does_not_know_speaks_against_no_card(
+    monkeypatch: pytest.MonkeyPatch, untouched: None, broken: str
+) -> None:
+    FakeNvml([a400()], broken={broken: pynvml.NVML_ERROR_NOT_SUPPORTED}).install(monkeypatch)
+    assert engine_choice.take_gpu(settings()) is not None
+
+
+def test_the_least_capability_is_that_of_the_installed_torch() -> None:
+    torch = pytest.importorskip("torch")
+    numbers = [flag.removeprefix("sm_") for flag in torch._C._cuda_getArchFlags().split()]
+    assert min((int(number[:-1]), int(number[-1])) for number in numbers) == engine_choice._LEAST_CAPABILITY
