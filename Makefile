@@ -52,7 +52,7 @@ run: install ## a trial on 127.0.0.1:8096 (LAN=1: for the whole network), with u
 test: install ## the tests, two files at a time, without the slow ones; tests with real weights need ../shared
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-slow: install ## the tests that `make test` leaves out: whole benchmarks, hung processes, torch on real pictures; about 10 minutes
+slow: install ## the tests that `make test` leaves out: whole benchmarks, hung processes, torch on real pictures; about 25 minutes
 	$(BIN)/python -m pytest -m slow
 
 coverage: install ## the tests once more, counting what they run; fails below what was reached on 2026-11-27

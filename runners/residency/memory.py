@@ -147,7 +147,10 @@ class GpuMemory:
             try:
                 torch.cuda.empty_cache()
             except RuntimeError as error:  # the device is lost, and the process ends soon
-                logger.warning("the GPU takes no memory back: %s", str(error).split("\n")[0])
+                logger.warning(
+                    "torch's unused GPU memory could not be freed, and this process may end: %s",
+                    str(error).split("\n")[0],
+                )
 
     def _processes(self) -> dict[int, float]:
         """pid → MB; 0 if NVML has no figure."""

@@ -21,7 +21,6 @@ NOT_OFFERED: Final = {
     "HOST",
     "PORT",
     "TENSORRT_CACHE",
-    "ENRICHMENT_API_KEY_FILE",  # it needs a mount
     "ENRICHMENT_GPU",
     "ENRICHMENT_LIGHT_PRELOAD_MODELS",
     "ENRICHMENT_ALLOW_UNTRAINED",
@@ -37,8 +36,8 @@ def service(variant: str) -> dict[str, Any]:
 
 def variables(variant: str) -> dict[str, str]:
     found = dict(re.findall(r"\$\{(\w+):-([^}]*)\}", FILES[variant].read_text(encoding="utf-8")))
-    # Its default differs: a folder of the host on a GPU, nothing on a CPU.
-    return found | {"AI_MODELS_PATH": ""}
+    # Their defaults in the files are places that stand for none: a folder of the host, an empty stage, an empty file.
+    return found | {"AI_MODELS_PATH": "", "ENRICHMENT_API_KEY_FILE": ""}
 
 
 def example() -> dict[str, str]:
@@ -47,7 +46,8 @@ def example() -> dict[str, str]:
 
 
 def filled(text: str) -> str:
-    """A text with the example's values. As in Compose, an empty value gives the default."""
+    """A text with the example's values. As in Compose, an empty value gives the default, or nothing after `:+`."""
+    text = re.sub(r"\$\{(\w+):\+([^}]*)\}", lambda match: match[2] if example()[match[1]] else "", text)
     return re.sub(r"\$\{(\w+):-([^}]*)\}", lambda match: example()[match[1]] or match[2], text)
 
 
