@@ -32,6 +32,7 @@ from models.catalogue import CATALOGUE, ModelName
 from settings import Limits
 from tasks import TASKS
 from tasks.bounding_box import bounding_box
+from tasks.picture import part_of
 from tasks.task import Options, SceneOptions
 from vision.arrays import Box
 
@@ -99,11 +100,17 @@ def _places(request: EnrichRequest, models: Sequence[ModelName]) -> Iterator[_Pl
         if task.sees == "scene" and (name in models or looking):
             scene = SceneOptions(tuple(box for _, box in looking), own.get("map", False))
             yield _Place(Asked(name, None, replace(options, scene=scene)), None, tuple(number for number, _ in looking))
-        elif not request.boxes or (task.sees == "frame" and not own.get("on", False)):
+            continue
+        if not _looks_at_boxes(name, request):
             if name in models:
                 yield _Place(Asked(name, None, options))
-        else:
-            yield from (_Place(Asked(name, box, options), number) for number, box in looking)
+            looking = [(number, box) for number, box in looking if request.boxes[number].models]  # they name it
+        yield from (_Place(Asked(name, box, options), number) for number, box in looking)
+
+
+def _looks_at_boxes(name: ModelName, request: EnrichRequest) -> bool:
+    """Whether a model looks at each box. Otherwise it looks at the frame, and at boxes that name it."""
+    return bool(request.boxes) and (TASKS[name].sees != "frame" or request.options[name].get("on", False))
 
 
 class _Assembly:
@@ -114,16 +121,17 @@ class _Assembly:
         self._frame: dict[ModelName, Any] = {}
         self._errors: dict[ModelName, EnrichError] = {}
         self._boxes: Sequence[tuple[AskedBox, dict[ModelName, Any], dict[ModelName, EnrichError]]] = [
-            (box, {}, _unusable(box, models)) for box in request.boxes
+            (box, {}, _unusable(box, [name for name in models if _looks_at_boxes(name, request)] or models))
+            for box in request.boxes
         ]
 
     def of(self, places: Sequence[_Place]) -> EnrichResponse:
         """Return the answer. Raises ApiError if no model answered."""
         for place, finding in zip(places, self._found.findings, strict=True):
             self._put(place, finding)
-        failures = [finding for finding in self._found.findings if isinstance(finding, ApiError)]
-        if failures and len(failures) == len(places):
-            raise gravest(failures)
+        if not any(isinstance(finding, Finding) for finding in self._found.findings):
+            unusable = [box.box for box, *_ in self._boxes if isinstance(box.box, ApiError)]
+            raise gravest([*unusable, *(each for each in self._found.findings if isinstance(each, ApiError))])
         response = EnrichResponse(
             image=ImageSize(width=self._found.size[0], height=self._found.size[1]),
             results=FrameResults.model_validate(self._frame),
@@ -204,7 +212,7 @@ def _model_timings(findings: Sequence[Finding]) -> ModelTimings:
 def _seen(places: Sequence[_Place], found: Survey) -> list[Seen]:
     """Return what to draw, threats before all else: a picture has a limited number of labels."""
     seen = [
-        (place.asked.name, finding.answer, place.asked.box)
+        (place.asked.name, finding.answer, part_of(place.asked.box, *found.size))
         for place, finding in zip(places, found.findings, strict=True)
         if isinstance(finding, Finding)
     ]

@@ -94,7 +94,7 @@ class Steps:
             decoded = time.perf_counter() - waited_s  # the latency includes queueing, but not decoding
             with self._spans.step("prepare"):
                 form = overlay(request.render, work.received.accept) if task.draws else None
-                drawing = None if form is None else Drawing(file, form, picture.frame.box)
+                drawing = None if form is None else Drawing(file, form, picture.frame.box and picture.frame.area)
                 return self._prepared(work, picture, options, status, decoded, drawing)
 
     def opened(self, image: bytes, questions: Sequence[Question], deadline: Deadline, take: Take) -> Opened:

@@ -48,3 +48,8 @@ class Picture:
 def area_of(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
     """Return what a box requests of an image, as Frame.area. Raises vision.errors.BoxOutside."""
     return (0, 0, width, height) if means_whole(box, width, height) else clamp(box, width, height)
+
+
+def part_of(box: Box | None, width: int, height: int) -> Box | None:
+    """Return the part of an image that a box requests, None for the whole. Raises vision.errors.BoxOutside."""
+    return None if box is None or means_whole(box, width, height) else clamp(box, width, height)

@@ -21,6 +21,7 @@ ImageFormat = Literal["JPEG", "PNG"]
 Point = tuple[float, float]
 
 _SHIFT: Final = 4  # OpenCV's coordinates are integers with so many bits after the point
+_FARTHEST: Final = 2**20  # of fixed points; a line that ends farther away takes OpenCV seconds, and can't be seen
 _LEAST_TEXT: Final = 9  # pixels; smaller text can't be read
 _LONGEST_TEXT: Final = 200  # characters
 _MOST_LABELS: Final = 150  # nobody reads more, and finding places takes quadratic time
@@ -140,7 +141,8 @@ class Canvas:
             cv2.polylines(self._image, fixed, False, stroke, width, cv2.LINE_AA, _SHIFT)
 
     def _fixed(self, points: Sequence[Point]) -> np.ndarray[tuple[int, int], np.dtype[np.int32]]:
-        return np.rint(np.array(points) * (self._scale * 2**_SHIFT)).astype(np.int32)
+        fixed = np.rint(np.array(points) * (self._scale * 2**_SHIFT))
+        return np.clip(fixed, -_FARTHEST, _FARTHEST).astype(np.int32)
 
     def _scaled(self, box: Box) -> Box:
         left, top, right, bottom = (value * self._scale for value in box)

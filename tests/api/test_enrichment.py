@@ -93,6 +93,30 @@ async def test_a_box_may_have_its_own_models() -> None:
     assert asked == [["person_reid"], ["depth_estimator"], ["pet_classifier"]]
 
 
+async def test_a_detector_looks_at_a_box_that_names_it_and_at_the_frame_where_the_call_does() -> None:
+    boxes = [{"bbox": BOXES[0], "models": ["pose", "threat"]}, {"bbox": BOXES[1]}]
+    answering = answering_of(Runner(people=1))
+    answer = await enrich(answering, models=["depth", "pose"], boxes=boxes)
+    assert set(answer["results"]) == {"pose_estimator", "depth_estimator"}
+    first, second = answer["boxes"]
+    assert set(first["results"]) == {"pose_estimator", "threat_detector"}
+    assert set(second["results"]) == {"depth_estimator"}
+    found = await alone(answering, "/pose-analyze", bbox=BOXES[0])
+    assert untimed(first["results"]["pose_estimator"]) == untimed(found)
+
+
+async def test_a_box_that_cannot_be_used_is_no_error_of_a_model_that_looks_at_the_frame() -> None:
+    answer = await enrich(answering_of(Runner()), models=["pose", "reid"], boxes=[[5, 5, 1, 1], BOXES[0]])
+    assert set(answer["boxes"][0]["errors"]) == {"person_reid"}
+
+
+@pytest.mark.parametrize("boxes", [[[5, 5, 1, 1]], [[5, 5, 1, 1], [900, 900, 950, 950]], [[900, 900, 950, 950]]])
+async def test_a_call_whose_boxes_are_all_unusable_fails(boxes: list[list[int]]) -> None:
+    with pytest.raises(ApiError) as caught:
+        await enrich(answering_of(Runner()), models=["reid"], boxes=boxes)
+    assert caught.value.code == "invalid_request"
+
+
 async def test_crops_of_one_call_are_computed_together() -> None:
     runner = Runner()
     boxes = [[n, n, n + 20, n + 20] for n in range(16)]
@@ -120,6 +144,18 @@ async def test_a_box_that_cannot_be_used_fails_alone() -> None:
         }
         assert said in box["errors"]["person_reid"]["message"]
     assert (empty["bbox"], answer["errors"]) == (None, {})
+
+
+@pytest.mark.parametrize("far", [1e9 - 1, 200_000, 500])
+async def test_boxes_far_beyond_the_picture_are_drawn_at_its_edge(far: float) -> None:
+    boxes = [[n, n, far, far] for n in range(10, 18)]
+    body = json.dumps({"image": base64_of(IMAGE), "models": ["pet"], "boxes": boxes, "render": "overlay"}).encode()
+    began = time.process_time()
+    drawn = await answering_of(Runner()).answer("/enrich", Received("application/json", body, {}), Deadline.after(30))
+    assert time.process_time() - began < 2  # each took a second
+    picture = np.asarray(Image.open(io.BytesIO(drawn.data)).convert("RGB"))
+    untouched = np.asarray(Image.open(io.BytesIO(IMAGE)).convert("RGB"))[:9, :9].astype(int)
+    assert np.abs(picture[:6, :6].astype(int) - untouched[:6, :6]).max() < 60  # no stub in the corner
 
 
 @pytest.mark.parametrize(
