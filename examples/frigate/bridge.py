@@ -146,6 +146,9 @@ class Bridge:
         self._cameras: dict[str, Camera] = {}  # emptied when Frigate starts
         self._states: dict[str, State] = {}  # by camera
         self._running: dict[str, dict[str, State]] = {}  # by camera, then by event; the newest last
+        self._asked: dict[
+            str, float
+        ] = {}  # event → frame of its last answer, ended events, too
         self._retained = {f"{self._topic}/status": "online"}  # a broker may forget them when it restarts
         self._retaining = threading.Lock()
         self._mqtt = paho.Client(CallbackAPIVersion.VERSION2)
@@ -189,19 +192,24 @@ class Bridge:
     def _end_all(self) -> None:
         """Publish that no event runs. One that does comes again with its next message."""
         self._running.clear()
+        self._asked.clear()
         for camera, state in self._states.items():
             if state["active"]:
                 self._publish(camera, state | {"active": False})
 
     def _enrich(self, seen: Tracked) -> None:
         running = self._running.setdefault(seen.camera, {})
-        if not seen.has_snapshot or (seen.id in running and running[seen.id]["time"] == seen.frame_time):
+        if not seen.has_snapshot or self._asked.get(seen.id) == seen.frame_time:
             return
         # Older versions of Frigate heed these only while an event lasts, and then their own configuration.
         path = f"/api/events/{seen.id}/snapshot.jpg?bbox=0&crop=0&timestamp=0"
         snapshot = self._frigate.get(path).raise_for_status().content
         box = scaled(seen.box, self._camera(seen.camera), jpeg_size(snapshot))
         answer = self._service.enrich(snapshot, models=self._models, boxes=[box] if box else None)
+        self._asked.pop(seen.id, None)
+        self._asked[seen.id] = seen.frame_time
+        if len(self._asked) > 10 * LIMIT:
+            del self._asked[next(iter(self._asked))]
         state = {"event": seen.id, "label": seen.label, "time": seen.frame_time, "active": True} | summary(answer, box)
         if seen.camera not in self._states:
             self._announce(seen.camera)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -110,6 +111,25 @@ def test_a_frame_is_enriched_once_and_an_end_closes_the_event(house: House) -> N
     assert house.frigate.asked.count("a.1") == 2
     entities = discovered(house.ear, "yard")
     assert (shown(entities["threat"], closed), shown(entities["people"], closed)) == ("False", "0")
+
+
+def test_an_end_that_comes_while_its_snapshot_is_asked_about_is_no_second_alarm(house: House) -> None:
+    house.gate.open.clear()
+    house.event("porch", "o.1", "update")
+    house.ear.wait("frigate/events", lambda seen: seen["after"]["id"] == "o.1")
+    end = time.monotonic() + 30
+    while "o.1" not in house.frigate.asked:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    house.event("porch", "o.1", "end")
+    house.event("porch", "o.2", "update", 3.0)  # when this one is answered, the end has been looked at
+    time.sleep(0.5)
+    house.gate.open.set()
+    house.state("porch", "o.2")
+    states = [json.loads(payload) for payload in house.ear.payloads("enrichment/porch/state")]
+    assert [state["active"] for state in states if state["event"] == "o.1"] == [True, False]
+    assert house.frigate.asked.count("o.1") == 1
+    assert len(house.ear.payloads("enrichment/porch/event")) == 2
 
 
 def test_what_only_the_end_shows_is_told_before_the_event_closes(house: House) -> None:
