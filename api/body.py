@@ -174,6 +174,8 @@ def _form_fields(pairs: list[Pair], options: Sequence[str]) -> dict[str, Any]:
     files = [
         (name, value) for name, value in pairs if isinstance(value, bytes) and value and not _is_option(name, options)
     ]
+    if len(files) > 1:  # one of them may be a text without a telling type, such as a camera's metadata
+        files = [(name, value) for name, value in files if is_binary(value)] or files
     if len(files) > 1:
         names = ", ".join(printable(name) for name, _ in files[:8])
         raise invalid_field("image", f"{len(files)} files were received ({names}); send one, under the name image")

@@ -136,4 +136,4 @@ def _looks_normalised(sent: Sequence[float], corners: Sequence[float]) -> bool:
     would span one or two pixels at the image's corner, which no caller means.
     """
     fractional = any(value % 1 for value in sent)
-    return max(map(abs, sent)) <= 1 or (fractional and max(map(abs, corners)) < 2)
+    return 0 < max(map(abs, sent)) <= 1 or (fractional and max(map(abs, corners)) < 2)

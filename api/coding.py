@@ -10,6 +10,8 @@ from api.errors import ApiError, printable
 _GZIP: Final = frozenset({"gzip", "x-gzip"})
 _PLAIN: Final = frozenset({"", "identity"})
 _GZIP_WINDOW: Final = 31  # zlib's wbits for data with a gzip header and trailer
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+_MOST_MEMBERS: Final = 16  # of a gzip file, which is a series of them (RFC 1952)
 _RAW_WINDOW: Final = -15  # zlib's wbits for data without header and checksum
 
 
@@ -32,18 +34,24 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
     name = encoding.strip().lower()
     if name in _PLAIN:
         return body
-    inflater = zlib.decompressobj(_GZIP_WINDOW if name in _GZIP else _deflate_window(body))
-    try:
-        plain = inflater.decompress(body, limit + 1)
-    except zlib.error:
-        raise _damaged(name, "the data is damaged") from None
-    if len(plain) > limit:
-        raise ApiError("payload_too_large", f"the body inflates to over {limit} bytes; at most these are accepted")
-    if not inflater.eof:
-        raise _damaged(name, f"the data is cut off after {len(body)} bytes")
-    if inflater.unused_data:
-        raise _damaged(name, f"{len(inflater.unused_data)} bytes follow the end of the data")
-    return plain
+    is_gzip = name in _GZIP
+    plain = b""
+    for _ in range(_MOST_MEMBERS):
+        inflater = zlib.decompressobj(_GZIP_WINDOW if is_gzip else _deflate_window(body))
+        try:
+            plain += inflater.decompress(body, limit + 1 - len(plain))
+        except zlib.error:
+            raise _damaged(name, "the data is damaged") from None
+        if len(plain) > limit:
+            raise ApiError("payload_too_large", f"the body inflates to over {limit} bytes; at most these are accepted")
+        if not inflater.eof:
+            raise _damaged(name, f"the data is cut off after {len(body)} bytes")
+        body = inflater.unused_data.lstrip(b"\0") if is_gzip else inflater.unused_data  # gzip may be padded
+        if not body:
+            return plain
+        if not is_gzip or body[:2] != _GZIP_MAGIC:
+            raise _damaged(name, f"{len(body)} bytes follow the end of the data")
+    raise _damaged(name, f"it has over {_MOST_MEMBERS} members; at most these are accepted")
 
 
 def _deflate_window(body: bytes) -> int:

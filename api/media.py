@@ -13,8 +13,9 @@ URLENCODED_TYPE: Final = "application/x-www-form-urlencoded"
 IMAGE_TYPES: Final = frozenset(
     f"image/{kind}"
     for kind in (
-        *("*", "jpeg", "jpg", "jpe", "jfif", "pjpeg", "png", "x-png", "apng", "webp", "gif"),
-        *("bmp", "x-bmp", "x-ms-bmp", "tiff", "tif", "x-tiff"),
+        *("*", "jpeg", "jpg", "jpe", "jfif", "pjpeg", "x-jpeg", "x-jpg", "x-pjpeg", "x-citrix-jpeg", "mpo"),
+        *("png", "x-png", "x-citrix-png", "apng", "vnd.mozilla.apng", "webp", "x-webp", "gif", "x-gif"),
+        *("bmp", "x-bmp", "x-ms-bmp", "x-windows-bmp", "tiff", "tif", "x-tiff", "x-tif"),
     )
 )
 # Types that say nothing about the body. The bytes decide.

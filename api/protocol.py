@@ -34,7 +34,11 @@ class Connection(h11.Connection):
     request: h11.Request | None = None
 
     def next_event(self) -> Any:
-        """See h11.Connection."""
+        """See h11.Connection. Empty lines before a request are skipped: some clients end their body with one."""
+        while self.their_state is h11.IDLE and self.trailing_data[0].startswith(b"\r\n"):
+            self._receive_buffer.maybe_extract_at_most(2)
+        if self.their_state is h11.IDLE and self.trailing_data[0] == b"\r":  # its \n is still to come
+            return h11.NEED_DATA
         event = super().next_event()
         if isinstance(event, h11.Request):
             self.request = event

@@ -16,7 +16,7 @@ from engines.batches import Outputs
 from models.card import ModelCard, ModelInput
 from models.catalogue import ModelName
 from tasks.agreement import Figure
-from tasks.distance import DistanceOptions, Proximity, measure
+from tasks.distance import DistanceOptions, Nearness, Proximity, measure
 from tasks.picture import Frame, Picture, area_of
 from tasks.task import Answer, FileAnswer, Item, Options, Prepared, Result, SceneOptions, Task, TaskSettings
 from vision import depth_map
@@ -61,7 +61,7 @@ class BoxDepth(BaseModel):
     """The depth of a box in its scene. median: 0…1, 1 is the scene's nearest point."""
 
     median: float
-    nearness: Proximity
+    nearness: Nearness
 
 
 class SceneResponse(Answer):
@@ -194,4 +194,4 @@ def _of_box(depth: F32, size: tuple[int, int], box: Box) -> BoxDepth | None:
     except BoxOutside:
         return None
     found = measure(depth_map.sampled(depth, size, area), _MEDIAN)
-    return BoxDepth(median=round(1 - found.relative_depth, 4), nearness=found.proximity)
+    return BoxDepth(median=round(1 - found.relative_depth, 4), nearness=found.nearness)

@@ -12,11 +12,19 @@ import numpy as np
 from vision.arrays import F32
 
 Method = Literal["center", "mean", "median", "min"]
-Proximity = Literal["near", "middle", "far"]
+Proximity = Literal["very close", "close", "moderate distance", "far", "very far"]
+Nearness = Literal["near", "middle", "far"]
 
 METHODS: Final[tuple[Method, ...]] = get_args(Method)
-# Upper limits of relative depth. It has no unit, so the labels are thirds of the scene's own range.
-_PROXIMITIES: Final[tuple[tuple[float, Proximity], ...]] = ((1 / 3, "near"), (2 / 3, "middle"), (1.0, "far"))
+# Upper limits of relative depth. It has no unit, so the labels are parts of the scene's own range: thirds for /enrich,
+# and those that callers of /object-distance know from the server before.
+_NEARNESSES: Final[tuple[tuple[float, Nearness], ...]] = ((1 / 3, "near"), (2 / 3, "middle"))
+_PROXIMITIES: Final[tuple[tuple[float, Proximity], ...]] = (
+    (0.15, "very close"),
+    (0.35, "close"),
+    (0.55, "moderate distance"),
+    (0.75, "far"),
+)
 
 
 def _centre(region: F32) -> float:
@@ -58,8 +66,17 @@ class Distance:
     """relative_depth: 0 at the scene's nearest point, 1 at its farthest. metres: None without a calibration."""
 
     relative_depth: float
-    proximity: Proximity
     metres: float | None
+
+    @property
+    def proximity(self) -> Proximity:
+        """The label of /object-distance."""
+        return next((label for limit, label in _PROXIMITIES if self.relative_depth < limit), "very far")
+
+    @property
+    def nearness(self) -> Nearness:
+        """The label of /enrich."""
+        return next((label for limit, label in _NEARNESSES if self.relative_depth <= limit), "far")
 
 
 def measure(nearness: F32, options: DistanceOptions) -> Distance:
@@ -68,6 +85,5 @@ def measure(nearness: F32, options: DistanceOptions) -> Distance:
     nearness: (h, w) float32, normalised over the scene, 1 is near and 0 far (vision.depth_map).
     """
     relative = 1 - _MEASURES[options.method](nearness)
-    proximity = next(label for limit, label in _PROXIMITIES if relative <= limit or limit == 1)
     calibration = options.calibration
-    return Distance(relative, proximity, None if calibration is None else calibration.metres(relative))
+    return Distance(relative, None if calibration is None else calibration.metres(relative))

@@ -16,6 +16,7 @@ from vision.image import LETTERBOX_GREY, crop
 
 # The figures below are measured on the people and knives in ../shared's pictures: docs/understand/accuracy.md has them.
 SAME_SIZE_PX: Final = 2.0  # tolerance in pixels for a box that is as large as the image
+_OVERHANG: Final = 0.03  # of a side; detectors place boxes so far beyond a frame's edge
 _MARGIN: Final = 0.75  # scene on each side of a box, as a share of the box's longer side
 _TIGHT_MARGIN: Final = 0.25  # grey on each side of an image that is a crop, as a share of that side
 _UPRIGHT: Final = 1.5  # height : width from which an image smaller than the network's input counts as a crop
@@ -46,10 +47,17 @@ def means_whole(box: Box, width: int, height: int) -> bool:
     """Whether a box stands for the whole image, because it has the image's size, at whatever position.
 
     Callers crop a person out of a frame and send the crop with its box in the frame. A box of that size can't mean a
-    part of the image. box: x1, y1, x2, y2; all in pixels.
+    part of the image. Some crop only as far as the frame reaches, and send the box that overhangs it: a part before 0
+    does not count then, and a little more at the other end does no harm. box: x1, y1, x2, y2; all in pixels.
     """
     left, top, right, bottom = box
-    return abs(right - left - width) <= SAME_SIZE_PX and abs(bottom - top - height) <= SAME_SIZE_PX
+    return _has_length(left, right, width) and _has_length(top, bottom, height)
+
+
+def _has_length(start: float, end: float, length: int) -> bool:
+    beyond = end - max(start, 0) - length
+    overhang = max(SAME_SIZE_PX, length * _OVERHANG)
+    return abs(end - start - length) <= SAME_SIZE_PX or -SAME_SIZE_PX <= beyond <= overhang
 
 
 def is_foreign(box: Box) -> bool:

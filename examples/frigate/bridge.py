@@ -146,9 +146,7 @@ class Bridge:
         self._cameras: dict[str, Camera] = {}  # emptied when Frigate starts
         self._states: dict[str, State] = {}  # by camera
         self._running: dict[str, dict[str, State]] = {}  # by camera, then by event; the newest last
-        self._asked: dict[
-            str, float
-        ] = {}  # event → frame of its last answer, ended events, too
+        self._asked: dict[str, float] = {}  # event → frame of its last answer, ended events, too
         self._retained = {f"{self._topic}/status": "online"}  # a broker may forget them when it restarts
         self._retaining = threading.Lock()
         self._mqtt = paho.Client(CallbackAPIVersion.VERSION2)

@@ -206,3 +206,8 @@ def test_a_huge_value_in_place_of_a_box_is_refused_quickly(value: object) -> Non
     with pytest.raises(ApiError):
         box.parse("bbox", value)
     assert time.monotonic() - began < 0.3
+
+
+def test_a_box_of_zeros_is_not_said_to_be_normalised() -> None:
+    with pytest.raises(ApiError, match="x2 > x1"):
+        box.parse("bbox", [0, 0, 0, 0])

@@ -93,3 +93,14 @@ def test_the_inflated_body_is_bounded_as_any_body() -> None:
     assert refusal(Received("application/json", gzip.compress(body + bytes(100)), {}, "gzip")).code == (
         "payload_too_large"
     )
+
+
+def test_gzip_of_several_members_and_with_padding_behind_it_is_one_body() -> None:
+    first, second = gzip.compress(b"one "), gzip.compress(b"two")
+    assert inflate(first + second + bytes(8), "gzip", 7) == b"one two"
+    with pytest.raises(ApiError, match="over 6 bytes"):
+        inflate(first + second, "gzip", 6)
+    with pytest.raises(ApiError, match="3 bytes follow"):
+        inflate(first + b"abc", "gzip", 7)
+    with pytest.raises(ApiError, match="over 16 members"):
+        inflate(first * 17, "gzip", 1000)

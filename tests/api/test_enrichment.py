@@ -70,7 +70,7 @@ async def test_with_boxes_each_is_answered_as_its_own_request_would_be() -> None
         distance = await alone(answering, "/object-distance", bbox=sent, method="median")
         assert box["results"]["depth_estimator"] == {
             "median": round(1 - distance["relative_depth"], 4),
-            "nearness": distance["proximity_label"],
+            "nearness": ("near", "middle", "far")[min(2, int(distance["relative_depth"] * 3))],
         }
     assert [box["id"] for box in answer["boxes"]] == ["b0", "b1", "b2"]
     assert answer["boxes"][1]["bbox"] == {"x": 10, "y": 10, "width": 60, "height": 40}

@@ -7,7 +7,7 @@ import pytest
 
 from api.errors import ErrorCode
 from api.request import Received
-from tests.api.bodies import BASE64, IMAGE, SECRET, read, refusal, refused_field
+from tests.api.bodies import BASE64, IMAGE, SECRET, as_form, read, refusal, refused_field
 
 TYPE = "multipart/form-data; boundary=edge"
 FILE = 'form-data; name="image"; filename="a.jpg"'
@@ -234,3 +234,10 @@ def test_names_that_the_standard_library_cannot_read(value: str) -> None:
     assert refusal(received).code == "invalid_request"
     boundary = value.replace("filename", "boundary").replace("name", "boundary")
     refusal(form(part(FILE, IMAGE), content_type=f"multipart/form-data; {boundary}"))
+
+
+def test_a_text_without_a_telling_type_beside_an_image_is_not_a_second_image() -> None:
+    """As requests sends files={"file": …, "metadata": ("metadata.json", "{…}")}, and cameras their events."""
+    found = read(as_form(("metadata", b'{"camera": "door"}'), ("file", IMAGE)))
+    assert found.image == IMAGE
+    assert "2 files were received (one, two)" in refusal(as_form(("one", IMAGE), ("two", IMAGE))).message

@@ -23,6 +23,10 @@ from api.media import is_accepted, is_binary, looks_like_json, media_type, unsup
         ("binary/octet-stream", "binary/octet-stream", True),
         *((f"image/{kind}", f"image/{kind}", True) for kind in ("*", "jpeg", "jpg", "pjpeg", "jfif", "png", "x-png")),
         *((f"image/{kind}", f"image/{kind}", True) for kind in ("webp", "bmp", "x-ms-bmp", "gif", "tiff", "tif")),
+        *(
+            (f"image/{kind}", f"image/{kind}", True)
+            for kind in ("x-jpeg", "x-citrix-jpeg", "mpo", "x-windows-bmp", "x-tif")
+        ),
         ("image/svg+xml", "image/svg+xml", False),
         ("image/heic", "image/heic", False),
         ("text/plain", "text/plain", False),

@@ -241,6 +241,21 @@ async def test_pipelined_requests_are_answered_in_order_and_garbage_after_them_l
         assert (await client.error())["code"] == "invalid_http"
 
 
+@pytest.mark.parametrize("parts", [[b"\r\n"], [b"\r", b"\n"], [b"\r\n\r\n"]], ids=["line", "in two", "two lines"])
+async def test_empty_lines_behind_a_body_and_before_a_request_are_skipped(running: Running, parts: list[bytes]) -> None:
+    request = POST + b"Content-Length: 4\r\n\r\nabcd"
+    async with running.client() as client:
+        for part in parts:  # before the first request
+            await client.send(part)
+            await asyncio.sleep(0.02)
+        for _ in range(2):  # as Arduino's println() ends a body
+            await client.send(request, *parts)
+            assert (await client.answer())[2] == b"POST 4 abcd"
+        await asyncio.sleep(PATIENCE_S * 1.5)  # what is left over is no head that never ends
+        await client.send(request)
+        assert (await client.answer())[2] == b"POST 4 abcd"
+
+
 async def test_a_client_that_waits_is_told_to_continue_only_where_its_body_is_wanted(running: Running) -> None:
     expecting = HOST + b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n"
     async with running.client() as client:

@@ -84,7 +84,8 @@ def test_the_site_has_each_page_in_its_navigation(pages: list[measure.Page]) -> 
 def test_a_route_s_page_explains_each_field_and_value_and_what_is_missed(name: str) -> None:
     text = (USE / f"{name}.md").read_text("utf-8")
     tables = " ".join(line for line in text.splitlines() if not line.startswith("```"))
-    explained = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`\n]+)`", tables))))
+    quoted = re.findall(r"`([^`\n]+)`", tables)
+    explained = {*quoted, *re.findall(r"\w+", " ".join(quoted))}
     models, values = ANSWERS[name]
     schemas = [model.model_json_schema(mode="serialization", by_alias=True) for model in models]
     names = {

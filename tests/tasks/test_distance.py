@@ -13,7 +13,12 @@ REGION = np.array([[0.1, 0.1, 0.1, 0.1], [0.1, 1.0, 0.7, 0.1], [0.1, 0.8, 0.8, 0
 
 @pytest.mark.parametrize(
     ("method", "relative", "label"),
-    [("center", 0.3, "near"), ("mean", 1 - 4.1 / 12, "middle"), ("median", 0.9, "far"), ("min", 0.0, "near")],
+    [
+        ("center", 0.3, "close"),
+        ("mean", 1 - 4.1 / 12, "far"),
+        ("median", 0.9, "very far"),
+        ("min", 0.0, "very close"),
+    ],
 )
 def test_the_ways_to_measure_a_region(method: Method, relative: float, label: str) -> None:
     found = measure(REGION, DistanceOptions(method, None))
@@ -26,7 +31,22 @@ def test_the_ways_to_measure_a_region(method: Method, relative: float, label: st
     [(1.0, "near"), (0.67, "near"), (0.66, "middle"), (0.34, "middle"), (0.33, "far"), (0, "far")],
 )
 def test_the_labels_are_thirds_of_the_scenes_range(nearness: float, label: str) -> None:
-    assert measure(np.full((2, 2), nearness, np.float32), DistanceOptions("mean", None)).proximity == label
+    assert measure(np.full((2, 2), nearness, np.float32), DistanceOptions("mean", None)).nearness == label
+
+
+@pytest.mark.parametrize(
+    ("relative", "label"),
+    [
+        (0, "very close"),
+        (0.16, "close"),
+        (0.36, "moderate distance"),
+        (0.56, "far"),
+        (0.76, "very far"),
+        (1, "very far"),
+    ],
+)
+def test_callers_of_object_distance_read_the_labels_that_they_know(relative: float, label: str) -> None:
+    assert measure(np.full((2, 2), 1 - relative, np.float32), DistanceOptions("mean", None)).proximity == label
 
 
 @pytest.mark.parametrize(("nearness", "metres"), [(1.0, 2.0), (0.0, 10.0), (0.5, 1 / 0.3)])

@@ -15,4 +15,4 @@ def test_a_box_that_is_the_image_itself_does_not_make_it_a_crop() -> None:
 
 def test_a_box_of_another_size_outside_the_image_is_refused() -> None:
     with pytest.raises(BoxOutside):
-        picture(80, 240, (700, 400, 780, 643))
+        picture(80, 240, (700, 400, 780, 660))

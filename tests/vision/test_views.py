@@ -29,7 +29,11 @@ def looked_at(picture: RGB, box: Box | None = None, *, is_crop: bool = False) ->
         ((-1, 1, 79, 242), True, False),
         ((500, 300, 580, 540), True, True),
         ((0, 300, 82, 538), True, True),
-        ((500, 300, 582.5, 540), False, True),
+        ((500, 300, 585, 540), False, True),
+        ((-4, 300, 80, 540), True, True),  # cut at the frame's left edge, and the box as the detector gave it
+        ((500, -6, 580, 240), True, True),
+        ((500, 300, 582.3, 547), True, True),  # at the right and the lower edge
+        ((-4, 300, 60, 540), False, True),
         ((10, 10, 60, 200), False, True),
     ],
 )

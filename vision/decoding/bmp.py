@@ -97,17 +97,21 @@ def open_bmp(data: bytes) -> BmpFile:
                 f"BMPs of {bits} bits a pixel{f' and {kind}' if compression else ''} are not accepted;"
                 " send one of 1, 4, 8, 16, 24 or 32 bits, plain, in RLE or with masks"
             )
-        masks = _PLAIN_MASKS.get(bits, (0, 0, 0, 0))
+        masks, first = _PLAIN_MASKS.get(bits, (0, 0, 0, 0)), _FILE_HEADER + size
         if compression in (_MASKS, _ALPHA_MASKS):
             has_alpha = size >= _ALPHA_HEADER or compression == _ALPHA_MASKS
             red, green, blue, opacity = struct.unpack_from("<IIII", data, _FILE_HEADER + _USUAL_HEADER)
             masks = (red, green, blue, opacity if has_alpha else 0)
+            if size == _USUAL_HEADER:  # the masks follow it
+                first += 16 if has_alpha else 12
     except struct.error:
         raise DamagedImage("the BMP is truncated within its header") from None
     if width <= 0 or height == 0:
         raise DamagedImage(f"the BMP's header is damaged: it announces {width}×{height} pixels")
     if any(masks) and not all(_is_run(mask, bits) for mask in masks):
         raise DamagedImage("the BMP's header is damaged: its masks are no runs of bits")
+    if 0 < start < _FILE_HEADER + size:
+        raise DamagedImage(f"the BMP's header is damaged: its pixels would begin within it, at byte {start}")
     profile = _profile(data) if size == _PROFILE_HEADER else None
     return BmpFile(
         width=width,
@@ -115,7 +119,7 @@ def open_bmp(data: bytes) -> BmpFile:
         data=data,
         bits=bits,
         masks=masks,
-        start=start,
+        start=start or first,  # some writers leave it out
         top_down=height < 0,
         profile=profile,
     )

@@ -32,6 +32,7 @@ _USE_ALL_BITS: Final = (b"cICP", b"gAMA", b"sBIT", b"tRNS")
 _CRITICAL: Final = frozenset({b"IHDR", b"PLTE", b"IDAT", b"IEND"})
 _READ: Final = _CRITICAL | _COLOUR_CHUNKS | {b"tRNS", b"eXIf"}
 _ANCILLARY: Final = 0x20  # this bit of the first letter is set in ancillary chunks
+_LARGEST_PALETTE: Final = 768  # bytes
 _MOST_CHUNKS: Final = 10_000  # libpng writes 8 KB per chunk, 1280 chunks in 10 MB; an attacker could send a million
 
 
@@ -66,8 +67,9 @@ class PngFile(PictureFile):
     def _palette_pixels(self, chunks: _Chunks) -> RGB:
         """Decode with a palette that has colour and transparency applied, which is faster than on all pixels."""
         palette = chunks.found.get(b"PLTE", b"")
-        if not palette or len(palette) % 3 or len(palette) > 3 << self.depth:
+        if not palette or len(palette) % 3 or len(palette) > _LARGEST_PALETTE:
             raise DamagedImage("the PNG's palette is missing or damaged")
+        palette = palette[: 3 << self.depth]  # no pixel can name the others
         colours = np.frombuffer(palette, np.uint8).reshape(1, -1, 3)
         space = colour_space(chunks.found, "RGB")
         colours = to_srgb(_transferred(colours, space), space.profile)

@@ -179,3 +179,16 @@ def test_what_pillow_writes_is_read() -> None:
     for mode in ("1", "L", "P", "RGB"):
         image = Image.fromarray(PICTURE).convert(mode)
         assert difference(encoded(image, "BMP"), np.asarray(image.convert("RGB"))) == 0
+
+
+@pytest.mark.parametrize(("bits", "masks"), [(32, ()), (16, ()), (32, (0xFF0000, 0xFF00, 0xFF))])
+def test_pixels_whose_place_is_left_out_follow_the_header(bits: int, masks: tuple[int, ...]) -> None:
+    plain = (0xFF0000, 0xFF00, 0xFF) if bits == 32 else (0x7C00, 0x3E0, 0x1F)
+    pixels = words(packed(plain, *RGB), bits)
+    data = bytearray(bmp(pixels, bits, compression=3, masks=masks) if masks else bmp(pixels, bits))
+    expected = decode(bytes(data))
+    data[10:14] = bytes(4)
+    assert difference(bytes(data), expected) == 0
+    data[10] = 20
+    with pytest.raises(DamagedImage, match="begin within it"):
+        decode(bytes(data))

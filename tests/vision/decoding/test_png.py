@@ -225,6 +225,13 @@ def test_a_palette_picture_without_a_sound_palette_is_damaged(content: bytes) ->
         decode(png(PICTURE[..., 0], 8, PALETTE, chunk(b"PLTE", content)))
 
 
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_colours_that_no_pixel_can_name_do_no_harm(depth: int) -> None:
+    indices = np.arange(16, dtype=np.uint8).reshape(4, 4) % (1 << depth)
+    palette = np.random.default_rng(0).integers(0, 256, (256, 3)).astype(np.uint8)
+    assert difference(png(indices, depth, PALETTE, chunk(b"PLTE", palette.tobytes())), palette[indices]) == 0
+
+
 @pytest.mark.parametrize("cut", [1, 4, 12, 13])
 def test_what_is_cut_off_behind_the_picture_does_not_matter(cut: int) -> None:
     assert difference(png(PICTURE, 8, COLOUR)[:-cut], PICTURE) == 0
