@@ -82,6 +82,25 @@ def until(page: Page, condition: Callable[[], object]) -> None:
         page.wait_for_timeout(50)
 
 
+def two_people(page: Page) -> None:
+    """Ask about a picture in which two people are found."""
+    person = {"keypoints": [], "posture": "standing", "alerts": []}
+    people = [
+        person | {"confidence": confidence, "bbox": {"x": x, "y": 10.0, "width": 60.0, "height": 120.0}}
+        for x, confidence in ((10.0, 0.9), (150.0, 0.6))
+    ]
+
+    def enrich(route: Route) -> None:
+        answer = route.fetch()
+        body = answer.json()
+        if "pose_estimator" in body["results"]:
+            body["results"]["pose_estimator"]["persons"] = people
+        route.fulfill(response=answer, json=body)
+
+    page.route("**/enrich", enrich)
+    answered(page, encoded(plain(YELLOW, (320, 240))))
+
+
 def test_five_answers_about_one_picture(page: Page) -> None:
     answered(page, encoded(plain(YELLOW, (320, 240))))
     titles = page.locator("#verdicts dt").all_inner_texts()
@@ -129,6 +148,59 @@ def test_a_box_drawn_on_the_picture_asks_about_that_part(page: Page) -> None:
         assert abs(box["bbox"][side] - right) <= 4
     page.click("#whole")
     expect(page.locator("#verdicts")).not_to_contain_text("in the box")
+
+
+def test_the_keyboard_draws_a_box_and_all_models_answer_for_it(page: Page) -> None:
+    answered(page, encoded(plain(YELLOW, (320, 240))))
+    page.focus("#canvas")
+    requests = asked(page)
+    for key in ("ArrowLeft", "Enter", *["ArrowLeft"] * 10, *["ArrowUp"] * 10):
+        page.keyboard.press(key)
+    expect(page.locator("#under")).to_contain_text("depth")
+    page.keyboard.press("Enter")
+    expect(page.locator("body[aria-busy=false]")).to_be_attached()
+    expect(page.locator("#whole")).to_be_visible()
+    assert len(requests) == 1
+    sent = page.locator("#curl").text_content() or ""
+    assert "bbox=[90,56,154,120]" in sent
+    assert sent.count('"on":"boxes"') == 2
+    titles = page.locator("#verdicts dt").all_inner_texts()
+    assert {"People in the box", "Weapons in the box", "Pet in the box"} <= set(titles)
+    assert "People" not in titles
+
+
+def test_the_keyboard_keeps_its_place_in_the_answers(page: Page) -> None:
+    two_people(page)
+    page.locator("#verdicts button").nth(1).focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Choose person 2 for a comparison"
+    assert page.evaluate("document.activeElement.getAttribute('aria-pressed')") == "true"
+    page.evaluate("document.querySelector('#verdicts li').dataset.kept = 'yes'")
+    page.fill("#reveal", "40")
+    assert page.evaluate("document.querySelector('#verdicts li').dataset.kept") == "yes"  # nothing is read anew
+
+
+def test_a_value_of_the_last_picture_is_gone_with_it(page: Page) -> None:
+    answered(page, encoded(plain(YELLOW, (320, 240))))
+    page.hover("#canvas")
+    expect(page.locator("#under")).to_contain_text("depth")
+    page.mouse.move(1, 1)
+    answered(page, encoded(plain(YELLOW, (100, 90))))
+    assert page.locator("#under").inner_text() == ""
+
+
+def test_a_sample_that_can_not_be_had_is_said(page: Page) -> None:
+    page.route("**/samples/*", lambda route: route.abort())
+    page.click("[data-sample='cat.jpg']")
+    expect(page.locator("#error")).to_contain_text("can't be reached")
+
+
+@pytest.mark.parametrize("status", [421, 503])
+def test_a_tiff_is_shown_without_the_threat_model(page: Page, status: int) -> None:
+    body = json.dumps({"error": {"code": "model_unavailable", "message": "no weights", "request_id": "r1"}})
+    page.route("**/threat-detect*", lambda route: route.fulfill(status=status, body=body))
+    answered(page, encoded(plain(YELLOW, (320, 240)), "TIFF"))
+    expect(page.locator("#verdicts")).to_contain_text("converted it to JPEG")
 
 
 def test_an_upright_picture_is_shown_as_it_is_answered(page: Page) -> None:
@@ -230,23 +302,9 @@ def test_a_box_without_an_answer_leaves_no_mark(page: Page) -> None:
 
 
 def test_a_comparison_survives_other_controls_and_ends_with_its_people(page: Page) -> None:
-    person = {"keypoints": [], "posture": "standing", "alerts": []}
-    people = [
-        person | {"confidence": confidence, "bbox": {"x": x, "y": 10.0, "width": 60.0, "height": 120.0}}
-        for x, confidence in ((10.0, 0.9), (150.0, 0.6))
-    ]
-
-    def enrich(route: Route) -> None:
-        answer = route.fetch()
-        body = answer.json()
-        if "pose_estimator" in body["results"]:
-            body["results"]["pose_estimator"]["persons"] = people
-        route.fulfill(response=answer, json=body)
-
     held: list[Route] = []
-    page.route("**/enrich", enrich)
+    two_people(page)
     page.route("**/person-reid/compare", lambda route: held.append(route))
-    answered(page, encoded(plain(YELLOW, (320, 240))))
     for number in (1, 2):
         page.click(f"[aria-label='Choose person {number} for a comparison']")
     until(page, lambda: len(held) == 1)

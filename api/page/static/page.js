@@ -27,6 +27,9 @@ async function take(chosen) {
   view = last = null;
   for (const id of ["picture", "answers", "compare", "whole"]) byId(id).hidden = true;
   byId("reveal").value = 0;
+  byId("under").textContent = "";
+  for (const button of document.querySelectorAll("[data-copy]")) button.textContent = "copy";
+  drag = cursor = null;
   await ask({});
 }
 
@@ -45,7 +48,7 @@ async function ask(fields) {
     const map = depth ? await depthOf(depth) : null;
     if (question !== own) return;
     last = found;
-    Object.assign(view, { depth: map, chosen: [], asked: found.answer.boxes[0]?.bbox ?? null });
+    Object.assign(view, { depth: map, chosen: [], said: null, asked: found.answer.boxes[0]?.bbox ?? null });
     show(fields);
   } catch (error) {
     if (question === own) restore();
@@ -55,7 +58,11 @@ async function ask(fields) {
   }
 }
 
-const asked = (fields) => ({ models: MODELS, options: OPTIONS, ...fields });
+function asked(fields) {
+  const on = fields.bbox && { on: "boxes" }; // otherwise these two would look at the whole picture again
+  const options = { ...OPTIONS, pose: { ...OPTIONS.pose, ...on }, threat: { ...OPTIONS.threat, ...on } };
+  return { models: MODELS, options, ...fields };
+}
 
 // Draws the answers that are there, without the box of a question that has none.
 function restore() {
@@ -121,9 +128,9 @@ function curl(fields) {
 }
 
 function redraw() {
-  const { results } = last.answer;
-  view.people = confident(results.pose_estimator?.persons);
-  view.threats = confident(results.threat_detector?.threats_detected);
+  const { results, boxes } = last.answer, { pose_estimator, threat_detector } = { ...results, ...boxes[0]?.results };
+  view.people = confident(pose_estimator?.persons);
+  view.threats = confident(threat_detector?.threats_detected);
   const kept = view.chosen.filter((each) => view.people.includes(each));
   if (kept.length < view.chosen.length) {
     view.chosen = kept;
@@ -132,7 +139,9 @@ function redraw() {
   view.reveal = Number(byId("reveal").value) / 100;
   view.layers = new Set([...document.querySelectorAll("[data-layer]:checked")].map((each) => each.dataset.layer));
   draw(canvas, view);
-  verdicts();
+  const said = JSON.stringify([view.people.length, view.threats.length, view.chosen.map((each) => view.people.indexOf(each))]);
+  if (said !== view.said) verdicts(); // its list is read aloud anew, and loses the keyboard's place
+  view.said = said;
 }
 
 function verdicts() {
@@ -179,7 +188,7 @@ function people(answer) {
   view.people.forEach((each, index) => {
     const item = element("li", `${words.person(each, index + 1)} `, { className: each.alerts.length ? "warn" : "" });
     const pressed = view.chosen.includes(each);
-    const button = element("button", "compare", { type: "button", onclick: () => choose(each) });
+    const button = element("button", "compare", { type: "button", onclick: () => { choose(each); focusOn(index); } });
     button.setAttribute("aria-pressed", String(pressed));
     button.setAttribute("aria-label", `Choose person ${index + 1} for a comparison`);
     if (view.people.length > 1) item.append(button);
@@ -188,6 +197,8 @@ function people(answer) {
   });
   return [list];
 }
+
+const focusOn = (index) => byId("verdicts").querySelectorAll("button")[index]?.focus();
 
 function times() {
   const { timings } = last.answer;
@@ -238,7 +249,9 @@ const embedded = (answer) => ({ embedding: answer.embedding, model_id: answer.mo
 
 // ── the pointer on the picture ──
 
-let drag = null;
+let drag = null; // the first corner of a box
+let cursor = null; // where the keyboard is on the picture
+const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 function at(event) {
   const place = canvas.getBoundingClientRect();
@@ -257,10 +270,7 @@ canvas.addEventListener("pointerdown", (event) => {
   canvas.setPointerCapture(event.pointerId);
 });
 canvas.addEventListener("pointermove", (event) => {
-  if (!last) return;
-  const point = at(event), depth = view.depth ? `, depth ${view.depth.at(point.x, point.y).toFixed(2)} (1 is nearest)` : "";
-  byId("under").textContent = `x ${Math.round(point.x)}, y ${Math.round(point.y)}${depth}`;
-  if (drag) draw(canvas, { ...view, asked: spanned(drag, point) });
+  if (last) hover(at(event));
 });
 canvas.addEventListener("pointerup", (event) => {
   if (!event.isPrimary) return;
@@ -269,13 +279,46 @@ canvas.addEventListener("pointerup", (event) => {
   if (!area || !last) return;
   const clicked = 8 * (canvas.width / canvas.clientWidth); // 8 pixels of the screen
   if (area.width >= clicked && area.height >= clicked) {
-    ask({ bbox: [area.x, area.y, area.x + area.width, area.y + area.height].map(Math.round) });
+    askAbout(area);
     return;
   }
   draw(canvas, view);
   const hit = view.people.findLast(({ bbox: { x, y, width, height } }) => area.x >= x && area.x <= x + width && area.y >= y && area.y <= y + height);
   if (hit && view.people.length > 1) choose(hit);
 });
+
+function hover(point) {
+  const depth = view.depth ? `, depth ${view.depth.at(point.x, point.y).toFixed(2)} (1 is nearest)` : "";
+  byId("under").textContent = `x ${Math.round(point.x)}, y ${Math.round(point.y)}${depth}`;
+  if (drag) draw(canvas, { ...view, asked: spanned(drag, point) });
+}
+
+const askAbout = (area) => ask({ bbox: [area.x, area.y, area.x + area.width, area.y + area.height].map(Math.round) });
+
+// Arrows move a cursor, Enter marks two corners, Escape ends it.
+canvas.addEventListener("keydown", (event) => {
+  if (!last) return;
+  const unit = Math.max(canvas.width, canvas.height) / 50;
+  if (event.key in ARROWS) {
+    const step = event.shiftKey ? unit / 5 : unit, [right, down] = ARROWS[event.key];
+    const { x, y } = cursor ?? { x: canvas.width / 2, y: canvas.height / 2 };
+    cursor = { x: Math.max(0, Math.min(canvas.width - 1, x + right * step)), y: Math.max(0, Math.min(canvas.height - 1, y + down * step)) };
+    hover(cursor);
+    if (!drag) draw(canvas, { ...view, asked: { x: cursor.x - unit / 2, y: cursor.y - unit / 2, width: unit, height: unit } });
+  } else if (event.key === "Enter" && cursor) {
+    const area = drag && spanned(drag, cursor);
+    drag = area ? null : cursor;
+    if (area?.width && area.height) askAbout(area);
+  } else if (event.key === "Escape") {
+    drag = cursor = null;
+    restore();
+  } else {
+    return;
+  }
+  event.preventDefault();
+});
+canvas.addEventListener("focus", () => byId("under").setAttribute("aria-live", "polite"));
+canvas.addEventListener("blur", () => byId("under").setAttribute("aria-live", "off"));
 canvas.addEventListener("pointercancel", () => {
   drag = null;
   restore();
@@ -292,8 +335,11 @@ for (const id of ["file", "camera"]) {
 }
 for (const button of document.querySelectorAll("[data-sample]")) {
   button.addEventListener("click", async () => {
-    const response = await fetch(`static/samples/${button.dataset.sample}`);
-    take(new File([await response.blob()], button.dataset.sample, { type: "image/jpeg" }));
+    try {
+      take(new File([await service.sample(button.dataset.sample)], button.dataset.sample, { type: "image/jpeg" }));
+    } catch (error) {
+      fail(error);
+    }
   });
 }
 for (const button of document.querySelectorAll("[data-copy]")) {

@@ -51,12 +51,21 @@ export async function enrich(file, fields, signal) {
   return { answer: await response.json(), id: response.headers.get("x-request-id") };
 }
 
-// The upright picture, for formats that a browser can't show. No threat has a confidence of 1, so nothing is drawn on it.
+// The upright picture, for formats that a browser can't show. No detection has a confidence of 1, so nothing is drawn on it.
 export async function shown(file, signal) {
-  const response = await call("threat-detect?render=overlay&min_confidence=1", {
+  const overlay = (route) => call(`${route}?render=overlay&min_confidence=1`, {
     method: "POST", body: form(file, {}), signal, headers: { Accept: "image/jpeg" },
   });
-  return response.blob();
+  try {
+    return await (await overlay("threat-detect")).blob();
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    return (await overlay("pose-analyze")).blob(); // this model may serve if the other one can't
+  }
+}
+
+export async function sample(name) {
+  return (await call(`static/samples/${name}`)).blob();
 }
 
 export async function compare(first, second) {
