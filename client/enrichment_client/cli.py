@@ -183,6 +183,13 @@ async def _in_order(work: Callable[[T], Awaitable[U]], items: Iterable[T], jobs:
 
 
 def _found(targets: Sequence[str]) -> list[_Picture]:
+    try:
+        return _found_in(targets)
+    except OSError as error:  # a folder that may not be entered
+        raise _WrongUse(str(error)) from None
+
+
+def _found_in(targets: Sequence[str]) -> list[_Picture]:
     pictures = []
     for target in map(Path, targets):
         if target.is_dir():

@@ -298,6 +298,16 @@ def test_a_wrong_use_ends_with_2(run: Run, folder: Path, tmp_path: Path, argumen
     assert says in err
 
 
+def test_a_folder_that_may_not_be_entered_is_wrong_use(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def is_dir(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_dir", is_dir)
+    code, out, err = run(answering(ANSWER), folder / "a.jpg")
+    assert (code, out) == (2, "")
+    assert "Permission denied" in err
+
+
 def test_control_c_ends_it_without_a_traceback(run: Run, folder: Path) -> None:
     def interrupt(_: httpx.Request) -> httpx.Response:
         raise KeyboardInterrupt
