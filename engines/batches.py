@@ -47,8 +47,8 @@ def run(
 
     Returns each image's outputs, without the batch dimension, in the order of `images`.
 
-    If the device runs out of memory on a batch, `on_out_of_memory` is called to free memory. Then the batch is tried
-    once more in two halves. Images of a half that fails again get the OutOfMemory in place of outputs.
+    If the device runs out of memory on a batch, `on_out_of_memory` is called once, to free memory. Then the batch is
+    tried once more, in halves. Images of a half that fails again get the OutOfMemory in place of outputs.
 
     min_confidence, alone, deadline: see Engine.run. Raises ValueError if the engine returns a different number of
     results than it got images. Other errors of the engine pass through.
@@ -75,7 +75,7 @@ def _run_or_halve(
     try:
         return [*_run_batch(forward, images)]
     except OutOfMemory as error:
-        logger.warning("out of memory on a batch of %d; trying it again in two halves: %s", len(images), error)
+        logger.warning("out of memory on a batch of %d, which is tried once more: %s", len(images), error)
     # Not inside the except block: the exception's traceback still holds the tensors.
     on_out_of_memory()
     half = max(1, len(images) // 2)
@@ -86,7 +86,6 @@ def _run_or_halve(
         return done
     except OutOfMemory as error:
         refused = OutOfMemory(str(error))
-    on_out_of_memory()
     logger.error("out of memory again on a batch of %d: %d images are refused", half, len(images) - len(done))
     return done + [refused] * (len(images) - len(done))
 

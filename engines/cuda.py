@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -43,7 +44,7 @@ def device_errors() -> Iterator[None]:
         if not _answers():
             raise DeviceLost(f"the GPU refuses everything after: {text}") from error
         if _is_out_of_memory(error):
-            raise OutOfMemory(text) from error
+            raise OutOfMemory(text.partition(". GPU ")[0]) from error  # torch describes the whole card after it
         raise
 
 
@@ -75,6 +76,16 @@ def stream_of(model: str) -> torch.cuda.Stream:  # noqa: ARG001 - the cache's ke
     one. Then one model's kernels would be captured into the other's CUDA graph.
     """
     return torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+
+@cache
+def thread_of(model: str) -> ThreadPoolExecutor:
+    """The one thread that computes a model, the same after each reload.
+
+    cuDNN's plans and cuBLAS' workspaces belong to threads. torch keeps those of a thread that has ended, and BentoML's
+    threads come and go.
+    """
+    return ThreadPoolExecutor(1, thread_name_prefix=f"cuda-{model}")
 
 
 @contextmanager
@@ -125,4 +136,6 @@ def _answers() -> bool:
 
 def _is_out_of_memory(error: Exception) -> bool:
     text = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text.lower() or "ALLOC_FAILED" in text
+    # Where NVML refuses to list processes (MIG, some containers), torch fails on describing the lack of memory.
+    known = "out of memory" in text.lower() or "ALLOC_FAILED" in text or "NVML_SUCCESS ==" in text
+    return isinstance(error, torch.OutOfMemoryError) or known

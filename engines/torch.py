@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch.fx import GraphModule, Node
 from engines import cuda
 from engines.engine import Images, Shape
 from engines.errors import EngineError, OutOfMemory
+from engines.marks import carried
 
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
@@ -32,6 +34,7 @@ _MATRIX_OPERATORS: Final = frozenset(
     }
 )
 Requested = Literal["auto", "f32", "bf16", "f16"]
+T = TypeVar("T")
 
 
 def load(program: Path, precision: Requested, *, model: str, on_cuda: bool, threads: int) -> CpuEngine | CudaEngine:
@@ -44,7 +47,7 @@ def load(program: Path, precision: Requested, *, model: str, on_cuda: bool, thre
     if precision == "auto":
         precision = "f16" if on_cuda else "f32"
     if on_cuda:
-        return CudaEngine(program, precision, cuda.stream_of(model))
+        return CudaEngine(program, precision, cuda.stream_of(model), cuda.thread_of(model))
     if precision == "f16":
         raise EngineError("torch has no fast f16 on a CPU: set ENRICHMENT_PRECISION to auto, f32 or bf16")
     if threads:
@@ -99,22 +102,22 @@ class CudaEngine(_TorchEngine):
     """torch on a GPU.
 
     The layout is channels-last, like the uint8 NHWC input. Weights are stored in the reduced precision. Copies go
-    through pinned host memory. The engine has its own stream, and CUDA graphs of the warmed-up shapes
+    through pinned host memory. The engine has its own stream and thread, and CUDA graphs of the warmed-up shapes
     (runners.residency.graphs).
     """
 
-    def __init__(self, program: Path, precision: str, stream: torch.cuda.Stream) -> None:
-        """stream: no other engine may use it. Raises OutOfMemory and DeviceLost."""
+    def __init__(self, program: Path, precision: str, stream: torch.cuda.Stream, thread: ThreadPoolExecutor) -> None:
+        """stream, thread: no other engine may use them. Raises OutOfMemory and DeviceLost."""
         with cuda.device_errors():
             super().__init__(program, precision, cuda.DEVICE)
             self._module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._stream = stream
+        self._thread = thread
         self._pool: Any = None
         self._warm: list[Shape] = []
         self._captured: dict[Shape, cuda.Captured] = {}
         self._too_large: dict[Shape, float] = {}  # shape → the free MB that were too few for its graph
         self._capturable = True
-        self._turn = threading.Lock()  # a capture would record the kernels of a concurrent call
 
     def warm_up(self, shapes: Sequence[Shape]) -> None:
         """See Engine.warm_up."""
@@ -125,8 +128,39 @@ class CudaEngine(_TorchEngine):
 
     def run(self, images: Images, min_confidence: float = 0, **_: object) -> tuple[NDArray[np.float32], ...]:  # noqa: ARG002
         """See Engine.run."""
-        batch = np.asarray(images)
-        with self._turn, cuda.on(self._stream):
+        return self._on_thread(lambda: self._run(np.asarray(images)))
+
+    def capture(self, room_mb: Callable[[], float]) -> int:
+        """See Graphed.capture."""
+        for shape in self._warm:
+            if shape in self._captured or not self._capturable:
+                continue
+            room = room_mb()
+            if room < 0 or (shape in self._too_large and room <= self._too_large[shape]):
+                continue
+            self._on_thread(partial(self._capture, shape))
+            if room_mb() < 0:
+                self._too_large[shape] = room
+                self._on_thread(partial(self._captured.pop, shape, None))
+            if room_mb() < 0:  # the shared pool keeps the dropped graph's memory while other graphs use the pool
+                self.give_back()
+        return len(self._captured)
+
+    def give_back(self) -> bool:
+        """See Graphed.give_back."""
+        return self._on_thread(self._drop)
+
+    def close(self) -> None:
+        """See Engine.close."""
+        self.give_back()
+        super().close()
+
+    def _on_thread(self, function: Callable[[], T]) -> T:
+        """Call on the engine's thread, one after the other: a capture would record the kernels of a concurrent call."""
+        return self._thread.submit(carried(lambda _: function()), None).result()
+
+    def _run(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+        with cuda.on(self._stream):
             on_device = cuda.to_device(batch)
             captured = self._captured.get(batch.shape)
             if captured is None:
@@ -135,41 +169,17 @@ class CudaEngine(_TorchEngine):
             captured.graph.replay()
             return cuda.to_host(captured.outputs, self._stream)
 
-    def capture(self, room_mb: Callable[[], float]) -> int:
-        """See Graphed.capture."""
-        for shape in self._warm:
-            room = room_mb()
-            fits = room >= 0 and (shape not in self._too_large or room > self._too_large[shape])
-            if shape in self._captured or not fits or not self._capturable:
-                continue
-            with self._turn, cuda.on(self._stream):
-                self._capture(shape)
-            if room_mb() < 0:
-                self._too_large[shape] = room
-                with self._turn:
-                    self._captured.pop(shape, None)
-            if room_mb() < 0:  # the shared pool keeps the dropped graph's memory while other graphs use the pool
-                self.give_back()
-        return len(self._captured)
-
-    def give_back(self) -> bool:
-        """See Graphed.give_back."""
-        with self._turn:
-            had = bool(self._captured)
-            self._captured.clear()
-            self._pool = None
+    def _drop(self) -> bool:
+        had = bool(self._captured)
+        self._captured.clear()
+        self._pool = None
         return had
-
-    def close(self) -> None:
-        """See Engine.close."""
-        self.give_back()
-        super().close()
 
     def _capture(self, shape: Shape) -> None:
         if not self._captured:
             self._pool = torch.cuda.graph_pool_handle()
         try:
-            with cuda.device_errors():
+            with cuda.on(self._stream):
                 self._captured[shape] = cuda.capture(self._forward, shape, self._pool, self._stream)
         except OutOfMemory as error:  # a smaller graph may still fit
             logger.info("no CUDA graph for an input of %s: too little memory: %s", shape, error)

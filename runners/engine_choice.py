@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
 _LEAST_CAPABILITY: Final = (7, 5)  # of torch 2.13 with CUDA 13: torch.cuda.get_arch_list()
+_MOST_PLANS: Final = (
+    "2000"  # cuDNN's, kept by each model's thread: about 0.2 MB of memory each; torch's own limit is 10,000
+)
 MOST_CALLS: Final = 2  # concurrent calls of a model, whatever the engine
 
 
@@ -121,6 +124,7 @@ def start(settings: Settings, gpu: Gpu | None) -> None:
         return
     if not find_spec("torch"):
         raise EngineError("torch is not installed (requirements/gpu.txt), and ENRICHMENT_ENGINE asks for it")
+    os.environ.setdefault("TORCH_CUDNN_V8_API_LRU_CACHE_LIMIT", _MOST_PLANS)
     import_module("engines.torch")  # imports torch, too
 
     if gpu is not None:

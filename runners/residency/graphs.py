@@ -25,17 +25,22 @@ class Graphs:
         self._models = models
         self._memory = memory
         self._limit_mb = limit_mb
+        self._told: dict[ModelName, tuple[Engine | None, int]] = {}  # what the log last said of each model
 
     def capture(self, coming: Resident | None = None, engine: Engine | None = None) -> None:
-        """Capture the graphs that fit. Does nothing while another model is loading; its load ends with a capture.
+        """Capture the graphs that fit. Ends as soon as another model is loading; its load ends with a capture.
 
         coming, engine: a model that is loaded but does not serve yet.
         """
-        if any(model.is_loading for model in self._models.values() if model is not coming):
-            return
         for name, model in self._models.items():
+            if any(other.is_loading for other in self._models.values() if other is not coming):
+                return
             graphed = engine if model is coming else _engine(model)
-            if isinstance(graphed, Graphed) and (kept := graphed.capture(self._room_mb)):
+            if not isinstance(graphed, Graphed):
+                continue
+            kept = graphed.capture(self._room_mb)
+            if kept and self._told.get(name) != (graphed, kept):
+                self._told[name] = (graphed, kept)
                 room_mb = self._room_mb()
                 left = "there is no budget" if room_mb == math.inf else f"{room_mb:.0f} MB of the budget are left"
                 logger.info("%s has %d CUDA graphs; %s", name, kept, left)
@@ -49,32 +54,32 @@ class Graphs:
         for model in reversed(list(self._models.values())):
             if wanted_mb() <= limit_mb:
                 return
-            if _dropped(model):
+            if self._dropped(model):
                 self._memory.give_back()
 
     def give_back(self) -> bool:
         """Free all graphs. Returns whether there were any. May be called on any thread."""
-        had = [_dropped(model) for model in self._models.values()]
+        had = [self._dropped(model) for model in self._models.values()]
         if any(had):
             self._memory.give_back()
         return any(had)
+
+    def _dropped(self, model: Resident) -> bool:
+        """Drop a model's graphs. Returns whether there were any."""
+        engine = _engine(model)
+        if not isinstance(engine, Graphed) or not engine.give_back():
+            return False
+        self._told.pop(model.name, None)
+        logger.info("%s freed its CUDA graphs to make room", model.name)
+        return True
 
     def _room_mb(self) -> float:
         limit_mb = self._limit_mb()
         if not limit_mb:
             return math.inf
         if self._memory.used_mb() > limit_mb:
-            self._memory.give_back()
+            self._memory.trim()
         return limit_mb - self._memory.used_mb()
-
-
-def _dropped(model: Resident) -> bool:
-    """Drop a model's graphs. Returns whether there were any."""
-    engine = _engine(model)
-    if not isinstance(engine, Graphed) or not engine.give_back():
-        return False
-    logger.info("%s freed its CUDA graphs to make room", model.name)
-    return True
 
 
 def _engine(model: Resident) -> Engine | None:

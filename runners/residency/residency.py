@@ -26,6 +26,7 @@ logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handler
 
 _TICK_S: Final = 0.5  # between two checks of idle times
 _TRIM_S: Final = 10.0  # between two checks of the memory that calls leave behind
+_CAPTURE_S: Final = 60.0  # between two looks for room for graphs
 _GRAPHS_AGAIN_S: Final = (60.0, 3600.0)  # the first and the longest wait
 _STOP_S: Final = 10.0  # the longest that `close` waits for a load under way
 
@@ -57,7 +58,7 @@ class Residency:
         self._budget = Budget(self.models, memory, policy, self._change, lambda: self._stopping)
         self._graphs = Graphs(self.models, memory, lambda: self._budget.limit_mb)
         self._graphs_again = BackOff(*_GRAPHS_AGAIN_S)
-        self._trimmed = time.monotonic()
+        self._squeezed = self._trimmed = self._captured = time.monotonic()  # for graphs, caches, graphs
         self._thread = threading.Thread(target=self._work, name="loader", daemon=True)
         self._thread.start()
 
@@ -106,10 +107,14 @@ class Residency:
 
         May be called on any thread. The graphs are captured again after a while, which grows if it happens again.
         """
-        if self._graphs.give_back():
-            self._graphs_again.failed()
-        else:
+        if not self._graphs.give_back():
             self._memory.trim()
+            return
+        with self._change:
+            if time.monotonic() - self._squeezed > _GRAPHS_AGAIN_S[1]:
+                self._graphs_again.reset()
+            self._squeezed = time.monotonic()
+            self._graphs_again.failed()
 
     def swap_engine(self, resident: Resident, swap: EngineSwap) -> None:
         """Swap the engine of a loaded model once the new one is warm. Returns at once."""
@@ -171,7 +176,13 @@ class Residency:
         self._capture_graphs()
 
     def _capture_graphs(self, coming: Resident | None = None, engine: Engine | None = None) -> None:
-        """See Graphs.capture. A failure is logged; the models serve without graphs."""
+        """See Graphs.capture. A failure is logged; the models serve without graphs.
+
+        Does nothing while calls need the memory that graphs had.
+        """
+        if self._graphs_again.left_s:
+            return
+        self._captured = time.monotonic()
         try:
             self._graphs.capture(coming, engine)
         except DeviceLost as error:
@@ -267,7 +278,10 @@ class Residency:
     def _evict(self, resident: Resident, reason: str) -> None:
         before = self._memory.used_mb()
         self._close(resident.take_out(reason))
-        logger.info("%s %s: %.0f MB before, %.0f MB after", resident.name, reason, before, self._memory.used_mb())
+        after = self._memory.used_mb()
+        # Libraries keep a part of what a first load takes, so the model takes only what it gave back when it returns.
+        resident.memory_mb = resident.most_mb = max(0.0, before - after)
+        logger.info("%s %s: %.0f MB before, %.0f MB after", resident.name, reason, before, after)
 
     def _close(self, loaded: Loaded) -> None:
         """Wait for the calls on an engine that takes no new ones, and free its memory."""
@@ -285,9 +299,8 @@ class Residency:
                 self._evict(resident, f"evicted after {ttl:g} s without a request")
 
     def _tidy(self) -> None:
-        """Capture graphs again that were freed for a call, and trim what calls left in memory beyond the budget."""
-        if self._graphs_again.left_s == 0:
-            self._graphs_again.begin()
+        """Capture the graphs that had no room beside the calls of then, and trim what calls left beyond the budget."""
+        if time.monotonic() - self._captured >= _CAPTURE_S:
             self._capture_graphs()
         if time.monotonic() - self._trimmed >= _TRIM_S:
             self._trimmed = time.monotonic()

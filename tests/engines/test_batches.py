@@ -155,7 +155,7 @@ def test_it_is_halved_once_and_the_rest_is_refused() -> None:
     engine = Means(room=2)
     assert means(engine, range(8)) == [None] * 8
     assert [shape[0] for shape in engine.batches] == [8, 4]
-    assert engine.frees == 2  # the second for whoever comes next
+    assert engine.frees == 1  # and counted once
 
 
 def test_what_the_first_half_gave_is_kept_when_the_second_is_too_much() -> None:

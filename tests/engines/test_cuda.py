@@ -27,6 +27,7 @@ def fail(error: Exception) -> None:
         torch.AcceleratorError("CUDA error: out of memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError('NVML_SUCCESS == r INTERNAL ASSERT FAILED at "CUDACachingAllocator.cpp":1407, please report'),
     ],
 )
 def test_too_little_memory_is_that_whichever_library_says_it(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:

@@ -108,6 +108,42 @@ def test_on_cuda_auto_is_f16(monkeypatch: pytest.MonkeyPatch, program: Path) -> 
     assert engine._module.get_parameter("convolution.weight").is_contiguous(memory_format=torch.channels_last)
 
 
+def test_one_thread_computes_a_model_whoever_asks_and_after_a_reload(
+    monkeypatch: pytest.MonkeyPatch, program: Path
+) -> None:
+    """cuDNN's plans belong to threads, and torch keeps those of threads that have ended."""
+    FakeCuda().install(monkeypatch)
+    threads: set[int] = set()
+    forward = engines.CudaEngine._forward
+
+    def seen(engine: engines.CudaEngine, images: Tensor) -> cuda.Tensors:
+        threads.add(threading.get_ident())
+        return forward(engine, images)
+
+    monkeypatch.setattr(engines.CudaEngine, "_forward", seen)
+    for _ in range(2):
+        engine = cuda_engine(program)
+        engine.warm_up([(2, 8, 8, 3)])
+        assert engine.capture(everything) == 1
+        callers = [threading.Thread(target=engine.run, args=(BATCH,)) for _ in range(3)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+        engine.close()
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+
+
+def test_room_is_asked_for_only_where_a_graph_is_missing(monkeypatch: pytest.MonkeyPatch, program: Path) -> None:
+    FakeCuda().install(monkeypatch)
+    engine = cuda_engine(program)
+    engine.warm_up([(2, 8, 8, 3)])
+    assert engine.capture(everything) == 1
+    assert engine.capture(lambda: pytest.fail("asked")) == 1
+    engine.close()
+
+
 def test_graphs_give_each_batch_its_own_answers(
     monkeypatch: pytest.MonkeyPatch, program: Path, expected: list[np.ndarray]
 ) -> None:

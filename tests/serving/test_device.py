@@ -57,7 +57,7 @@ async def test_images_for_which_there_is_no_memory_are_refused_and_the_others_an
             assert body["error"]["code"] == "model_unavailable"  # type: ignore[index]
             assert "out of memory for person_reid" in body["error"]["message"]  # type: ignore[index]
     assert replies[5][0] == 503
-    gpu.wait(lambda: gpu.health().json()["runners"][0]["memory"]["out_of_memory"] == 2, "told", 30)
+    gpu.wait(lambda: gpu.health().json()["runners"][0]["memory"]["out_of_memory"] == 1, "told", 30)
     assert gpu.health().json()["status"] == "healthy"  # it is none of the model's
     assert fake.SECRET not in str(replies)
 

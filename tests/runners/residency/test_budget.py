@@ -7,7 +7,9 @@ import time
 
 import pytest
 
+from engines.engine import Engine
 from models.catalogue import ModelName
+from models.store import StoredModel
 from runners.residency import residency as residencies
 from runners.residency import resident as residents
 from runners.residency.resident import ModelUnavailable
@@ -212,3 +214,22 @@ def test_a_model_stays_where_the_others_gave_back_less_than_they_took(
     assert resident_ones(residency) == [THREAT]
     assert "the memory budget is exceeded: threat_detector does not fit" in caplog.text
     use(residency, THREAT)
+
+
+def test_a_model_takes_what_it_gave_back_not_what_its_first_load_left_for_good(
+    make: Make, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As CUDA's kernels: they are loaded with the first model that needs them, and stay."""
+    load = world.load
+
+    def load_with_kernels(stored: StoredModel) -> Engine:
+        if stored.card.name not in world.loads:
+            FakeEngine(world, stored.card.name, "kernels", size=60)
+        return load(stored)
+
+    monkeypatch.setattr(world, "load", load_with_kernels)
+    residency = make(budget_mb=CONTEXT_MB + 300 + 4 * 60 + 205, preloaded=[POSE])
+    residency.refresh()
+    for name in (REID, PET, DEPTH, PET, REID, DEPTH):
+        use(residency, name)
+    assert resident_ones(residency)[0] == POSE

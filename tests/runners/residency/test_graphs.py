@@ -233,7 +233,8 @@ def test_a_capture_that_fails_leaves_no_model_loading(make: Make, world: Graphed
 def test_a_call_that_finds_too_little_memory_gets_that_of_the_graphs_and_they_come_back(
     make: Make, world: GraphedWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(residencies, "_GRAPHS_AGAIN_S", (0.3, 1.0))
+    monkeypatch.setattr(residencies, "_GRAPHS_AGAIN_S", (1.0, 2.0))
+    monkeypatch.setattr(residencies, "_CAPTURE_S", 0.05)
     residency = make(0, preloaded=[POSE, REID])
     residency.refresh()
     until(lambda: world.graphs() == every((POSE, REID), *GRAPHS))
@@ -243,7 +244,37 @@ def test_a_call_that_finds_too_little_memory_gets_that_of_the_graphs_and_they_co
     assert world.graphs() == every((POSE, REID))
     residency.free_memory()
     assert (world.given_back, world.trimmed) == (given_back + 1, 1)
-    until(lambda: world.graphs() == every((POSE, REID), *GRAPHS))
+    use(residency, PET)  # a load brings none back before the wait is over
+    resident_ones(residency)
+    assert world.graphs() == every((POSE, REID, PET))
+    until(lambda: world.graphs() == every((POSE, REID, PET), *GRAPHS))
+
+
+def test_graphs_that_had_no_room_beside_calls_are_captured_when_it_is_quiet(
+    make: Make, world: GraphedWorld, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "bentoml.enrichment.runner")
+    monkeypatch.setattr(residencies, "_CAPTURE_S", 0.05)
+    calls = FakeEngine(world, POSE, "calls under way", size=700)
+    residency = make(CONTEXT_MB + 300 + 700, preloaded=[POSE])
+    residency.refresh()
+    until(lambda: states(residency)[POSE] == "ready")
+    assert world.graphs() == every([POSE])
+    calls.close()
+    until(lambda: world.graphs() == every([POSE], *GRAPHS))
+    time.sleep(0.7)
+    assert caplog.text.count("has 2 CUDA graphs") == 1  # though it is looked at again and again
+
+
+def test_the_wait_is_short_again_after_quiet_hours(make: Make, world: GraphedWorld) -> None:
+    residency = make(0, preloaded=[POSE])
+    residency.refresh()
+    until(lambda: world.graphs() == every([POSE], *GRAPHS))
+    for _ in range(5):
+        residency._graphs_again.failed()
+    residency._squeezed -= 7200
+    residency.free_memory()
+    assert 50 < (residency._graphs_again.left_s or 0) <= 60
 
 
 def test_what_calls_leave_behind_beyond_the_budget_is_trimmed(
