@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("bentoml.enrichment.runner")  # BentoML gives handlers to its own namespace only
 
 _LEAST_CAPABILITY: Final = (7, 5)  # of torch 2.13 with CUDA 13: torch.cuda.get_arch_list()
-_MOST_PLANS: Final = (
-    "2000"  # cuDNN's, kept by each model's thread: about 0.2 MB of memory each; torch's own limit is 10,000
-)
+# cuDNN's plans, of about 0.2 MB each, that each model's thread keeps. torch's own limit is 10,000.
+_MOST_PLANS: Final = "2000"
 MOST_CALLS: Final = 2  # concurrent calls of a model, whatever the engine
 
 

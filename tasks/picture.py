@@ -45,11 +45,11 @@ class Picture:
         return cls(image, image[top:bottom, left:right], Frame((width, height), area, box), is_crop=False)
 
 
-def area_of(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
-    """Return what a box requests of an image, as Frame.area. Raises vision.errors.BoxOutside."""
-    return (0, 0, width, height) if means_whole(box, width, height) else clamp(box, width, height)
-
-
-def part_of(box: Box | None, width: int, height: int) -> Box | None:
+def part_of(box: Box | None, width: int, height: int) -> tuple[int, int, int, int] | None:
     """Return the part of an image that a box requests, None for the whole. Raises vision.errors.BoxOutside."""
     return None if box is None or means_whole(box, width, height) else clamp(box, width, height)
+
+
+def area_of(box: Box, width: int, height: int) -> tuple[int, int, int, int]:
+    """Return what a box requests of an image, as Frame.area. Raises vision.errors.BoxOutside."""
+    return part_of(box, width, height) or (0, 0, width, height)
