@@ -129,10 +129,14 @@ def check_command(words: list[str]) -> None:
             assert (ROOT / folder / "kustomization.yaml").is_file()
         case [".venv/bin/python", "-m", module, *_]:
             assert find_spec(module), module
-        case ["pip", "install", folder]:
+        case ["pip" | "pipx", "install", folder]:
             assert (ROOT / folder / "pyproject.toml").is_file()
-        case ["git", "pull"]:
+        case ["sudo", "-u", _, "env", *command]:
+            check_command(command)
+        case ["git", "pull"] | ["cd", _] | ["sudo", "useradd", *_]:
             pass
+        case ["python3.11", "-m", "venv", _]:
+            assert find_spec("venv")
         case ["export"]:  # of assignments alone
             pass
         case ["uv", "run", file]:
