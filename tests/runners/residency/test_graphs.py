@@ -233,7 +233,7 @@ def test_a_capture_that_fails_leaves_no_model_loading(make: Make, world: Graphed
 def test_a_call_that_finds_too_little_memory_gets_that_of_the_graphs_and_they_come_back(
     make: Make, world: GraphedWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(residencies, "_GRAPHS_AGAIN_S", (1.0, 2.0))
+    monkeypatch.setattr(residencies, "_GRAPHS_AGAIN_S", (4.0, 8.0))
     monkeypatch.setattr(residencies, "_CAPTURE_S", 0.05)
     residency = make(0, preloaded=[POSE, REID])
     residency.refresh()
