@@ -125,7 +125,7 @@ def test_an_end_that_comes_while_its_snapshot_is_asked_about_is_no_second_alarm(
     house.event("porch", "o.2", "update", 3.0)  # when this one is answered, the end has been looked at
     time.sleep(0.5)
     house.gate.open.set()
-    house.state("porch", "o.2")
+    house.ear.wait("enrichment/porch/event", lambda event: event["event"] == "o.2")  # comes behind its state
     states = [json.loads(payload) for payload in house.ear.payloads("enrichment/porch/state")]
     assert [state["active"] for state in states if state["event"] == "o.1"] == [True, False]
     assert house.frigate.asked.count("o.1") == 1
