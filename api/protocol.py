@@ -20,6 +20,7 @@ logger = logging.getLogger("bentoml.enrichment.api")  # BentoML gives handlers t
 
 # The request line and all headers together. Proxies let more through than h11's own limit of 16 KiB.
 MAX_HEAD_BYTES: Final = 64 * 1024
+_EMPTY_LINES: Final = re.compile(rb"(?:\r\n)*")
 _PYTHON: Final = re.compile(r"bytearray\(b(.*)\)")  # Python's notation in h11's messages
 _SHOWN: Final = 200  # characters of h11's reason, which may quote the request
 _LAST_REQUEST_S: Final = 1.0  # at a stop, time for a request that is on its way on an open connection
@@ -35,10 +36,13 @@ class Connection(h11.Connection):
 
     def next_event(self) -> Any:
         """See h11.Connection. Empty lines before a request are skipped: some clients end their body with one."""
-        while self.their_state is h11.IDLE and self.trailing_data[0].startswith(b"\r\n"):
-            self._receive_buffer.maybe_extract_at_most(2)
-        if self.their_state is h11.IDLE and self.trailing_data[0] == b"\r":  # its \n is still to come
-            return h11.NEED_DATA
+        if self.their_state is h11.IDLE:
+            received = self.trailing_data[0]  # a copy, so it is made once for any number of lines
+            blank = _EMPTY_LINES.match(received)
+            assert blank is not None
+            self._receive_buffer.maybe_extract_at_most(blank.end())
+            if received[blank.end() :] == b"\r":  # its \n is still to come
+                return h11.NEED_DATA
         event = super().next_event()
         if isinstance(event, h11.Request):
             self.request = event

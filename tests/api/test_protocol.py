@@ -6,17 +6,19 @@ import asyncio
 import json
 import logging
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final
 
+import h11
 import pytest
 from starlette.types import Receive, Scope, Send
 from uvicorn import Server
 from uvicorn.config import Config
 
-from api.protocol import MAX_HEAD_BYTES, Protocol
+from api.protocol import MAX_HEAD_BYTES, Connection, Protocol
 
 PATIENCE_S: Final = 0.4
 KEEP_ALIVE_S: Final = 2
@@ -255,6 +257,18 @@ async def test_empty_lines_behind_a_body_and_before_a_request_are_skipped(runnin
         await asyncio.sleep(1.5)  # longer than a head may take, and shorter than a connection is kept
         await client.send(request)
         assert (await client.answer())[2] == b"POST 4 abcd"
+
+
+def test_very_many_empty_lines_are_skipped_in_a_moment() -> None:
+    connection = Connection(h11.SERVER)
+    connection.receive_data(b"\r\n" * 100_000 + b"\r")
+    began = time.process_time()
+    assert connection.next_event() is h11.NEED_DATA
+    assert time.process_time() - began < 0.25
+    connection.receive_data(b"\nGET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    event = connection.next_event()
+    assert isinstance(event, h11.Request)
+    assert event.target == b"/"
 
 
 async def test_a_client_that_waits_is_told_to_continue_only_where_its_body_is_wanted(running: Running) -> None:
