@@ -71,11 +71,11 @@ _candidates = itertools.cycle(random.sample(range(10_000, 30_000), 20_000))
 
 def free_port() -> int:
     """A free port of 127.0.0.1, below those that the system gives to others before a server has bound it."""
-    for port in _candidates:
+    while True:
+        port = next(_candidates)
         with contextlib.suppress(OSError), socket.socket() as free:
             free.bind(("127.0.0.1", port))
             return port
-    raise AssertionError("a cycle never ends")
 
 
 def _wait(process: subprocess.Popen[bytes], url: str, paths: Sequence[str], began: float) -> dict[str, float]:

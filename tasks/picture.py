@@ -38,10 +38,11 @@ class Picture:
     def of(cls, image: RGB, box: Box | None) -> Picture:
         """Make a picture of an image (h, w, 3) and a box. Raises vision.errors.BoxOutside."""
         height, width = image.shape[:2]
-        if box is None or means_whole(box, width, height):
+        area = part_of(box, width, height)
+        if area is None:
             frame = Frame((width, height), (0, 0, width, height), None)
             return cls(image, image, frame, box is not None and is_foreign(box))
-        left, top, right, bottom = area = clamp(box, width, height)
+        left, top, right, bottom = area
         return cls(image, image[top:bottom, left:right], Frame((width, height), area, box), is_crop=False)
 
 

@@ -58,7 +58,8 @@ class Residency:
         self._budget = Budget(self.models, memory, policy, self._change, lambda: self._stopping)
         self._graphs = Graphs(self.models, memory, lambda: self._budget.limit_mb)
         self._graphs_again = BackOff(*_GRAPHS_AGAIN_S)
-        self._squeezed = self._trimmed = self._captured = time.monotonic()  # for graphs, caches, graphs
+        # When a call last cost the graphs, caches were last looked at, and graphs were last captured.
+        self._squeezed = self._trimmed = self._captured = time.monotonic()
         self._thread = threading.Thread(target=self._work, name="loader", daemon=True)
         self._thread.start()
 

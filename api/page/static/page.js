@@ -257,8 +257,10 @@ function at(event) {
   const place = canvas.getBoundingClientRect();
   const x = ((event.clientX - place.left) / place.width) * canvas.width;
   const y = ((event.clientY - place.top) / place.height) * canvas.height;
-  return { x: Math.max(0, Math.min(canvas.width - 1, x)), y: Math.max(0, Math.min(canvas.height - 1, y)) };
+  return inside(x, y);
 }
+
+const inside = (x, y) => ({ x: Math.max(0, Math.min(canvas.width - 1, x)), y: Math.max(0, Math.min(canvas.height - 1, y)) });
 
 function spanned(from, to) {
   return { x: Math.min(from.x, to.x), y: Math.min(from.y, to.y), width: Math.abs(to.x - from.x), height: Math.abs(to.y - from.y) };
@@ -302,7 +304,7 @@ canvas.addEventListener("keydown", (event) => {
   if (event.key in ARROWS) {
     const step = event.shiftKey ? unit / 5 : unit, [right, down] = ARROWS[event.key];
     const { x, y } = cursor ?? { x: canvas.width / 2, y: canvas.height / 2 };
-    cursor = { x: Math.max(0, Math.min(canvas.width - 1, x + right * step)), y: Math.max(0, Math.min(canvas.height - 1, y + down * step)) };
+    cursor = inside(x + right * step, y + down * step);
     hover(cursor);
     if (!drag) draw(canvas, { ...view, asked: { x: cursor.x - unit / 2, y: cursor.y - unit / 2, width: unit, height: unit } });
   } else if (event.key === "Enter" && cursor) {
